@@ -1,0 +1,2 @@
+//! The `sealpost` binary.
+fn main() {}
