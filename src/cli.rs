@@ -1,0 +1,101 @@
+//! The command line. It has the last word over the environment and the file, and nothing else: every
+//! setting has one name, and the few flags here are those one wants while trying things out.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// A self-hosted relay for end-to-end-encrypted devices.
+///
+/// Settings: built-in defaults, then settings.toml in the working directory, then the environment
+/// (SEALPOST__SECTION__KEY), then these flags.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "sealpost", version)]
+pub struct Cli {
+    /// Read the settings from FILE, which must exist, instead of settings.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    // Text here, because an address that cannot be read is a problem of the settings like any other, and
+    // is listed beside the rest.
+    /// Listen for devices on ADDR (server.listen)
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+
+    /// Listen for operators, with health, on ADDR (server.admin_listen)
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<String>,
+
+    /// Check the settings, say what is wrong with them and end
+    #[arg(long, conflicts_with = "print_config")]
+    pub check_config: bool,
+
+    /// Print the settings as they would be used, in the form of settings.toml, and end
+    #[arg(long)]
+    pub print_config: bool,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the binary does besides serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Look at the queue in queue.path; no relay may be using it
+    Queue {
+        /// What to look for
+        #[command(subcommand)]
+        what: QueueCommand,
+    },
+}
+
+/// Looks at the queue on disk.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum QueueCommand {
+    /// Count what waits, for how many, and until when
+    Stats,
+    /// Read and check everything; the exit status is 1 if anything is damaged
+    Verify,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_put_together_soundly() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_can_be_left_out() {
+        let cli = Cli::try_parse_from(["sealpost"]).expect("no flag is needed");
+        assert!(cli.config.is_none() && cli.listen.is_none() && cli.admin_listen.is_none());
+        assert!(!cli.check_config && !cli.print_config);
+    }
+
+    #[test]
+    fn flags_are_heard() {
+        let cli = Cli::try_parse_from([
+            "sealpost",
+            "--config",
+            "a.toml",
+            "--listen",
+            "127.0.0.1:1",
+            "--admin-listen=127.0.0.1:2",
+            "--check-config",
+        ])
+        .expect("these flags exist");
+        assert_eq!(cli.config.as_deref(), Some(std::path::Path::new("a.toml")));
+        assert_eq!(cli.listen.as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(cli.admin_listen.as_deref(), Some("127.0.0.1:2"));
+        assert!(cli.check_config);
+    }
+
+    #[test]
+    fn a_flag_nobody_knows_is_refused() {
+        assert!(Cli::try_parse_from(["sealpost", "--frobnicate"]).is_err());
+    }
+}

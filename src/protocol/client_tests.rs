@@ -1,0 +1,181 @@
+use super::*;
+
+const ALICE: &str = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
+const BOB: &str = "a1b2c3d4-e5f6-7890-1234-567890abcdef";
+const MESSAGE: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
+
+fn send_with(field: &str) -> String {
+    format!(
+        r#"{{"recipient_id":"{BOB}","sender_id":"{ALICE}","encrypted_data":"e==","message_id":"{MESSAGE}"{field}}}"#
+    )
+}
+
+fn ttl_of(field: &str) -> Result<Option<u64>, Refusal> {
+    let text = format!(r#"{{"type":"Send","payload":{}}}"#, send_with(field));
+    decode(&text).map(|frame| match frame {
+        ClientFrame::Send(send) => send.ttl,
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_send_keeps_its_payload_byte_for_byte_in_either_key_order() {
+    let payload = send_with(r#", "timestamp" : 1678886400,"x":[1, {"y":1e400}],"ttl":300"#);
+    for text in [
+        format!(r#"{{"type":"Send","payload":{payload}}}"#),
+        format!(r#"{{ "payload" : {payload} , "other":1, "type":"Send" }}"#),
+    ] {
+        let ClientFrame::Send(send) = decode(&text).unwrap() else { panic!() };
+        assert_eq!(send.payload, payload);
+        assert_eq!(send.ttl, Some(300));
+        assert_eq!(send.encrypted_data, r#""e==""#);
+        assert_eq!(send.sender_id, DeviceId::parse(ALICE).unwrap());
+        assert_eq!(send.recipient_id, DeviceId::parse(BOB).unwrap());
+        assert_eq!(send.message_id, MessageId::parse(MESSAGE).unwrap());
+    }
+}
+
+#[test]
+fn a_ttl_is_whole_seconds_and_saturates() {
+    assert_eq!(ttl_of(""), Ok(None));
+    assert_eq!(ttl_of(r#","ttl":null"#), Ok(None));
+    assert_eq!(ttl_of(r#","ttl":0"#), Ok(Some(0)));
+    assert_eq!(ttl_of(r#","ttl":18446744073709551615"#), Ok(Some(u64::MAX)));
+    assert_eq!(ttl_of(r#","ttl":99999999999999999999"#), Ok(Some(u64::MAX)));
+    for wrong in ["-1", "1.5", "\"300\"", "3e2", "1e400", "true", "[1]", "{}"] {
+        assert_eq!(
+            ttl_of(&format!(r#","ttl":{wrong}"#)),
+            Err(Refusal::Wrong(Kind::Send, "ttl", "a whole number of seconds, 0 or more")),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn absent_null_and_empty_payloads_are_one_thing() {
+    for payload in ["", r#","payload":null"#, r#","payload":{}"#, r#","payload":{ }"#] {
+        let frame = |kind: &str| format!(r#"{{"type":"{kind}"{payload}}}"#);
+        assert_eq!(decode(&frame("Ping")), Ok(ClientFrame::Ping));
+        assert_eq!(decode(&frame("Pong")), Ok(ClientFrame::Pong));
+        assert_eq!(decode(&frame("Register")), Ok(ClientFrame::Register(Register::default())));
+    }
+    for payload in ["", r#","payload":null"#] {
+        let text = format!(r#"{{"type":"Send"{payload}}}"#);
+        assert_eq!(decode(&text), Err(Refusal::Missing(Kind::Send, "payload")));
+    }
+    let empty = r#"{"type":"Send","payload":{}}"#;
+    assert_eq!(decode(empty), Err(Refusal::Missing(Kind::Send, "recipient_id")));
+}
+
+#[test]
+fn a_payload_of_another_shape_is_refused() {
+    for payload in ["1", "[]", "\"\"", "true"] {
+        let text = format!(r#"{{"type":"Ping","payload":{payload}}}"#);
+        assert_eq!(decode(&text), Err(Refusal::Wrong(Kind::Ping, "payload", "an object")));
+    }
+}
+
+#[test]
+fn register_reads_its_extensions() {
+    let text = r#"{"type":"Register","payload":{"resumable":true,"resume_token":"ab","new":1}}"#;
+    let ClientFrame::Register(register) = decode(text).unwrap() else { panic!() };
+    assert!(register.extended && register.resumable && !register.receipts);
+    assert_eq!(register.resume_token.as_deref(), Some("ab"));
+    assert_eq!(
+        decode(r#"{"type":"Register","payload":{"resumable":1}}"#),
+        Err(Refusal::Wrong(Kind::Register, "resumable", "true or false"))
+    );
+}
+
+#[test]
+fn types_are_exact_and_the_servers_own_are_refused() {
+    assert_eq!(decode(r#"{"type":"send"}"#), Err(Refusal::UnknownType));
+    assert_eq!(decode(r#"{"type":"Ping "}"#), Err(Refusal::UnknownType));
+    assert_eq!(decode(r#"{"type":1}"#), Err(Refusal::NotAnObject));
+    assert_eq!(decode(r#"{"payload":{}}"#), Err(Refusal::NotAnObject));
+    assert_eq!(decode(r#"{"type":"P\u0069ng"}"#), Ok(ClientFrame::Ping));
+    for name in ["RegisterResponse", "Receive", "Error"] {
+        assert_eq!(decode(&format!(r#"{{"type":"{name}"}}"#)), Err(Refusal::ServerOnly(name)));
+    }
+}
+
+#[test]
+fn a_key_that_comes_twice_is_named_if_it_is_ours() {
+    assert_eq!(decode(r#"{"type":"Ping","type":"Ping"}"#), Err(Refusal::Twice(Some("type"))));
+    assert_eq!(
+        decode(r#"{"type":"Ack","payload":{"message_id":1,"message_id":1}}"#),
+        Err(Refusal::Twice(Some("message_id")))
+    );
+    assert_eq!(decode(r#"{"type":"Ping","x":1,"x":1}"#), Err(Refusal::Twice(None)));
+}
+
+#[test]
+fn opaque_strings_are_strings_and_not_looked_into() {
+    let lone = r#"{"type":"AuthVerify","payload":{"device_id":"d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d","challenge_response":"\ud800 \u0000 not base64"}}"#;
+    assert!(matches!(decode(lone), Ok(ClientFrame::Auth(Auth { step: AuthStep::Verify, .. }))));
+    let number = lone.replace(r#""\ud800 \u0000 not base64""#, "5");
+    assert_eq!(
+        decode(&number),
+        Err(Refusal::Wrong(Kind::AuthVerify, "challenge_response", "a string"))
+    );
+    assert_eq!(
+        decode(r#"{"type":"AuthRequest","payload":{"public_key":"p"}}"#),
+        Err(Refusal::Missing(Kind::AuthRequest, "challenge"))
+    );
+}
+
+#[test]
+fn a_key_id_is_any_number_or_string() {
+    for (key_id, fine) in
+        [("1678886401", true), ("-1.5e9", true), ("\"k\"", true), ("true", false), ("[1]", false)]
+    {
+        let text = format!(
+            r#"{{"type":"KeyRotationAck","payload":{{"sender_id":"{ALICE}","recipient_id":"{BOB}","key_id":{key_id},"success":false}}}}"#
+        );
+        assert_eq!(decode(&text).is_ok(), fine, "{key_id}");
+    }
+}
+
+#[test]
+fn a_status_is_one_of_three_words() {
+    let status = |word: &str| {
+        decode(&format!(
+            r#"{{"type":"Status","payload":{{"device_id":"{ALICE}","status":{word}}}}}"#
+        ))
+        .map(|_| ())
+    };
+    assert_eq!(status("\"Away\""), Ok(()));
+    assert_eq!(status(r#""\u0041way""#), Ok(()));
+    assert_eq!(status("null"), Err(Refusal::Missing(Kind::Status, "status")));
+    for wrong in ["\"online\"", "1", "\"\""] {
+        assert_eq!(
+            status(wrong),
+            Err(Refusal::Wrong(Kind::Status, "status", "Online, Away or Offline"))
+        );
+    }
+}
+
+#[test]
+fn depth_is_counted_from_the_envelope_wherever_it_stands() {
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for (levels, fine) in [(127, true), (128, false)] {
+        assert_eq!(decode(&format!(r#"{{"type":"Ping","x":{}}}"#, deep(levels))).is_ok(), fine);
+        let payload = format!(r#"{{"type":"Ping","payload":{{"x":{}}}}}"#, deep(levels - 1));
+        assert_eq!(decode(&payload).is_ok(), fine, "{levels}");
+    }
+}
+
+#[test]
+fn what_a_refused_frame_was_about_is_told_as_far_as_it_can_be_read() {
+    let about_send = |field: &str| {
+        let text = format!(r#"{{"payload":{},"type":"Send"}}"#, send_with(field));
+        about(&text, decode(&text).unwrap_err())
+    };
+    let (message, bob) = (MessageId::parse(MESSAGE).unwrap(), DeviceId::parse(BOB).unwrap());
+    assert_eq!(about_send(r#","ttl":-1"#), About::message(message, bob));
+    assert_eq!(about_send(r#","message_id":"other""#), About::NOTHING);
+    let text = r#"{"type":"KeyRotationAck","payload":{"key_id":7,"recipient_id":5}}"#;
+    let about_key = about(text, decode(text).unwrap_err());
+    assert_eq!((about_key.key_id.as_deref(), about_key.recipient_id), (Some("7"), None));
+    assert_eq!(about("{", Refusal::NotAnObject), About::NOTHING);
+}

@@ -1,0 +1,236 @@
+//! Where settings come from: the file, the environment and the command line, laid over the defaults.
+//!
+//! `config` does the laying. What it would swallow or stumble over is looked at first: a file that is
+//! no TOML, a section that is no section, a key or variable nobody knows.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use config::{Config, Environment, FileFormat};
+use toml::{Table, Value};
+
+use super::Settings;
+use super::check::contradictions;
+use super::problem::{Problem, Problems, shown};
+use super::written::{KEYS, Written};
+use crate::cli::Cli;
+
+/// The file that is read from the working directory if it is there.
+const FILE_NAME: &str = "settings.toml";
+
+/// What a name in the environment begins with. The rest is `SECTION__KEY`.
+const PREFIX: &str = "SEALPOST__";
+
+/// A settings file has a few KiB; more is another file, or a device that never ends.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// Reads and checks the settings: built-in defaults, then the file, then the environment, then the
+/// command line.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once: a file that cannot be read or is no TOML, unknown keys and
+/// variables, values of the wrong type or out of bounds, contradictions.
+pub fn load(cli: &Cli) -> Result<Settings, Problems> {
+    load_from(cli, Path::new(FILE_NAME), std::env::vars_os())
+}
+
+/// [`load`], with the default file and the environment given, so that tests need not share theirs.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_from(
+    cli: &Cli,
+    default_file: &Path,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Settings, Problems> {
+    let mut problems = Problems::default();
+
+    let file = read_file(cli.config.as_deref(), default_file, &mut problems);
+    let file_was_read = file.is_some();
+    let (file, lost) = without_strangers(file.unwrap_or_default(), &mut problems);
+    let environment = known_variables(variables, &mut problems);
+
+    let (settings, unreadable) = match lay_over(&file, environment, cli) {
+        Ok(written) => written.read(&mut problems),
+        Err(error) => {
+            problems.add(Problem::without_value("settings", shown(&error.to_string())));
+            return Err(problems);
+        }
+    };
+    // What could not be read stands at its default. Nobody wrote that, so it contradicts nothing.
+    if file_was_read {
+        let was_read = |key: &str| {
+            let section = key.split('.').next().unwrap_or(key);
+            !unreadable.contains(key) && !lost.contains(&section)
+        };
+        for contradiction in contradictions(&settings) {
+            if contradiction.keys.iter().all(|key| was_read(key)) {
+                problems.add(contradiction.problem);
+            }
+        }
+    }
+    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+}
+
+/// The settings in the form of `settings.toml`: read again, they are equal to `settings`.
+#[must_use]
+pub fn print(settings: &Settings) -> String {
+    // Tables of texts and numbers always have a TOML form, so there is no error to report.
+    toml::to_string(&Written::from(settings)).unwrap_or_default()
+}
+
+/// The file as a table; empty if there need not be one; `None` with a problem if it is not to be had.
+fn read_file(named: Option<&Path>, default: &Path, problems: &mut Problems) -> Option<Table> {
+    let path = named.map_or_else(|| default.to_path_buf(), PathBuf::from);
+    let name = path.display().to_string();
+    let mut text = String::new();
+    let read =
+        File::open(&path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text));
+    let reason = match read {
+        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
+            return Some(Table::new());
+        }
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            "cannot be read: it is not UTF-8".to_owned()
+        }
+        Err(error) => format!("cannot be read: {error}"),
+        Ok(_) if u64::try_from(text.len()).unwrap_or(u64::MAX) > LARGEST_FILE => {
+            "cannot be read: it is larger than 1 MiB".to_owned()
+        }
+        Ok(_) => match text.parse::<Table>() {
+            Ok(table) => return Some(table),
+            Err(error) => not_toml(&text, &error),
+        },
+    };
+    problems.add(Problem::without_value(&name, reason));
+    None
+}
+
+/// Where a file stops being TOML, with that line shortened, and no more of the file than that.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let before = text.get(..start).unwrap_or(text);
+    let number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    // The first sentence is enough; what follows lists what was expected.
+    let why = error.message().lines().next().unwrap_or_default();
+    format!("is not TOML, line {number}: {}: {}", shown(why), shown(line.trim()))
+}
+
+/// The table without what nobody knows, each of which is a problem, and the sections that are lost
+/// because they are not sections.
+fn without_strangers(mut file: Table, problems: &mut Problems) -> (Table, Vec<&'static str>) {
+    let mut lost = Vec::new();
+    for (section, _) in KEYS {
+        if let Some(value) = file.get(*section)
+            && !value.is_table()
+        {
+            problems.add(Problem::with_value(
+                section,
+                value,
+                format!("must be a section, begun by a line [{section}]"),
+            ));
+            file.remove(*section);
+            lost.push(*section);
+        }
+    }
+    let mut strangers = Vec::new();
+    let read = serde_ignored::deserialize::<_, _, Written>(file.clone(), |path| {
+        strangers.push(path.to_string());
+    });
+    if let Err(error) = read {
+        problems.add(Problem::without_value("settings", shown(error.message())));
+    }
+    for stranger in strangers {
+        problems.add(Problem::without_value(&stranger, unknown("key", &stranger)));
+    }
+    // Names at the root are paths to `config` ("limits[0]"), so only names that are known go there.
+    file.retain(|name, _| KEYS.iter().any(|(section, _)| *section == name));
+    (file, lost)
+}
+
+/// The variables with our prefix whose names are known and whose values are text. The rest of those
+/// with our prefix are problems; all others are nobody's business.
+fn known_variables(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    problems: &mut Problems,
+) -> BTreeMap<String, String> {
+    let mut known = BTreeMap::new();
+    let mut strangers = BTreeMap::new();
+    for (name, value) in variables {
+        let name = name.to_string_lossy().into_owned();
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let key = rest.to_ascii_lowercase().replace("__", ".");
+        let is_known = rest.to_ascii_uppercase() == rest
+            && KEYS.iter().any(|(section, name)| key == format!("{section}.{name}"));
+        match value.into_string() {
+            Ok(value) if is_known => drop(known.insert(name, value)),
+            Err(_) if is_known => {
+                drop(strangers.insert(name, "must be text in UTF-8".to_owned()));
+            }
+            _ => drop(strangers.insert(name, unknown("variable", &key))),
+        }
+    }
+    for (name, reason) in strangers {
+        problems.add(Problem::without_value(&name, reason));
+    }
+    known
+}
+
+/// Lays the environment over the file, and the command line over both.
+fn lay_over(
+    file: &Table,
+    environment: BTreeMap<String, String>,
+    cli: &Cli,
+) -> Result<Written, config::ConfigError> {
+    // Values of the environment stay text, `try_parsing` off: it would make 7 of "007" before anyone
+    // knows what the key wants. Each kind reads text itself, lists at their commas.
+    let environment = Environment::with_prefix("SEALPOST")
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(environment.into_iter().collect()));
+    Config::builder()
+        .add_source(config::File::from_str(&file.to_string(), FileFormat::Toml))
+        .add_source(environment)
+        .set_override_option("server.listen", cli.listen.clone())?
+        .set_override_option("server.admin_listen", cli.admin_listen.clone())?
+        .build()?
+        .try_deserialize()
+}
+
+/// Why an unknown name is refused, with the known one that was probably meant.
+fn unknown(what: &str, name: &str) -> String {
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    let keys = KEYS.iter().map(|(section, key)| (format!("{section}.{key}"), *key));
+    let same_key = |key: &str| key == leaf;
+    let distance = |known: &str| strsim::damerau_levenshtein(known, &name.to_ascii_lowercase());
+
+    let closest = keys
+        .map(|(full, key)| (if same_key(key) { 0 } else { distance(&full) }, full))
+        .min()
+        .filter(|(distance, _)| *distance <= 3);
+    let section = KEYS.iter().map(|(section, _)| *section).find(|section| distance(section) <= 2);
+    match (section, closest) {
+        (Some(section), _) if what == "key" && !name.contains('.') => {
+            format!("unknown {what}; did you mean the section {section}?")
+        }
+        (_, Some((_, key))) if what == "variable" => {
+            let variable = key.to_ascii_uppercase().replace('.', "__");
+            format!("unknown {what}; did you mean {PREFIX}{variable}?")
+        }
+        (_, Some((_, key))) => format!("unknown {what}; did you mean {key}?"),
+        _ => format!("unknown {what}"),
+    }
+}
+
+/// The value of `key` in `written`, as one line.
+pub(super) fn one_line(value: Option<&Value>) -> String {
+    value.map(|value| shown(&value.to_string())).unwrap_or_default()
+}

@@ -1,0 +1,64 @@
+//! What becomes of fresh settings while the relay runs.
+
+use super::load::one_line;
+use super::written::{KEYS, Written};
+use super::{Log, Queue, Server, Settings, check};
+
+/// What a reload comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reload {
+    /// The settings to go on with.
+    pub settings: Settings,
+    /// What changes now, a sentence each: `limits.strikes: 10 -> 20`.
+    pub changed: Vec<String>,
+    /// What was changed and takes a restart, in the same form; `settings` still has the running value.
+    pub needs_restart: Vec<String>,
+}
+
+impl Settings {
+    /// Takes from `fresh` what can change while connections are open: `limits`, `rate_limit`, the quotas
+    /// and times of `queue`, `server.allowed_origins`, `server.trusted_proxies` and `log.level`. Everything else is bound to
+    /// sockets, threads and timers that already run, and keeps its value.
+    ///
+    /// If what is taken would contradict what is kept (`limits.message_bytes` above the running
+    /// `delivery.bytes`), nothing is taken and all of it waits for the restart.
+    #[must_use]
+    pub fn reload(&self, fresh: Self) -> Reload {
+        let mut settings = Self {
+            server: Server {
+                trusted_proxies: fresh.server.trusted_proxies.clone(),
+                allowed_origins: fresh.server.allowed_origins.clone(),
+                ..self.server.clone()
+            },
+            log: Log { level: fresh.log.level.clone(), ..self.log.clone() },
+            limits: fresh.limits.clone(),
+            rate_limit: fresh.rate_limit.clone(),
+            queue: Queue {
+                durable: self.queue.durable,
+                path: self.queue.path.clone(),
+                commit_interval: self.queue.commit_interval,
+                commit_batch: self.queue.commit_batch,
+                ..fresh.queue.clone()
+            },
+            ..self.clone()
+        };
+        if !check::contradictions(&settings).is_empty() {
+            settings = self.clone();
+        }
+        let changed = differences(self, &settings);
+        let needs_restart = differences(&settings, &fresh);
+        Reload { settings, changed, needs_restart }
+    }
+}
+
+/// The keys whose values differ, in the order of the file.
+fn differences(before: &Settings, after: &Settings) -> Vec<String> {
+    let (before, after) = (Written::from(before), Written::from(after));
+    KEYS.iter()
+        .filter_map(|(section, key)| {
+            let (before, after) = (before.value(section, key), after.value(section, key));
+            (before != after)
+                .then(|| format!("{section}.{key}: {} -> {}", one_line(before), one_line(after)))
+        })
+        .collect()
+}

@@ -1,0 +1,72 @@
+//! `settings.toml` is documentation that is read by machines: it must say what the code does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sealpost::cli::Cli;
+use sealpost::settings::{Settings, load_from, print};
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("settings.toml")
+}
+
+fn text() -> String {
+    fs::read_to_string(path()).expect("settings.toml is at the root of the repository")
+}
+
+/// `section.key` of everything in a TOML text of sections.
+fn keys(toml: &str) -> BTreeSet<String> {
+    let table: toml::Table = toml.parse().expect("TOML");
+    let sections = table.iter().filter_map(|(section, keys)| Some((section, keys.as_table()?)));
+    sections
+        .flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}")))
+        .collect()
+}
+
+#[test]
+fn it_says_exactly_the_defaults() {
+    let cli = Cli { config: Some(path()), ..Cli::default() };
+    let loaded = load_from(&cli, Path::new("unused"), Vec::new());
+    assert_eq!(loaded, Ok(Settings::default()));
+}
+
+#[test]
+fn it_lists_every_key_and_no_other() {
+    assert_eq!(keys(&text()), keys(&print(&Settings::default())));
+}
+
+#[test]
+fn every_key_has_a_comment_of_one_sentence_above_it() {
+    let text = text();
+    let lines: Vec<&str> = text.lines().collect();
+    for (above, line) in lines.iter().zip(lines.iter().skip(1)) {
+        if line.is_empty() || line.starts_with(['#', '[']) {
+            continue;
+        }
+        assert!(above.starts_with("# ") && above.ends_with('.'), "no sentence above: {line}");
+    }
+}
+
+/// The comment marks with (*) what a reload takes over; the code decides that.
+#[test]
+fn it_marks_what_a_reload_takes_over() {
+    let text = text();
+    let mut section = "";
+    let mut above = "";
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            let of_the_file = ["durable", "path", "commit_interval", "commit_batch"];
+            let reloadable = matches!(section, "limits" | "rate_limit")
+                || (section == "queue" && !of_the_file.contains(&key))
+                || matches!(
+                    (section, key),
+                    ("server", "trusted_proxies" | "allowed_origins") | ("log", "level")
+                );
+            assert_eq!(above.starts_with("# (*) "), reloadable, "{section}.{key}");
+        }
+        above = line;
+    }
+}
