@@ -1,0 +1,341 @@
+//! One mailbox alone.
+
+use std::time::Duration;
+
+use super::*;
+
+const ALICE: DeviceId = DeviceId::from_u128(1);
+const CAROL: DeviceId = DeviceId::from_u128(3);
+const WIDE: Credit = Credit { window: 1_000_000, bytes: u64::MAX };
+const TEN_BYTES: &str = "ten bytes.";
+
+fn at(seconds: u64) -> Moment {
+    Moment(0) + Duration::from_secs(seconds)
+}
+
+fn of(window: usize) -> Credit {
+    Credit { window, ..WIDE }
+}
+
+/// A message of Alice's, ten bytes, for a resumable recipient, that expires after a minute.
+fn item(seq: Seq) -> Item {
+    Item {
+        seq,
+        deadline: at(60),
+        settles: Settles::Confirmed,
+        kept: false,
+        owes_ack: false,
+        in_flight: false,
+        seen: false,
+        envelope: Envelope {
+            from: ALICE,
+            subject: Subject::Message(MessageId::from_u128(u128::from(seq))),
+            ttl: 60,
+            body: TEN_BYTES.into(),
+            receipts: false,
+            content: 0,
+        },
+    }
+}
+
+fn until(seq: Seq, deadline: Moment) -> Item {
+    Item { deadline, ..item(seq) }
+}
+
+fn settled_when_taken(seq: Seq) -> Item {
+    Item { settles: Settles::Taken, ..item(seq) }
+}
+
+fn from(sender: DeviceId, seq: Seq, id: u128) -> Item {
+    let mut item = item(seq);
+    item.envelope.from = sender;
+    item.envelope.subject = Subject::Message(MessageId::from_u128(id));
+    item
+}
+
+fn holding(seqs: impl IntoIterator<Item = Seq>) -> Mailbox {
+    let mut mailbox = Mailbox::default();
+    for seq in seqs {
+        mailbox.wait(item(seq));
+    }
+    mailbox
+}
+
+fn name(seq: Seq) -> MessageId {
+    MessageId::from_u128(u128::from(seq))
+}
+
+impl Mailbox {
+    /// Hands over what it may; answers which.
+    fn hands_over(&mut self, credit: Credit) -> Vec<Seq> {
+        let mut handed = Vec::new();
+        while let Head::Flies(item) = self.hand_over(at(0), credit) {
+            handed.push(item.seq);
+        }
+        self.audit().unwrap();
+        handed
+    }
+
+    fn loses_its_connection(&mut self) {
+        self.detach(|_| true, |_| panic!("everything is kept"));
+        self.audit().unwrap();
+    }
+
+    fn expires(&mut self, now: Moment, limit: usize) -> Vec<Seq> {
+        let mut expired = Vec::new();
+        self.expire(now, limit, |item| expired.push(item.seq));
+        self.audit().unwrap();
+        expired
+    }
+
+    fn confirms(&mut self, id: u128, from: Option<DeviceId>) -> Option<Seq> {
+        let item = self.confirm(MessageId::from_u128(id), from);
+        self.audit().unwrap();
+        item.map(|item| item.seq)
+    }
+}
+
+#[test]
+fn what_was_unconfirmed_comes_again_first_and_in_order() {
+    let mut mailbox = holding(1..=6);
+    assert_eq!(mailbox.hands_over(of(4)), [1, 2, 3, 4]);
+    assert_eq!(mailbox.confirms(2, None), Some(2));
+    mailbox.loses_its_connection();
+    assert_eq!(mailbox.hands_over(of(2)), [1, 3]);
+    mailbox.loses_its_connection();
+    assert_eq!(mailbox.hands_over(WIDE), [1, 3, 4, 5, 6]);
+}
+
+#[test]
+fn what_the_socket_took_and_needs_no_confirmation_is_over() {
+    let mut mailbox = Mailbox::default();
+    mailbox.wait(item(1));
+    mailbox.wait(settled_when_taken(2));
+    mailbox.wait(settled_when_taken(3));
+    mailbox.hands_over(WIDE);
+    let mut settled = Vec::new();
+    mailbox.taken(2, |item| settled.push(item.seq));
+    assert_eq!(settled, [2]);
+    mailbox.loses_its_connection();
+    assert_eq!(mailbox.hands_over(WIDE), [1, 3]);
+}
+
+#[test]
+fn what_is_only_for_this_moment_leaves_with_its_connection() {
+    let mut mailbox = holding([1, 2, 3]);
+    mailbox.hands_over(WIDE);
+    let mut left = Vec::new();
+    mailbox.detach(|item| item.seq != 2, |item| left.push(item.seq));
+    mailbox.audit().unwrap();
+    assert_eq!((left, mailbox.hands_over(WIDE)), (vec![2], vec![1, 3]));
+}
+
+#[test]
+fn items_that_leave_from_the_middle_leave_the_order_of_the_others() {
+    let mut mailbox = Mailbox::default();
+    for seq in 1..=40 {
+        mailbox.wait(until(seq, at(if seq % 3 == 0 { 100 } else { 10 })));
+    }
+    assert_eq!(mailbox.expires(at(10), 1000).len(), 27);
+    assert_eq!(mailbox.waiting(), 13);
+    assert_eq!(mailbox.get_mut(9).map(|item| item.seq), Some(9));
+    assert!(mailbox.get_mut(10).is_none());
+    let threes: Vec<Seq> = (1..=13).map(|three| 3 * three).collect();
+    assert_eq!(mailbox.hands_over(WIDE), threes);
+}
+
+/// The place of an expired message stayed behind when the next one found nothing that waits and flew past it. When that
+/// one came back it stood before an older place, and what is searched by halves was not in order any more: it could
+/// neither expire nor be acked.
+#[test]
+fn a_place_left_by_an_older_item_does_not_disturb_what_comes_back() {
+    let mut mailbox = holding([1, 2]);
+    assert_eq!(mailbox.hands_over(of(1)), [1]);
+    mailbox.confirms(1, None);
+    mailbox.expires(at(60), 10);
+    for seq in 3..=9 {
+        mailbox.fly(until(seq, at(90)));
+    }
+    mailbox.wait(until(10, at(90)));
+    mailbox.loses_its_connection();
+    assert!((3..=10).all(|seq| mailbox.get_mut(seq).is_some()));
+    assert_eq!(mailbox.expires(at(90), 10), [3, 4, 5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
+fn nothing_is_handed_over_at_its_deadline_or_after() {
+    let mut mailbox = Mailbox::default();
+    mailbox.wait(until(1, at(5)));
+    mailbox.wait(until(2, Moment(at(5).0 + 1)));
+    assert!(matches!(mailbox.hand_over(at(5), WIDE), Head::Lapsed(item) if item.seq == 1));
+    assert!(matches!(mailbox.hand_over(at(5), WIDE), Head::Flies(item) if item.seq == 2));
+    assert!(matches!(mailbox.hand_over(at(5), WIDE), Head::Nothing));
+}
+
+#[test]
+fn what_is_unconfirmed_expires_and_what_only_has_to_be_taken_is_past_recall() {
+    let mut mailbox = Mailbox::default();
+    mailbox.fly(item(1));
+    mailbox.fly(settled_when_taken(2));
+    assert_eq!(mailbox.expires(at(60), 10), [1]);
+    assert_eq!(mailbox.in_flight(), 1);
+}
+
+#[test]
+fn deadlines_do_not_pile_up_when_nothing_ever_expires() {
+    let mut mailbox = holding([0]);
+    for seq in 1..100_000 {
+        mailbox.wait(until(seq, at(1_000_000)));
+        mailbox.hands_over(of(2));
+        mailbox.confirm(name(seq - 1), None).unwrap();
+        assert!(mailbox.deadlines.len() < 100);
+    }
+    for _ in 0..1000 {
+        mailbox.loses_its_connection();
+        mailbox.hands_over(WIDE);
+        assert!(mailbox.deadlines.len() < 100);
+    }
+}
+
+#[test]
+fn credit_is_counted_in_items_and_in_bytes_and_one_is_always_allowed() {
+    let mut mailbox = holding(1..=9);
+    let nothing = Credit { window: 0, bytes: 0 };
+    assert_eq!(mailbox.hands_over(nothing), [1]);
+    assert!(mailbox.hands_over(nothing).is_empty());
+    assert_eq!(mailbox.hands_over(of(3)), [2, 3]);
+    assert_eq!(mailbox.hands_over(Credit { window: 9, bytes: 49 }), [4]);
+    assert_eq!(mailbox.hands_over(Credit { window: 9, bytes: 50 }), [5]);
+    mailbox.confirms(2, None);
+    assert_eq!(mailbox.hands_over(of(5)), [6]);
+}
+
+#[test]
+fn nothing_overtakes_what_waits() {
+    let mut mailbox = Mailbox::default();
+    assert!(mailbox.has_credit(WIDE, 10));
+    mailbox.wait(item(1));
+    assert!(!mailbox.has_credit(WIDE, 10));
+    mailbox.hands_over(WIDE);
+    assert!(mailbox.has_credit(WIDE, 10));
+    assert!(!mailbox.has_credit(of(1), 10));
+}
+
+#[test]
+fn a_queue_is_full_by_messages_or_by_bytes() {
+    let mailbox = holding(1..=4);
+    let quota = |messages, bytes| Quota { messages, bytes, sender_share: 1.0 };
+    assert!(mailbox.is_full(quota(4, 1000), CAROL, 0));
+    assert!(!mailbox.is_full(quota(5, 1000), CAROL, 0));
+    assert!(!mailbox.is_full(quota(5, 50), CAROL, 10));
+    assert!(mailbox.is_full(quota(5, 50), CAROL, 11));
+    assert!(mailbox.is_full(quota(5, u64::MAX - 1), CAROL, u64::MAX));
+}
+
+#[test]
+fn one_sender_has_a_share_and_the_others_have_the_rest() {
+    let mut mailbox = holding(1..=4);
+    let quota = Quota { messages: 8, bytes: 1000, sender_share: 0.5 };
+    assert!(mailbox.is_full(quota, ALICE, 10));
+    assert!(!mailbox.is_full(quota, CAROL, 10));
+    mailbox.hands_over(of(1));
+    assert!(mailbox.is_full(quota, ALICE, 10), "what is unconfirmed takes its place still");
+    mailbox.confirms(1, None);
+    assert!(!mailbox.is_full(quota, ALICE, 10));
+    assert!(mailbox.is_full(Quota { bytes: 79, ..quota }, ALICE, 10));
+    assert!(!mailbox.is_full(Quota { bytes: 80, ..quota }, ALICE, 10));
+}
+
+#[test]
+fn notices_take_no_room_in_the_quota() {
+    let mut mailbox = Mailbox::default();
+    let mut notice = until(1, Moment::NEVER);
+    notice.settles = Settles::Taken;
+    notice.envelope.subject = Subject::Notice;
+    mailbox.wait(notice);
+    assert_eq!((mailbox.held(), mailbox.notices()), (Load::default(), 1));
+    mailbox.audit().unwrap();
+    assert_eq!(mailbox.next_deadline(), None);
+}
+
+#[test]
+fn two_senders_may_use_one_id() {
+    let mut mailbox = Mailbox::default();
+    mailbox.fly(from(ALICE, 1, 7));
+    mailbox.fly(from(CAROL, 2, 7));
+    assert_eq!(mailbox.confirms(7, Some(DeviceId::from_u128(9))), None);
+    assert_eq!(mailbox.confirms(7, Some(CAROL)), Some(2));
+    assert_eq!(mailbox.confirms(7, Some(CAROL)), None);
+    assert_eq!(mailbox.confirms(7, None), Some(1));
+}
+
+#[test]
+fn what_an_older_connection_had_can_be_confirmed_before_it_comes_again() {
+    let mut mailbox = holding(1..=5);
+    mailbox.hands_over(of(3));
+    mailbox.loses_its_connection();
+    assert_eq!(mailbox.confirms(2, None), Some(2));
+    assert_eq!(mailbox.hands_over(WIDE), [1, 3, 4, 5]);
+}
+
+/// An Ack that came twice for one sender's message settled another's of the same id, which still waited.
+#[test]
+fn what_was_never_handed_over_is_not_confirmed() {
+    let mut mailbox = Mailbox::default();
+    mailbox.wait(from(ALICE, 1, 7));
+    mailbox.wait(from(CAROL, 2, 7));
+    mailbox.hands_over(of(1));
+    assert_eq!(mailbox.confirms(7, None), Some(1));
+    assert_eq!(mailbox.confirms(7, None), None);
+    assert_eq!(mailbox.hands_over(of(1)), [2]);
+}
+
+#[test]
+fn a_burst_gives_its_room_back() {
+    let mut mailbox = holding(1..=10_000);
+    mailbox.hands_over(WIDE);
+    for seq in 1..=10_000 {
+        assert!(mailbox.confirm(name(seq), None).is_some());
+    }
+    let rooms = [
+        mailbox.flight.capacity(),
+        mailbox.waiting.capacity(),
+        mailbox.deadlines.capacity(),
+        mailbox.by_sender.capacity(),
+    ];
+    assert!(rooms.iter().all(|room| *room <= SPARE), "{rooms:?}");
+    let mut mailbox = holding(1..=10_000);
+    mailbox.expire(at(60), usize::MAX, drop);
+    assert!(mailbox.waiting.capacity() <= SPARE && mailbox.deadlines.capacity() <= SPARE);
+}
+
+#[test]
+fn a_million_expired_items_are_taken_in_slices_and_in_the_order_of_their_deadlines() {
+    const ALL: u64 = 1_000_000;
+    let mut mailbox = Mailbox::default();
+    for seq in 0..ALL {
+        mailbox.wait(until(seq, Moment(1 + (seq * 7_919) % ALL)));
+    }
+    let (mut slices, mut last) = (0, Moment(0));
+    while mailbox.waiting() > 0 {
+        let mut slice = 0;
+        mailbox.expire(at(60), 10_000, |item| {
+            assert!(item.deadline > last);
+            last = item.deadline;
+            slice += 1;
+        });
+        assert_eq!(slice, 10_000);
+        slices += 1;
+    }
+    assert_eq!(slices, 100);
+    mailbox.audit().unwrap();
+}
+
+#[test]
+fn whatever_waits_can_be_taken_out_in_order() {
+    let mut mailbox = holding(1..=6);
+    mailbox.hands_over(of(2));
+    let all: Vec<Seq> = mailbox.drain().map(|item| item.seq).collect();
+    assert_eq!(all, [1, 2, 3, 4, 5, 6]);
+    mailbox.audit().unwrap();
+}

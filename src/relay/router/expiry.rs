@@ -1,0 +1,170 @@
+//! What is never delivered: found when its time is over, dropped when its sender is told.
+//!
+//! Two steps, so that nothing is lost between them: what expired leaves its mailbox and waits, still on the books, until
+//! whoever tells the senders comes back with the notices. Until then it is found again. (protocol: Error 410)
+
+use super::{Lapsed, Router};
+use crate::clock::{Moment, Now};
+use crate::protocol::envelope::Subject;
+use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::refusal::{self, Refusal};
+use crate::protocol::server::About;
+use crate::relay::word::Outbox;
+use crate::store::Store;
+
+/// Names something expired until it is dropped; grows by one from each to the next.
+pub type Ticket = u64;
+
+/// Devices whose memory is tidied in one sweep.
+const TIDIED: usize = 256;
+
+/// Something that expired, and what its sender is to be told.
+#[derive(Debug, PartialEq)]
+pub struct Expired {
+    /// Its name for [`Router::drop_expired`].
+    pub ticket: Ticket,
+    /// Who is told.
+    pub sender: DeviceId,
+    /// What to say; nobody is told that a notice expired.
+    pub error: Option<(Refusal, About)>,
+}
+
+impl<S: Store, L: Clone> Router<S, L> {
+    /// What has expired by now and is not dropped yet, at most so many, the longest expired first.
+    pub fn next_expired(&mut self, now: Now, limit: usize) -> Vec<Expired> {
+        self.collect(now, limit);
+        let tickets = self.first_ticket..;
+        tickets
+            .zip(self.lapsed.iter().take(limit))
+            .map(|(ticket, lapsed)| Expired {
+                ticket,
+                sender: lapsed.item.envelope.from,
+                error: lapsed.error(),
+            })
+            .collect()
+    }
+
+    /// Drops everything expired before `end`, each after its notice has been left for its sender.
+    pub fn drop_expired(
+        &mut self,
+        now: Now,
+        end: Ticket,
+        notices: impl IntoIterator<Item = (Ticket, String)>,
+        out: &mut Outbox<L>,
+    ) {
+        let mut notices = notices.into_iter().peekable();
+        while self.first_ticket < end {
+            let Some(Lapsed { recipient, item }) = self.lapsed.pop_front() else { return };
+            let ticket = self.first_ticket;
+            self.first_ticket += 1;
+            while notices.peek().is_some_and(|(told, _)| *told < ticket) {
+                notices.next();
+            }
+            if let Some((_, text)) = notices.next_if(|(told, _)| *told == ticket) {
+                self.notify(now, item.envelope.from, text, out);
+            }
+            if let Subject::Message(id) = item.envelope.subject {
+                self.forget_send(item.envelope.from, recipient, id);
+            }
+            self.account_for_leaving(&item);
+            self.counts.expired += u64::from(item.envelope.subject.is_counted());
+            if item.kept {
+                self.store.remove(item.seq, None);
+            }
+            // What expired unconfirmed gave back its credit.
+            if let Some(slot) = self.slot_of(recipient) {
+                self.pump(now, slot, out);
+            }
+        }
+    }
+
+    /// The moment of the next expiry, not later than it is.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Moment> {
+        let due = self.due.first().map(|(moment, _)| *moment);
+        let ends = self.ends.first().map(|(moment, _)| *moment);
+        let exchanges = self.exchanges.next_end();
+        let untold = (!self.lapsed.is_empty()).then_some(Moment::default());
+        due.into_iter().chain(ends).chain(exchanges).chain(untold).min()
+    }
+
+    fn collect(&mut self, now: Now, limit: usize) {
+        self.exchanges.expire(now.mono);
+        self.tidy(now);
+        while self.lapsed.len() < limit {
+            let Some((deadline, slot)) = self.due.first().copied() else { break };
+            if deadline > now.mono {
+                break;
+            }
+            self.expire_in(now, slot, limit);
+        }
+        while self.lapsed.len() < limit {
+            let Some((end, slot)) = self.ends.first().copied() else { break };
+            if end > now.mono {
+                break;
+            }
+            self.forget(slot);
+        }
+    }
+
+    /// Makes place in a mailbox that would be called full.
+    pub(super) fn expire_in(&mut self, now: Now, slot: u32, limit: usize) {
+        let Self { devices, due, lapsed, counts, .. } = self;
+        let device = &mut devices[slot as usize];
+        if let Some(scheduled) = device.scheduled.take_if(|scheduled| *scheduled <= now.mono) {
+            due.remove(&(scheduled, slot));
+        }
+        device.mailbox.expire(now.mono, limit, |mut item| {
+            if std::mem::take(&mut item.in_flight) {
+                let counted = u64::from(item.envelope.subject.is_counted());
+                counts.in_flight -= counted;
+                counts.queued += counted;
+            }
+            lapsed.push_back(Lapsed { recipient: device.id, item });
+        });
+        self.schedule(slot);
+    }
+
+    pub(super) fn forget_send(&mut self, sender: DeviceId, recipient: DeviceId, id: MessageId) {
+        if let Some(slot) = self.slot_of(sender) {
+            self.device(slot).repeats.forget(recipient, id);
+        }
+    }
+
+    /// Lets some devices' old memories go, another some each time.
+    fn tidy(&mut self, now: Now) {
+        let window = self.rules.dedup_window;
+        let end = self.broom + TIDIED;
+        for slot in self.broom..end {
+            if let Some(device) = self.devices.get_mut(slot) {
+                device.repeats.turn(now.mono, window);
+            }
+        }
+        self.broom = if end >= self.devices.capacity() { 0 } else { end };
+    }
+}
+
+impl Lapsed {
+    /// Whether it is the message of that name.
+    pub(super) fn is(&self, recipient: DeviceId, from: DeviceId, id: MessageId) -> bool {
+        let envelope = &self.item.envelope;
+        self.recipient == recipient
+            && envelope.from == from
+            && envelope.subject == Subject::Message(id)
+    }
+
+    fn error(&self) -> Option<(Refusal, About)> {
+        let envelope = &self.item.envelope;
+        let (what, about) = match &envelope.subject {
+            Subject::Message(id) => {
+                (refusal::Expired::Message(*id), About::message(*id, self.recipient))
+            }
+            Subject::KeyRotation(key_id) | Subject::KeyRotationAck(key_id) => {
+                (refusal::Expired::KeyRotation, About::key(key_id, self.recipient))
+            }
+            Subject::Auth => (refusal::Expired::Auth, About::recipient(self.recipient)),
+            Subject::Notice => return None,
+        };
+        Some((Refusal::Expired(what, envelope.ttl), about))
+    }
+}
