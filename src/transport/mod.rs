@@ -1,1 +1,123 @@
-//! transport
+//! The transport: a WebSocket session on the raw upgraded socket.
+//!
+//! A session is an actix actor whose context is `actix_web_actors::ws::WebsocketContext`. Under it
+//! lies not an HTTP response but this floor, which knows no message of the relay:
+//!
+//! * [`connection`] joins the two and is one future per connection (`driver`);
+//! * on the way in, bytes are judged before they are believed (`input`, `guard`, `utf8`);
+//! * on the way out, what the socket would not take waits within a bound (`output`);
+//! * time is one lazy timer (`timer`) and a heartbeat that the actor cannot delay (`pulse`);
+//! * the actor holds a [`Line`] to what lies below, and a [`Wire`] to its peer.
+//!
+//! Invariants: no frame is believed before its header is judged; memory per connection is bounded by
+//! [`Limits`]; an idle connection holds no buffer; `Actor::stopped` runs exactly once for every
+//! connection that began, however it ended, unless the actor panics in `stopping` or refuses to stop.
+
+mod driver;
+mod guard;
+mod input;
+mod line;
+mod output;
+mod pulse;
+mod timer;
+mod utf8;
+mod wire;
+
+use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
+
+use actix::{Actor, StreamHandler};
+use actix_http::ws::{Codec, Message, ProtocolError};
+use actix_web_actors::ws::WebsocketContext;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use self::{
+    guard::Breach,
+    line::{Event, Line},
+    wire::{Heard, Wire},
+};
+
+/// What one connection may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message from the peer, bytes, its fragments joined. Over it: close 1009, as soon
+    /// as a header declares it. Default 128 KiB.
+    pub message_bytes: usize,
+    /// The most frames of one message. Over it: close 1008. Default 1024.
+    pub fragments: u32,
+    /// How long a frame or a fragmented message may stay unfinished before it is closed with 1008.
+    /// Default 10 s.
+    pub frame_timeout: Duration,
+    /// Between two [`Event::Beat`]. Default 25 s.
+    pub beat: Duration,
+    /// Without a frame for this long comes [`Event::Silent`]. Default 75 s.
+    pub idle: Duration,
+    /// Unwritten output above which the peer's input is not read, bytes. Default 64 KiB.
+    pub backlog: usize,
+    /// Unwritten output above which the peer is dropped, bytes. Default 4 MiB.
+    pub backlog_max: usize,
+    /// How long a backlog may stay without the socket taking a byte, and how long the last words may
+    /// take. Then the peer is dropped. Default 30 s.
+    pub stall: Duration,
+    /// How long the peer's Close is awaited after ours. What else it sends is read and forgotten, up
+    /// to 1 MiB. Default 2 s.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message_bytes: 128 * 1024,
+            fragments: 1024,
+            frame_timeout: Duration::from_secs(10),
+            beat: Duration::from_secs(25),
+            idle: Duration::from_secs(75),
+            backlog: 64 * 1024,
+            backlog_max: 4 * 1024 * 1024,
+            stall: Duration::from_secs(30),
+            linger: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With a Close frame. The code is ours if we sent one, else the peer's; 1005 if it had none
+    /// (RFC 6455 §7.1.5).
+    Closed(u16),
+    /// Without a Close frame: the peer vanished, or the actor stopped without a word.
+    Gone,
+    /// The peer did not read fast enough: over `backlog_max`, or `stall` without progress.
+    Stalled,
+    /// The actor panicked. The peer was told 1011.
+    Panicked,
+}
+
+/// Runs one upgraded WebSocket until it has ended.
+///
+/// `read_ahead` is what was read from `io` behind the handshake's request. `actor` is called at once
+/// with the connection's [`Line`]; in `started()` it adds [`Line::events`] to its context, and it
+/// passes every message through one [`Wire`]. The actor must not refuse to stop.
+///
+/// The future must be polled on one thread of a tokio runtime with I/O and time; dropping it stops
+/// the actor and closes the socket.
+pub fn connection<A, Io>(
+    io: Io,
+    read_ahead: Bytes,
+    limits: Limits,
+    actor: impl FnOnce(Line) -> A,
+) -> impl Future<Output = Ending>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    A: Actor<Context = WebsocketContext<A>>
+        + StreamHandler<Result<Message, ProtocolError>>
+        + StreamHandler<Event>,
+{
+    let line = Line::new(limits);
+    let socket = Rc::new(RefCell::new(input::Socket::new(io, &read_ahead, &line)));
+    let input = input::Input::new(socket.clone(), line.clone());
+    let codec = Codec::new().max_size(limits.message_bytes.max(125));
+    let context = WebsocketContext::with_codec(actor(line.clone()), input, codec);
+    driver::Driver::new(line, socket, context)
+}

@@ -1,0 +1,230 @@
+//! The line: what the actor, its input stream and the driver of one connection share.
+//!
+//! All three live on one thread, so a handful of cells is enough. The actor sees the public half;
+//! the rest is how input and driver tell each other what happened.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::time::Instant;
+
+use super::{Limits, guard::Breach};
+
+/// What the transport tells the actor besides messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The socket took every byte up to this mark, and so up to every lower one: they are the
+    /// kernel's now.
+    Taken(u64),
+    /// Another `Limits::beat` has passed.
+    Beat {
+        /// No frame arrived since the last beat: a good moment for a ping.
+        quiet: bool,
+    },
+    /// No frame arrived for `Limits::idle`. Said once per silence; closing is the actor's part.
+    Silent,
+}
+
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    paused: Cell<bool>,
+    backlog: Cell<usize>,
+    mark: Cell<Option<u64>>,
+    // Events are kept as facts, not as a queue: what the actor has not heard yet is overtaken by
+    // what is true now, and nothing can pile up.
+    taken: Cell<Option<u64>>,
+    beat: Cell<Option<bool>>,
+    silent: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    polling: Cell<bool>,
+    again: Cell<bool>,
+    /// Bytes that may still be read in this poll of the driver.
+    pub(super) budget: Cell<usize>,
+    /// A frame was completed since the driver last looked.
+    pub(super) heard: Cell<bool>,
+    /// When the socket last gave bytes.
+    pub(super) heard_at: Cell<Option<Instant>>,
+    /// Since when a frame or message is unfinished, while we are listening.
+    pub(super) unfinished: Cell<Option<Instant>>,
+    /// The payload of a large frame, on its way past the codec (see `input`).
+    pub(super) aside: RefCell<Option<Bytes>>,
+    /// The peer will send nothing more.
+    pub(super) ended: Cell<bool>,
+    pub(super) breach: Cell<Option<Breach>>,
+    /// The code of our Close frame; 1005 stands for an empty one.
+    pub(super) ours: Cell<Option<u16>>,
+    /// The code of the peer's.
+    pub(super) theirs: Cell<Option<u16>>,
+    /// The peer's Close frame has arrived, lawful or not.
+    pub(super) close_seen: Cell<bool>,
+}
+
+/// A connection as its actor holds it. Cheap to clone; belongs to one thread.
+#[derive(Clone)]
+pub struct Line(pub(super) Rc<Shared>);
+
+impl Line {
+    pub(super) fn new(limits: Limits) -> Self {
+        Line(Rc::new(Shared {
+            limits,
+            paused: Cell::default(),
+            backlog: Cell::default(),
+            mark: Cell::default(),
+            taken: Cell::default(),
+            beat: Cell::default(),
+            silent: Cell::default(),
+            waker: RefCell::default(),
+            polling: Cell::default(),
+            again: Cell::default(),
+            budget: Cell::default(),
+            heard: Cell::default(),
+            heard_at: Cell::default(),
+            unfinished: Cell::default(),
+            aside: RefCell::default(),
+            ended: Cell::default(),
+            breach: Cell::default(),
+            ours: Cell::default(),
+            theirs: Cell::default(),
+            close_seen: Cell::default(),
+        }))
+    }
+
+    /// The events of this connection, for `ctx.add_stream(line.events())` in the actor's
+    /// `started()`. They are only noticed inside the actor's own context. The stream never ends.
+    pub fn events(&self) -> impl Stream<Item = Event> + use<> {
+        Events(self.clone())
+    }
+
+    /// Stops (`true`) or resumes (`false`) reading the socket. While paused no further frame is
+    /// heard, the peer's silence is not held against it, and its deadline for an unfinished message
+    /// does not run.
+    pub fn pause(&self, yes: bool) {
+        if self.0.paused.replace(yes) && !yes {
+            self.nudge();
+        }
+    }
+
+    /// Declares that everything written into the context so far is "up to `mark`". Marks only grow.
+    /// [`Event::Taken`] follows once the socket took those bytes.
+    pub fn mark(&self, mark: u64) {
+        self.0.mark.set(Some(mark));
+        if !self.0.polling.get() {
+            self.nudge();
+        }
+    }
+
+    /// Bytes that were written by the actor and not yet taken by the socket.
+    pub fn backlog(&self) -> usize {
+        self.0.backlog.get()
+    }
+
+    /// The limits that this connection was given.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Whether the input must rest: by the actor's wish, or because the peer does not read.
+    pub(super) fn blocked(&self) -> bool {
+        self.0.paused.get() || self.0.backlog.get() > self.0.limits.backlog
+    }
+
+    pub(super) fn set_backlog(&self, bytes: usize) {
+        let blocked = self.blocked();
+        self.0.backlog.set(bytes);
+        if blocked && !self.blocked() {
+            self.0.again.set(true);
+        }
+    }
+
+    pub(super) fn take_mark(&self) -> Option<u64> {
+        self.0.mark.take()
+    }
+
+    /// Tells the actor at its next poll, which this also asks for.
+    pub(super) fn tell(&self, event: Event) {
+        match event {
+            Event::Taken(mark) => self.0.taken.set(Some(mark)),
+            Event::Beat { quiet } => self.0.beat.set(Some(quiet)),
+            Event::Silent => self.0.silent.set(true),
+        }
+        self.0.again.set(true);
+    }
+
+    /// Records the first breach; the input stream passes it on to the actor.
+    pub(super) fn breach(&self, breach: Breach) {
+        if self.0.breach.get().is_none() {
+            self.0.breach.set(Some(breach));
+            self.0.again.set(true);
+        }
+    }
+
+    /// The driver's poll begins: from here to `rest`, wishes are heard without a wake-up.
+    pub(super) fn attend(&self, waker: &Waker, budget: usize) {
+        self.0.polling.set(true);
+        self.0.budget.set(budget);
+        let mut kept = self.0.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn rest(&self) {
+        self.0.polling.set(false);
+    }
+
+    /// Whether the actor must be polled once more, because something changed since it was.
+    pub(super) fn take_again(&self) -> bool {
+        self.0.again.take()
+    }
+
+    fn nudge(&self) {
+        self.0.again.set(true);
+        if !self.0.polling.get() {
+            // Cloned, so that a waker that runs code of its own finds the cell free.
+            let waker = self.0.waker.borrow().clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line")
+            .field("paused", &self.0.paused.get())
+            .field("backlog", &self.0.backlog.get())
+            .field("ours", &self.0.ours.get())
+            .field("theirs", &self.0.theirs.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The stream behind [`Line::events`]. It registers no waker: the driver polls the actor's context,
+/// and this stream with it, whenever it has told something.
+struct Events(Line);
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Event>> {
+        let shared = &self.0.0;
+        if let Some(mark) = shared.taken.take() {
+            return Poll::Ready(Some(Event::Taken(mark)));
+        }
+        if let Some(quiet) = shared.beat.take() {
+            return Poll::Ready(Some(Event::Beat { quiet }));
+        }
+        if shared.silent.take() {
+            return Poll::Ready(Some(Event::Silent));
+        }
+        Poll::Pending
+    }
+}

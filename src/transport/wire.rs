@@ -1,0 +1,228 @@
+//! What an actor uses to speak and to understand its peer.
+//!
+//! Upstream hands over fragments, leaves pings and closes unanswered, and lets an actor write after
+//! its Close. Here fragments become messages, RFC 6455 §5.5 is obeyed, every breach ends the actor
+//! with the right code, and what is said after the end goes nowhere.
+
+use actix::{Actor, ActorContext};
+use actix_http::ws::{CloseCode, CloseReason, Item, Message, ProtocolError};
+use actix_web_actors::ws::WebsocketContext;
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::{guard::Breach, line::Line};
+
+/// The longest reason beside a close code, bytes (RFC 6455 §5.5: 125 with the code).
+const REASON_MAX: usize = 123;
+/// Stands for a Close frame without a code (RFC 6455 §7.1.5).
+const NO_CODE: u16 = 1005;
+
+/// What the peer said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A whole text message, its fragments joined.
+    Text(ByteString),
+    /// A whole binary message, its fragments joined.
+    Binary(Bytes),
+    /// A ping. It has been answered.
+    Ping,
+    /// A pong, asked for or not.
+    Pong,
+}
+
+/// The message whose fragments are being joined.
+#[derive(Debug)]
+struct Parts {
+    text: bool,
+    bytes: Vec<u8>,
+}
+
+/// One actor's end of the WebSocket.
+#[derive(Debug)]
+pub struct Wire {
+    line: Line,
+    parts: Option<Parts>,
+    open: bool,
+}
+
+impl Wire {
+    /// The wire of the connection that `line` belongs to.
+    pub fn new(line: Line) -> Self {
+        Wire { line, parts: None, open: true }
+    }
+
+    /// Interprets one item of the actor's message stream. Pings and closes are answered, fragments
+    /// joined; a breach is answered with its close code and stops the actor, and so does the peer's
+    /// Close. Every item must come through here.
+    ///
+    /// `None` when there is nothing for the actor to do.
+    pub fn hear<A>(
+        &mut self,
+        item: Result<Message, ProtocolError>,
+        ctx: &mut WebsocketContext<A>,
+    ) -> Option<Heard>
+    where
+        A: Actor<Context = WebsocketContext<A>>,
+    {
+        if !self.open {
+            return None;
+        }
+        match item {
+            Ok(Message::Text(text)) => match self.line.0.aside.take() {
+                None => Some(Heard::Text(text)),
+                Some(large) => match ByteString::try_from(large) {
+                    Ok(text) => Some(Heard::Text(text)),
+                    Err(_) => self.fail(Breach::NotUtf8, ctx),
+                },
+            },
+            Ok(Message::Binary(bytes)) => Some(Heard::Binary(self.whole(bytes))),
+            Ok(Message::Continuation(item)) => match self.join(item) {
+                Ok(heard) => heard,
+                Err(breach) => self.fail(breach, ctx),
+            },
+            Ok(Message::Ping(payload)) => {
+                ctx.pong(&payload);
+                Some(Heard::Ping)
+            }
+            Ok(Message::Pong(_)) => Some(Heard::Pong),
+            Ok(Message::Close(reason)) => {
+                let code = reason.map(|reason| reason.code);
+                let number = code.map_or(NO_CODE, u16::from);
+                self.line.0.theirs.set(Some(number));
+                self.end(code.map(CloseReason::from), ctx);
+                None
+            }
+            Ok(Message::Nop) => None,
+            Err(error) => {
+                let breach = self.line.0.breach.get().unwrap_or(match error {
+                    ProtocolError::Overflow => Breach::TooBig,
+                    // The codec's only I/O error that the guard does not foresee.
+                    ProtocolError::Io(_) => Breach::NotUtf8,
+                    _ => Breach::Protocol,
+                });
+                self.fail(breach, ctx)
+            }
+        }
+    }
+
+    /// Sends a text message; nothing once the wire is closed.
+    pub fn text<A>(&self, text: impl Into<ByteString>, ctx: &mut WebsocketContext<A>)
+    where
+        A: Actor<Context = WebsocketContext<A>>,
+    {
+        if self.open {
+            ctx.text(text);
+        }
+    }
+
+    /// Sends a binary message; nothing once the wire is closed.
+    pub fn binary<A>(&self, bytes: impl Into<Bytes>, ctx: &mut WebsocketContext<A>)
+    where
+        A: Actor<Context = WebsocketContext<A>>,
+    {
+        if self.open {
+            ctx.binary(bytes);
+        }
+    }
+
+    /// Sends an empty ping; nothing once the wire is closed.
+    pub fn ping<A>(&self, ctx: &mut WebsocketContext<A>)
+    where
+        A: Actor<Context = WebsocketContext<A>>,
+    {
+        if self.open {
+            ctx.ping(b"");
+        }
+    }
+
+    /// Closes with a code and a short reason, and stops the actor. Only the first close counts.
+    ///
+    /// The reason has at most 123 bytes (RFC 6455 §5.5); a longer one is cut at a character.
+    pub fn close<A>(&mut self, code: u16, reason: &str, ctx: &mut WebsocketContext<A>)
+    where
+        A: Actor<Context = WebsocketContext<A>>,
+    {
+        debug_assert!(reason.len() <= REASON_MAX, "close reason too long");
+        let mut end = reason.len().min(REASON_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let description = (end > 0).then(|| reason[..end].to_owned());
+        let code = CloseCode::from(code);
+        self.end(Some(CloseReason { code, description }), ctx);
+    }
+
+    /// Whether neither side has closed yet.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// The line that this wire belongs to.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// A large frame's payload comes beside the codec, which saw an empty frame in its place.
+    fn whole(&self, bytes: Bytes) -> Bytes {
+        self.line.0.aside.take().unwrap_or(bytes)
+    }
+
+    fn join(&mut self, item: Item) -> Result<Option<Heard>, Breach> {
+        let (bytes, last) = match item {
+            Item::FirstText(bytes) | Item::FirstBinary(bytes) if self.parts.is_some() => {
+                drop(bytes);
+                return Err(Breach::Protocol);
+            }
+            Item::FirstText(bytes) => {
+                self.parts = Some(Parts { text: true, bytes: self.whole(bytes).into() });
+                return Ok(None);
+            }
+            Item::FirstBinary(bytes) => {
+                self.parts = Some(Parts { text: false, bytes: self.whole(bytes).into() });
+                return Ok(None);
+            }
+            Item::Continue(bytes) => (self.whole(bytes), false),
+            Item::Last(bytes) => (self.whole(bytes), true),
+        };
+        // The guard has bounded the sum of the fragments before the first byte of each arrived.
+        let parts = self.parts.as_mut().ok_or(Breach::Protocol)?;
+        parts.bytes.extend_from_slice(&bytes);
+        if !last {
+            return Ok(None);
+        }
+        let Some(Parts { text, bytes }) = self.parts.take() else {
+            return Ok(None);
+        };
+        // From a boxed slice, so that a message that is kept does not keep spare capacity.
+        let bytes = Bytes::from(bytes.into_boxed_slice());
+        if !text {
+            return Ok(Some(Heard::Binary(bytes)));
+        }
+        match ByteString::try_from(bytes) {
+            Ok(text) => Ok(Some(Heard::Text(text))),
+            Err(_) => Err(Breach::NotUtf8),
+        }
+    }
+
+    fn fail<A>(&mut self, breach: Breach, ctx: &mut WebsocketContext<A>) -> Option<Heard>
+    where
+        A: Actor<Context = WebsocketContext<A>>,
+    {
+        self.close(breach.code(), breach.reason(), ctx);
+        None
+    }
+
+    fn end<A>(&mut self, reason: Option<CloseReason>, ctx: &mut WebsocketContext<A>)
+    where
+        A: Actor<Context = WebsocketContext<A>>,
+    {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        self.parts = None;
+        let code = reason.as_ref().map_or(NO_CODE, |reason| reason.code.into());
+        self.line.0.ours.set(Some(code));
+        ctx.close(reason);
+        ctx.stop();
+    }
+}

@@ -1,0 +1,138 @@
+//! However a connection ends, its session says goodbye exactly once ([`Watch::ending`] checks it).
+
+use std::{net::Shutdown, time::Duration};
+
+use sealpost::transport::{Ending, Limits};
+use socket2::SockRef;
+use tokio::io::AsyncReadExt as _;
+
+use super::{
+    peer::{FIN, PING, PONG, close, frame, soon, text},
+    session::{Report, connect},
+};
+
+fn linger(linger: Duration) -> Limits {
+    Limits { linger, ..Limits::default() }
+}
+
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(20);
+
+#[actix_rt::test]
+async fn by_the_peers_end_of_stream() {
+    let (mut peer, mut watch) = connect(linger(LONG)).await;
+    peer.send(&text("last words")).await;
+    SockRef::from(&peer.stream).shutdown(Shutdown::Write).unwrap();
+    watch.expect(Report::text("last words")).await;
+    peer.expect_text("last words").await;
+    peer.expect_end().await;
+    assert_eq!(watch.ending().await, Ending::Gone);
+}
+
+#[actix_rt::test]
+async fn by_the_peers_end_in_the_middle_of_a_frame() {
+    let (mut peer, watch) = connect(linger(LONG)).await;
+    peer.send(&text("never complete")[..9]).await;
+    drop(peer);
+    assert_eq!(watch.ending().await, Ending::Gone);
+}
+
+#[actix_rt::test]
+async fn by_a_reset() {
+    let (mut peer, mut watch) = connect(linger(LONG)).await;
+    peer.send(&frame(FIN | PING, b"")).await;
+    peer.expect(FIN | PONG, b"").await;
+    watch.report().await;
+    SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    assert_eq!(watch.ending().await, Ending::Gone);
+}
+
+#[actix_rt::test]
+async fn by_our_close_and_the_peers_answer() {
+    let (mut peer, mut watch) = connect(linger(LONG)).await;
+    peer.send(&[text("bye"), text("unheard")].concat()).await;
+    watch.expect(Report::text("bye")).await;
+    peer.expect(FIN | 0x8, [&4000u16.to_be_bytes()[..], b"as you wish"].concat()).await;
+    peer.send(&[text("unheard"), close(4000)].concat()).await;
+    peer.expect_end().await;
+    assert_eq!(watch.ending().await, Ending::Closed(4000));
+}
+
+#[actix_rt::test]
+async fn by_our_close_to_a_peer_that_never_answers() {
+    let (mut peer, watch) = connect(linger(SHORT)).await;
+    peer.send(&text("bye")).await;
+    assert_eq!(peer.close_code().await, Some(4000));
+    peer.expect_end().await;
+    assert_eq!(watch.ending().await, Ending::Closed(4000));
+}
+
+#[actix_rt::test]
+async fn by_a_panic_of_the_session_while_another_lives_on() {
+    let (mut other, _other) = connect(Limits::default()).await;
+    for words in ["panic", "panic twice"] {
+        let (mut peer, watch) = connect(linger(LONG)).await;
+        peer.send(&text(words)).await;
+        assert_eq!(peer.close_code().await, Some(1011));
+        peer.send(&close(1011)).await;
+        peer.expect_end().await;
+        assert_eq!(watch.ending().await, Ending::Panicked);
+    }
+    other.send(&text("well?")).await;
+    other.expect_text("well?").await;
+}
+
+#[actix_rt::test]
+async fn by_a_panic_in_the_goodbye_itself() {
+    let (mut peer, watch) = connect(linger(SHORT)).await;
+    watch.act(|session, _| session.panic_in_stopped = true).await;
+    peer.send(&close(1000)).await;
+    while peer.frame().await.is_some() {}
+    assert_eq!(watch.ending().await, Ending::Panicked);
+}
+
+#[actix_rt::test]
+async fn by_the_runtime_dropping_the_connection() {
+    let (mut peer, mut watch) = connect(Limits::default()).await;
+    watch.task.abort();
+    assert!(soon("the abort", &mut watch.task).await.is_err());
+    watch.goodbye().await;
+    peer.expect_end().await;
+}
+
+#[actix_rt::test]
+async fn by_the_runtime_dropping_a_session_that_panics_in_its_goodbye() {
+    let (mut peer, mut watch) = connect(Limits::default()).await;
+    watch.act(|session, _| session.panic_in_stopped = true).await;
+    watch.task.abort();
+    assert!(soon("the abort", &mut watch.task).await.is_err_and(|error| error.is_cancelled()));
+    watch.goodbye().await;
+    peer.expect_end().await;
+}
+
+#[actix_rt::test]
+async fn what_a_peer_said_before_it_hung_up_is_heard() {
+    // The answers meet a closed socket, and the reset that they cause must not cost the messages
+    // that are still unread.
+    let (mut peer, mut watch) = connect(Limits::default()).await;
+    let all: Vec<u8> = (0..500).flat_map(|n| text(format!("message {n}"))).collect();
+    peer.send(&all).await;
+    drop(peer);
+    for n in 0..500 {
+        watch.expect(Report::text(&format!("message {n}"))).await;
+    }
+    assert_eq!(watch.ending().await, Ending::Gone);
+}
+
+#[actix_rt::test]
+async fn an_ended_connection_is_polled_no_more_than_it_must() {
+    let (mut peer, watch) = connect(linger(Duration::from_millis(200))).await;
+    peer.send(&frame(FIN | 0x3, b"")).await;
+    assert_eq!(peer.close_code().await, Some(1002));
+    let before = watch.polls();
+    assert_eq!(peer.stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
+    let polls = watch.polls() - before;
+    assert!(polls < 10, "{polls} polls while lingering");
+    assert_eq!(watch.ending().await, Ending::Closed(1002));
+}

@@ -1,0 +1,162 @@
+//! Peers that do not read, marks, and the pause.
+
+use std::time::Duration;
+
+use sealpost::transport::{Ending, Event, Limits};
+
+use super::{
+    peer::{soon, text},
+    session::{Report, connect, connect_narrow},
+};
+
+/// Far more than the kernel's buffers take.
+const HEAP: usize = 1024 * 1024;
+const LONG: Duration = Duration::from_secs(600);
+
+fn patient() -> Limits {
+    Limits { stall: LONG, beat: LONG, idle: LONG, ..Limits::default() }
+}
+
+#[actix_rt::test]
+async fn a_session_is_heard_while_its_peer_does_not_read() {
+    let (mut peer, mut watch) = connect_narrow(patient(), 4096).await;
+    watch
+        .act(|session, ctx| {
+            session.wire.text("x".repeat(HEAP), ctx);
+            session.line.mark(1);
+            session.wire.text("end", ctx);
+            session.line.mark(2);
+        })
+        .await;
+    // The mailbox works, the backlog is seen, and what the peer says waits in its socket.
+    peer.send(&text("ignored for now")).await;
+    watch.expect_nothing().await;
+    assert!(watch.line.backlog() > HEAP / 2);
+    let before = watch.polls();
+    watch.act(|_, _| {}).await;
+    assert!(watch.polls() - before < 5, "a blocked connection is not polled for nothing");
+
+    peer.expect_text("x".repeat(HEAP)).await;
+    peer.expect_text("end").await;
+    peer.expect_text("ignored for now").await;
+    let mut seen = Vec::new();
+    while !seen.contains(&Report::Event(Event::Taken(2)))
+        || !seen.contains(&Report::text("ignored for now"))
+    {
+        seen.push(watch.report().await);
+    }
+    assert_eq!(watch.line.backlog(), 0);
+}
+
+#[actix_rt::test]
+async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
+    let (mut peer, mut watch) = connect_narrow(patient(), 4096).await;
+    watch
+        .act(|session, ctx| {
+            session.wire.text("small", ctx);
+            session.line.mark(1);
+        })
+        .await;
+    watch.expect(Report::Event(Event::Taken(1))).await;
+    watch.line.mark(2);
+    watch.expect(Report::Event(Event::Taken(2))).await;
+    for mark in 3..10 {
+        watch
+            .act(move |session, ctx| {
+                session.wire.text("y".repeat(HEAP / 8), ctx);
+                session.line.mark(mark);
+            })
+            .await;
+    }
+    peer.expect_text("small").await;
+    let mut last = 2;
+    for mark in 3..10 {
+        peer.expect_text("y".repeat(HEAP / 8)).await;
+        // The peer has read what `mark` stands for, so the socket has taken it.
+        while last < mark {
+            match watch.report().await {
+                Report::Event(Event::Taken(taken)) => {
+                    assert!(taken > last);
+                    last = taken;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(last, 9);
+}
+
+#[actix_rt::test]
+async fn a_backlog_over_the_bound_drops_the_peer() {
+    let limits = Limits { backlog_max: HEAP / 2, ..patient() };
+    let (peer, watch) = connect_narrow(limits, 4096).await;
+    watch.act(|session, ctx| session.wire.text("x".repeat(HEAP), ctx)).await;
+    assert_eq!(watch.ending().await, Ending::Stalled);
+    drop(peer);
+}
+
+#[actix_rt::test]
+async fn a_backlog_without_progress_drops_the_peer() {
+    let limits = Limits { stall: Duration::from_millis(30), ..patient() };
+    let (peer, watch) = connect_narrow(limits, 4096).await;
+    watch.act(|session, ctx| session.wire.text("x".repeat(HEAP), ctx)).await;
+    assert_eq!(watch.ending().await, Ending::Stalled);
+    drop(peer);
+}
+
+#[actix_rt::test]
+async fn last_words_that_nobody_reads_do_not_keep_a_connection() {
+    let limits = Limits { stall: Duration::from_millis(30), ..patient() };
+    let (peer, watch) = connect_narrow(limits, 4096).await;
+    watch
+        .act(|session, ctx| {
+            session.wire.text("x".repeat(HEAP), ctx);
+            session.wire.close(1001, "going", ctx);
+        })
+        .await;
+    assert_eq!(watch.ending().await, Ending::Stalled);
+    drop(peer);
+}
+
+#[actix_rt::test]
+async fn last_words_are_written_to_a_peer_that_reads_late() {
+    let (mut peer, watch) = connect_narrow(patient(), 4096).await;
+    watch
+        .act(|session, ctx| {
+            session.wire.text("x".repeat(HEAP), ctx);
+            session.wire.close(1001, "going", ctx);
+        })
+        .await;
+    peer.expect_text("x".repeat(HEAP)).await;
+    assert_eq!(peer.close_code().await, Some(1001));
+    drop(peer);
+    assert_eq!(watch.ending().await, Ending::Closed(1001));
+}
+
+#[actix_rt::test]
+async fn a_pause_is_exact_to_the_frame() {
+    let (mut peer, mut watch) = connect(patient()).await;
+    peer.send(&[text("one"), text("pause"), text("two"), text("three")].concat()).await;
+    watch.expect(Report::text("one")).await;
+    watch.expect(Report::text("pause")).await;
+    peer.expect_text("one").await;
+    watch.expect_nothing().await;
+    let before = watch.polls();
+    watch.line.pause(false);
+    watch.expect(Report::text("two")).await;
+    watch.expect(Report::text("three")).await;
+    peer.expect_text("two").await;
+    peer.expect_text("three").await;
+    assert!(watch.polls() - before < 10);
+}
+
+#[actix_rt::test]
+async fn a_peer_that_hung_up_during_a_pause_is_noticed_after_it() {
+    let (mut peer, mut watch) = connect(patient()).await;
+    peer.send(&[text("pause"), text("two")].concat()).await;
+    watch.expect(Report::text("pause")).await;
+    drop(peer);
+    watch.act(|session, _| session.line.pause(false)).await;
+    watch.expect(Report::text("two")).await;
+    assert_eq!(soon("the end", watch.ending()).await, Ending::Gone);
+}

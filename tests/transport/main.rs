@@ -1,0 +1,12 @@
+//! The transport floor, from outside: real sockets on loopback, and a peer that speaks in bytes.
+//!
+//! Nothing here sleeps. A test waits for bytes, for a word of the session, or for the end, and the
+//! limits that involve a clock are set to milliseconds.
+
+mod breaches;
+mod endings;
+mod flow;
+mod peer;
+mod session;
+mod speech;
+mod time;

@@ -1,0 +1,242 @@
+//! A session that echoes, obeys a few words, and reports all that it hears.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix::{Actor, Addr, AsyncContext as _, Handler, Message, Running, StreamHandler};
+use actix_http::ws::{self, ProtocolError};
+use actix_web_actors::ws::WebsocketContext;
+use bytes::Bytes;
+use sealpost::transport::{Ending, Event, Heard, Limits, Line, Wire, connection};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot,
+    },
+    task::JoinHandle,
+};
+
+use super::peer::{Peer, soon};
+
+/// What a session reports.
+#[derive(Debug, PartialEq)]
+pub enum Report {
+    Heard(Heard),
+    Event(Event),
+    Stopped,
+}
+
+impl Report {
+    pub fn text(text: &str) -> Report {
+        Report::Heard(Heard::Text(text.into()))
+    }
+}
+
+pub struct Session {
+    pub line: Line,
+    pub wire: Wire,
+    report: UnboundedSender<Report>,
+    started: Option<oneshot::Sender<(Addr<Session>, Line)>>,
+    pub panic_in_stopped: bool,
+    pub echo: bool,
+}
+
+pub type Ctx = WebsocketContext<Session>;
+
+impl Actor for Session {
+    type Context = Ctx;
+
+    fn started(&mut self, ctx: &mut Ctx) {
+        ctx.add_stream(self.line.events());
+        if let Some(started) = self.started.take() {
+            let _ = started.send((ctx.address(), self.line.clone()));
+        }
+    }
+
+    fn stopping(&mut self, _: &mut Ctx) -> Running {
+        Running::Stop
+    }
+
+    fn stopped(&mut self, _: &mut Ctx) {
+        let _ = self.report.send(Report::Stopped);
+        if self.panic_in_stopped {
+            panic!("told to, in stopped()");
+        }
+    }
+}
+
+impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
+    fn handle(&mut self, item: Result<ws::Message, ProtocolError>, ctx: &mut Ctx) {
+        let Some(heard) = self.wire.hear(item, ctx) else {
+            return;
+        };
+        let _ = self.report.send(Report::Heard(heard.clone()));
+        match heard {
+            Heard::Text(text) if text == "pause" => self.line.pause(true),
+            Heard::Text(text) if text == "panic" => panic!("told to"),
+            Heard::Text(text) if text == "panic twice" => {
+                self.panic_in_stopped = true;
+                panic!("told to");
+            }
+            Heard::Text(text) if text == "bye" => {
+                self.wire.close(4000, "as you wish", ctx);
+                self.wire.text("too late", ctx);
+                self.wire.close(4001, "too late", ctx);
+            }
+            Heard::Text(text) if self.echo => self.wire.text(text, ctx),
+            Heard::Binary(bytes) if self.echo => self.wire.binary(bytes, ctx),
+            _ => {}
+        }
+    }
+}
+
+impl StreamHandler<Event> for Session {
+    fn handle(&mut self, event: Event, ctx: &mut Ctx) {
+        let _ = self.report.send(Report::Event(event));
+        if event == Event::Silent {
+            self.wire.close(4408, "silent", ctx);
+        }
+    }
+}
+
+type Deed = Box<dyn FnOnce(&mut Session, &mut Ctx) + Send>;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Do(Deed);
+
+impl Handler<Do> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Do(deed): Do, ctx: &mut Ctx) {
+        deed(self, ctx);
+    }
+}
+
+/// The server's side of one connection, as a test sees it.
+pub struct Watch {
+    pub line: Line,
+    pub address: Addr<Session>,
+    reports: UnboundedReceiver<Report>,
+    pub task: JoinHandle<Ending>,
+    polls: Rc<Cell<usize>>,
+}
+
+impl Watch {
+    /// The next report.
+    pub async fn report(&mut self) -> Report {
+        soon("a report", self.reports.recv()).await.expect("the session lives")
+    }
+
+    pub async fn expect(&mut self, report: Report) {
+        assert_eq!(self.report().await, report);
+    }
+
+    /// The next report that is not a beat.
+    pub async fn deed_of_peer(&mut self) -> Report {
+        loop {
+            match self.report().await {
+                Report::Event(Event::Beat { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Polls the session often, and checks that it hears nothing.
+    pub async fn expect_nothing(&mut self) {
+        for _ in 0..100 {
+            self.act(|_, _| {}).await;
+            // The runtime looks at its sockets once in a while; this lets it.
+            tokio::task::yield_now().await;
+        }
+        if let Ok(report) = self.reports.try_recv() {
+            panic!("unexpected {report:?}");
+        }
+    }
+
+    /// Runs something inside the session, and returns once it ran.
+    pub async fn act(&self, deed: impl FnOnce(&mut Session, &mut Ctx) + Send + 'static) {
+        let sent = self.address.send(Do(Box::new(deed)));
+        soon("the mailbox", sent).await.expect("the session lives");
+    }
+
+    /// How the connection ended, after checking that the session said goodbye exactly once and
+    /// heard nothing afterwards.
+    pub async fn ending(mut self) -> Ending {
+        let ending = soon("the end", &mut self.task).await.expect("no panic escapes");
+        self.goodbye().await;
+        ending
+    }
+
+    /// Reads the remaining reports: exactly one goodbye, and it is the last.
+    pub async fn goodbye(&mut self) {
+        let mut goodbyes = 0;
+        while let Some(report) = soon("the reports' end", self.reports.recv()).await {
+            assert_eq!(goodbyes, 0, "{report:?} after the goodbye");
+            goodbyes += usize::from(report == Report::Stopped);
+        }
+        assert_eq!(goodbyes, 1, "goodbyes");
+    }
+
+    pub fn polls(&self) -> usize {
+        self.polls.get()
+    }
+}
+
+/// A connection: the peer and the watch over its session.
+pub async fn connect(limits: Limits) -> (Peer, Watch) {
+    open(limits, Bytes::new(), None).await
+}
+
+/// The same with kernel buffers of about `buffers` bytes, so that a peer that does not read is
+/// noticed soon.
+pub async fn connect_narrow(limits: Limits, buffers: u32) -> (Peer, Watch) {
+    open(limits, Bytes::new(), Some(buffers)).await
+}
+
+pub async fn open(limits: Limits, read_ahead: Bytes, buffers: Option<u32>) -> (Peer, Watch) {
+    let (server, client) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+    if let Some(bytes) = buffers {
+        server.set_send_buffer_size(bytes).unwrap();
+        client.set_recv_buffer_size(bytes).unwrap();
+    }
+    server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener: TcpListener = server.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stream, accepted) = tokio::join!(client.connect(address), listener.accept());
+    let (stream, (accepted, _)) = (stream.unwrap(), accepted.unwrap());
+    stream.set_nodelay(true).unwrap();
+    accepted.set_nodelay(true).unwrap();
+
+    let (report, reports) = unbounded_channel();
+    let (started, start) = oneshot::channel();
+    let polls = Rc::new(Cell::new(0));
+    let future = connection(accepted, read_ahead, limits, |line| Session {
+        wire: Wire::new(line.clone()),
+        line,
+        report,
+        started: Some(started),
+        panic_in_stopped: false,
+        echo: true,
+    });
+    let task = actix_rt::spawn(counted(future, polls.clone()));
+    let (address, line) = soon("the session's start", start).await.unwrap();
+    let watch = Watch { line, address, reports, task, polls };
+    (Peer { stream }, watch)
+}
+
+/// Counts how often a future is polled.
+async fn counted<F: Future>(future: F, polls: Rc<Cell<usize>>) -> F::Output {
+    let mut future = pin!(future);
+    std::future::poll_fn(move |cx: &mut Context<'_>| -> Poll<F::Output> {
+        polls.set(polls.get() + 1);
+        Pin::as_mut(&mut future).poll(cx)
+    })
+    .await
+}
