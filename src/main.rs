@@ -1,2 +1,160 @@
-//! The `sealpost` binary.
-fn main() {}
+//! The `sealpost` binary: command line, settings, log; build the relay, run it until a signal, drain it.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sealpost::app::{App, Remote};
+use sealpost::cli::{Cli, Command, QueueCommand};
+use sealpost::clock::Clock;
+use sealpost::logging::{self, LogHandle};
+use sealpost::settings::{self, Settings};
+use sealpost::store::inspect;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The settings cannot be used (EX_CONFIG of sysexits.h).
+const EX_CONFIG: u8 = 78;
+/// The relay cannot start or has failed (EX_UNAVAILABLE).
+const EX_UNAVAILABLE: u8 = 69;
+/// A second signal came while draining.
+const EX_INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let settings = match settings::load(&cli) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    if cli.check_config {
+        println!("settings are valid");
+        return ExitCode::SUCCESS;
+    }
+    if cli.print_config {
+        print!("{}", settings::print(&settings));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(Command::Queue { what }) = cli.command {
+        return look_at_queue(what, &settings);
+    }
+    let log = logging::init(&settings);
+    logging::say_only_where_a_panic_was();
+    match actix_rt::System::new().block_on(serve(cli, settings, log)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            log::error!("{failed}");
+            ExitCode::from(EX_UNAVAILABLE)
+        }
+    }
+}
+
+/// Prints what is on disk, without serving.
+fn look_at_queue(what: QueueCommand, settings: &Settings) -> ExitCode {
+    let queue = &settings.queue;
+    let looked = match what {
+        QueueCommand::Stats => {
+            inspect::stats(&queue.path, queue.dedup_window).map(|text| (text, true))
+        }
+        QueueCommand::Verify => {
+            inspect::verify(&queue.path).map(|(damaged, sound, text)| (text, damaged == 0 && sound))
+        }
+    };
+    match looked {
+        Ok((text, well)) => {
+            print!("{text}");
+            if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(unusable) => {
+            eprintln!("{unusable}");
+            ExitCode::from(EX_UNAVAILABLE)
+        }
+    }
+}
+
+async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<()> {
+    // Before anything else, so that from the first log line on no signal ends the relay but by the way it should.
+    let stop = first_signal();
+    let hangup = signal(SignalKind::hangup());
+    raise_descriptor_limit(&settings);
+    let app = App::build(settings.clone(), Clock::system())?;
+    let mut bound = settings.clone();
+    bound.server.listen = app.public_address();
+    bound.server.admin_listen = app.admin_address();
+    for line in logging::first_lines(&bound).lines() {
+        log::info!("{line}");
+    }
+    logging::warn_of_exposure(&bound);
+    let reloads = actix_rt::spawn(reload_on_hangup(hangup, cli, settings, app.remote(), log));
+    let ended = app.run(stop).await;
+    reloads.abort();
+    log::info!("goodbye");
+    ended
+}
+
+/// Listens from now on for SIGTERM and SIGINT; ready when one has come. Whoever sends a second one does not want to wait
+/// for the drain.
+fn first_signal() -> impl Future<Output = ()> {
+    let heard = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut term), Ok(mut int)) = heard else {
+            log::error!("signals cannot be heard; only SIGKILL will end the relay");
+            return std::future::pending().await;
+        };
+        let mut next = async move || {
+            tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+            }
+        };
+        log::info!("signal={}", next().await);
+        actix_rt::spawn(async move {
+            log::warn!("second signal={}, ending at once", next().await);
+            std::process::exit(EX_INTERRUPTED);
+        });
+    }
+}
+
+/// On SIGHUP reads the settings again and takes what a running relay can take.
+async fn reload_on_hangup(
+    hangup: std::io::Result<Signal>,
+    cli: Cli,
+    mut running: Settings,
+    remote: Remote,
+    log: LogHandle,
+) {
+    let Ok(mut hangup) = hangup else { return };
+    while hangup.recv().await.is_some() {
+        let fresh = match settings::load(&cli) {
+            Ok(fresh) => fresh,
+            Err(problems) => {
+                log::error!("settings not reloaded, the old ones stay: {problems}");
+                continue;
+            }
+        };
+        let reload = running.reload(fresh);
+        for change in &reload.changed {
+            log::info!("reloaded {change}");
+        }
+        for change in &reload.needs_restart {
+            log::warn!("needs a restart {change}");
+        }
+        running = reload.settings;
+        log.apply(&running);
+        remote.reload(&running);
+        log::info!("settings reloaded");
+    }
+}
+
+/// Every connection is a descriptor; too few of them is better said now than noticed under load.
+fn raise_descriptor_limit(settings: &Settings) {
+    let needed = settings.limits.connections as u64 + 1024;
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(limit) if limit < needed => log::warn!(
+            "only {limit} file descriptors for limits.connections = {}; raise LimitNOFILE or ulimit -n",
+            settings.limits.connections
+        ),
+        Ok(_) => {}
+        Err(failed) => log::warn!("the descriptor limit cannot be read error={failed}"),
+    }
+}

@@ -1,0 +1,249 @@
+//! The RateLimiter: owns every limit. It leases allowances, so that no frame asks it anything, and admits strangers.
+//!
+//! Registrations are counted by address, so that registering anew does not buy a new allowance for free; so are failed
+//! attempts to resume. Addresses that have been quiet are forgotten.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
+use foldhash::fast::RandomState;
+use governor::RateLimiter as Governor;
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+
+use super::registry::{Lease, Register, Registry};
+use super::session::Turn;
+use crate::clock::{Clock, Moment};
+use crate::protocol::id::DeviceId;
+use crate::protocol::refusal::Refusal;
+use crate::protocol::server::{About, Token};
+use crate::relay::quota::{Plan, per_minute, whole_ms};
+use crate::relay::word::{Hello, Post, Refused, TokenHash};
+use crate::settings::{RateLimit, Settings};
+
+/// How often quiet addresses are forgotten.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// An address as limits count it: a whole /64 of IPv6 is one customer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressKey(u128);
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => v6.to_bits() & !u128::from(u64::MAX),
+        })
+    }
+}
+
+/// Whether that address is in one of the networks whose addresses are not counted.
+#[must_use]
+pub fn is_exempt(exempt: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    exempt.iter().any(|network| network.contains(&address))
+}
+
+/// A stranger wants in.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Admit {
+    /// The connection's number.
+    pub line: u64,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// Where it hears.
+    pub session: Recipient<Turn>,
+    /// Its allowance, should it become a new device.
+    pub lease: Lease,
+    /// Wants an identity that outlives the connection.
+    pub resumable: bool,
+    /// Wants receipts.
+    pub receipts: bool,
+    /// Wants its former identity back.
+    pub token: Option<Token>,
+}
+
+/// A resume token was refused.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ResumeFailed {
+    /// Where it came from.
+    pub address: IpAddr,
+}
+
+/// Other limits from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Reload {
+    /// How often.
+    pub rates: RateLimit,
+    /// For whom not.
+    pub exempt: Vec<IpNet>,
+}
+
+type ByAddress =
+    Governor<AddressKey, HashMapStateStore<AddressKey>, Clock, StateInformationMiddleware>;
+
+/// See the module.
+pub struct RateLimiter {
+    clock: Clock,
+    plan: Arc<Plan>,
+    rates: RateLimit,
+    exempt: Vec<IpNet>,
+    registrations: ByAddress,
+    failures: ByAddress,
+    /// Who may not try to resume, until when.
+    barred: HashMap<AddressKey, Moment, RandomState>,
+    registry: Addr<Registry>,
+}
+
+impl RateLimiter {
+    /// Admits to that Registry.
+    pub fn new(
+        clock: Clock,
+        plan: Arc<Plan>,
+        settings: &Settings,
+        registry: Addr<Registry>,
+    ) -> Self {
+        let rates = settings.rate_limit.clone();
+        Self {
+            registrations: by_address(rates.registrations_per_minute, &clock),
+            failures: by_address(rates.resume_failures_per_minute, &clock),
+            clock,
+            plan,
+            rates,
+            exempt: settings.limits.exempt_cidrs.clone(),
+            barred: HashMap::default(),
+            registry,
+        }
+    }
+
+    /// Whether that address may register, or try to resume, now.
+    fn check(&self, address: IpAddr, resuming: bool) -> Result<(), Refused> {
+        if is_exempt(&self.exempt, address) {
+            return Ok(());
+        }
+        let key = AddressKey::from(address);
+        let now = self.clock.moment();
+        let (limit, wait) = if resuming {
+            match self.barred.get(&key) {
+                Some(until) if *until > now => {
+                    (self.rates.resume_failures_per_minute, *until - now)
+                }
+                _ => return Ok(()),
+            }
+        } else {
+            match self.registrations.check_key(&key) {
+                Err(early) => (self.rates.registrations_per_minute, early.wait_time_from(now)),
+                Ok(_) => return Ok(()),
+            }
+        };
+        Err(Refused {
+            refusal: Refusal::RateLimited(limit.get()),
+            about: About { retry_after_ms: Some(whole_ms(wait)), ..About::NOTHING },
+        })
+    }
+
+    /// Passes a stranger on to the Registry.
+    fn admit(&self, admit: &Admit) -> Result<(), Refused> {
+        self.check(admit.address, admit.token.is_some())?;
+        let full = || Refused { refusal: Refusal::Full, about: About::NOTHING };
+        let hello = Hello {
+            resumable: admit.resumable,
+            receipts: admit.receipts,
+            resume: admit.token.clone().map(|token| {
+                let hash = hash(&token.0);
+                (token, hash)
+            }),
+            fresh_id: DeviceId::random(),
+            fresh_token: fresh_token().map_err(|_| full())?,
+        };
+        let register = Register { line: admit.line, hello, lease: admit.lease.clone() };
+        self.registry.try_send(register).map_err(|_| full())
+    }
+
+    fn tidy(&mut self) {
+        for limiter in [&self.registrations, &self.failures] {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+        let now = self.clock.moment();
+        self.barred.retain(|_, until| *until > now);
+        self.barred.shrink_to_fit();
+    }
+}
+
+fn by_address(rate: NonZeroU32, clock: &Clock) -> ByAddress {
+    Governor::hashmap_with_clock(per_minute(rate, rate), clock.clone()).with_middleware()
+}
+
+fn hash(token: &str) -> TokenHash {
+    TokenHash(Sha256::digest(token.as_bytes()).into())
+}
+
+/// 256 random bits from the operating system, as 64 hexadecimal digits.
+fn fresh_token() -> Result<(Token, TokenHash), getrandom::Error> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash(&token);
+    Ok((Token(token), hash))
+}
+
+impl Actor for RateLimiter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TIDY, |limiter, _| limiter.tidy());
+    }
+}
+
+impl Handler<Admit> for RateLimiter {
+    type Result = ();
+
+    fn handle(&mut self, admit: Admit, _: &mut Self::Context) {
+        let Err(refused) = self.admit(&admit) else { return };
+        // A session that is gone, or that never reads its one answer, needs none.
+        let posts = vec![Post::Refused(Box::new(refused))];
+        let _ = admit.session.try_send(Turn { posts, answers: false, strays: 0 });
+    }
+}
+
+impl Handler<ResumeFailed> for RateLimiter {
+    type Result = ();
+
+    fn handle(&mut self, ResumeFailed { address }: ResumeFailed, _: &mut Self::Context) {
+        let key = AddressKey::from(address);
+        let now = self.clock.moment();
+        let until = match self.failures.check_key(&key) {
+            Ok(left) if left.remaining_burst_capacity() > 0 => return,
+            Ok(left) => now + left.quota().replenish_interval(),
+            Err(early) => now + early.wait_time_from(now),
+        };
+        self.barred.insert(key, until);
+    }
+}
+
+impl Handler<Reload> for RateLimiter {
+    type Result = ();
+
+    fn handle(&mut self, Reload { rates, exempt }: Reload, _: &mut Self::Context) {
+        self.plan.change(rates.clone());
+        if rates.registrations_per_minute != self.rates.registrations_per_minute {
+            self.registrations = by_address(rates.registrations_per_minute, &self.clock);
+        }
+        if rates.resume_failures_per_minute != self.rates.resume_failures_per_minute {
+            self.failures = by_address(rates.resume_failures_per_minute, &self.clock);
+            self.barred.clear();
+        }
+        self.rates = rates;
+        self.exempt = exempt;
+    }
+}

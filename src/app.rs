@@ -1,0 +1,350 @@
+//! The relay as a whole: built bottom-up, run, drained. `main` and the tests use it alike.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use actix_http::{Extensions, HttpService};
+use actix_rt::net::TcpStream;
+use actix_server::{Server, ServerHandle};
+use actix_service::{Service as _, apply_fn_factory, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::{App as Site, web};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::actors::fuse;
+use crate::actors::rate_limiter::{self, RateLimiter};
+use crate::actors::registry::{self, CloseStore, Drain, Registry, Stored};
+use crate::actors::session::Core;
+use crate::actors::ttl_sweeper::TtlSweeper;
+use crate::clock::Clock;
+use crate::relay::quota::Plan;
+use crate::relay::router::Rules;
+use crate::settings::Settings;
+use crate::store::backend::SyncFailed;
+use crate::store::disk::{Directory, Disk};
+use crate::store::durable::{Durable, Outcome, Pace};
+use crate::store::memory::Memory;
+use crate::store::{Loaded, Store};
+use crate::web::doorway::Doorway;
+use crate::web::ws::Peer;
+use crate::web::{health, ws};
+
+/// How long a client may take for the head of its request. (threats: half a head and silence)
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that wait for accept.
+const BACKLOG: u32 = 4096;
+/// Bytes that the kernel takes from us and has not sent yet. Without this bound it takes megabytes for a peer that does not
+/// read: they would count as delivered, cost memory that no limit knows, and make a slow peer look stalled, because a
+/// socket takes more only when a third of all that is gone.
+const UNSENT: u32 = 64 * 1024;
+/// Sessions are sent away in slices of at least this size…
+const DRAIN_SLICE: usize = 64;
+/// …or of this part of them, so that not all of them reconnect in one moment…
+const DRAIN_SLICES: usize = 20;
+/// …with this pause between two.
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// A relay that is bound to its addresses.
+pub struct App {
+    settings: Settings,
+    doorway: Arc<Doorway>,
+    server: Server,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Changes a running relay.
+#[derive(Clone)]
+pub struct Remote(Arc<Doorway>);
+
+impl App {
+    /// Binds the addresses and prepares everything; nobody is served before [`Self::run`].
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound; the error names the setting.
+    pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
+        let queue = Arc::new(Mutex::new(Some(Queue::open(&settings, &clock)?)));
+        let plan = Plan::new(settings.rate_limit.clone(), clock.clone());
+        let doorway = Arc::new(Doorway::new(&settings, plan));
+        let listener = bind("server.listen", settings.server.listen)?;
+        let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
+        let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let server = Server::build()
+            .workers(settings.server.workers)
+            .backlog(BACKLOG)
+            // A full worker would stop accepting without a word, at the operators' door too. The public door counts.
+            .max_concurrent_connections(usize::MAX)
+            .disable_signals()
+            .listen("relay", listener, {
+                let (doorway, settings) = (doorway.clone(), settings.clone());
+                move || {
+                    // This runs on each worker's own thread; the core lives on the first one's.
+                    doorway.core_or(|| {
+                        let queue = queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        start_core(&settings, &clock, &doorway, queue)
+                    });
+                    public_service(&doorway, settings.server.tcp_user_timeout)
+                }
+            })?
+            .listen("admin", admin_listener, {
+                let doorway = doorway.clone();
+                move || admin_service(&doorway)
+            })?
+            .run();
+        Ok(Self { settings, doorway, server, public, admin })
+    }
+
+    /// Where the WebSocket is served; the port is the real one where the settings say 0.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where health is told.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What changes this relay while it runs.
+    pub fn remote(&self) -> Remote {
+        Remote(self.doorway.clone())
+    }
+
+    /// Serves until `shutdown`, then sends everybody away and ends.
+    ///
+    /// # Errors
+    ///
+    /// When the server fails.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let handle = self.server.handle();
+        let server = actix_rt::spawn(self.server);
+        tokio::pin!(server);
+        tokio::select! {
+            ended = &mut server => return ended.map_err(io::Error::other)?,
+            () = shutdown => {}
+        }
+        drain(&self.doorway, &handle, self.settings.server.drain_timeout).await;
+        server.await.map_err(io::Error::other)?
+    }
+}
+
+impl Remote {
+    /// Other settings from now on, as far as a running relay can take them.
+    pub fn reload(&self, settings: &Settings) {
+        self.0.reload(settings);
+        let Some(core) = self.0.core() else { return };
+        let limits = rate_limiter::Reload {
+            rates: settings.rate_limit.clone(),
+            exempt: settings.limits.exempt_cidrs.clone(),
+        };
+        let rules = registry::Reload(Rules::from(settings));
+        if core.limiter.try_send(limits).is_err() || core.registry.try_send(rules).is_err() {
+            log::error!("the core is too busy to hear of new settings; send the signal again");
+        }
+    }
+}
+
+fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    let named =
+        |failed: io::Error| io::Error::new(failed.kind(), format!("{key} = {address}: {failed}"));
+    let listener = TcpListener::bind(address).map_err(named)?;
+    listener.set_nonblocking(true).map_err(named)?;
+    Ok(listener)
+}
+
+/// The queue as it was found, before anybody is served.
+enum Queue {
+    /// It lives and dies with the process.
+    InMemory,
+    /// It is kept in a directory.
+    OnDisk { directory: Directory, disk: Disk, sync_failed: SyncFailed, loaded: Loaded },
+}
+
+impl Queue {
+    fn open(settings: &Settings, clock: &Clock) -> io::Result<Self> {
+        let queue = &settings.queue;
+        if !queue.durable {
+            return Ok(Self::InMemory);
+        }
+        let began = clock.moment();
+        let sync_failed = SyncFailed::default();
+        let directory = Directory::take(&queue.path).map_err(io::Error::other)?;
+        let disk = directory.open(&sync_failed).map_err(io::Error::other)?;
+        let loaded = disk.load(clock.unix_ms(), queue.dedup_window).map_err(io::Error::other)?;
+        // Nothing to tell a newcomer about an empty one.
+        let level = if loaded.records.is_empty() && loaded.devices.is_empty() {
+            log::Level::Debug
+        } else {
+            log::Level::Info
+        };
+        log::log!(
+            level,
+            "queue opened path={} messages={} devices={} after_ms={}",
+            queue.path.display(),
+            loaded.records.len(),
+            loaded.devices.len(),
+            (clock.moment() - began).as_millis()
+        );
+        if loaded.damaged > 0 {
+            log::error!("damaged records were dropped from the queue count={}", loaded.damaged);
+        }
+        Ok(Self::OnDisk { directory, disk, sync_failed, loaded })
+    }
+}
+
+/// Starts the core actors on this thread's arbiter.
+fn start_core(settings: &Settings, clock: &Clock, doorway: &Doorway, queue: Option<Queue>) -> Core {
+    let registry = fuse::create("registry", |address| {
+        let (store, loaded) = start_store(settings, clock, queue, address.clone());
+        let mut registry = Registry::new(clock.clone(), Rules::from(settings), store);
+        registry.restore(loaded, &doorway.plan);
+        registry
+    });
+    let limiter = RateLimiter::new(clock.clone(), doorway.plan.clone(), settings, registry.clone());
+    let limiter = fuse::start("rate_limiter", limiter);
+    let (find, forget) = (registry.clone().recipient(), registry.clone().recipient());
+    let sweeper = TtlSweeper::new(settings.sweeper.interval, find, forget);
+    fuse::start("ttl_sweeper", sweeper);
+    Core { registry, limiter }
+}
+
+/// What the store reports must arrive; there is one report for each commit.
+#[allow(clippy::disallowed_methods)]
+fn start_store(
+    settings: &Settings,
+    clock: &Clock,
+    queue: Option<Queue>,
+    registry: Addr<Registry>,
+) -> (Box<dyn Store>, Loaded) {
+    let Some(Queue::OnDisk { directory, disk, sync_failed, loaded }) = queue else {
+        return (Box::new(Memory), Loaded::default());
+    };
+    let pace = Pace {
+        interval: settings.queue.commit_interval,
+        batch: settings.queue.commit_batch,
+        dedup_window: settings.queue.dedup_window,
+    };
+    let report = move |outcome: Outcome| registry.do_send(Stored(outcome));
+    let reopen = move |sync_failed: &SyncFailed| directory.open(sync_failed);
+    match Durable::start(disk, reopen, sync_failed, pace, clock.clone(), report) {
+        Ok(store) => (Box::new(store), loaded),
+        Err(failed) => {
+            // Serving without the promise that the settings make would be worse than not serving.
+            log::error!("the queue's thread cannot be started error={failed}");
+            std::process::exit(fuse::EXIT_CODE);
+        }
+    }
+}
+
+fn public_service(
+    doorway: &Arc<Doorway>,
+    stall: Duration,
+) -> impl actix_service::ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = (),
+    Error = actix_http::error::DispatchError,
+    InitError = (),
+> + use<> {
+    let site = {
+        let doorway = web::Data::new(doorway.clone());
+        Site::new()
+            .app_data(doorway)
+            .route("/livez", web::get().to(health::livez))
+            .route("/readyz", web::get().to(health::readyz))
+            .route(ws::PATH, web::route().to(ws::not_upgrading))
+    };
+    let (doorway, way) = (doorway.clone(), doorway.clone());
+    let http = HttpService::build()
+        .client_request_timeout(HEAD_TIMEOUT)
+        // Never between 1 and 500 ms, where the dispatcher leaks the connection.
+        .client_disconnect_timeout(Duration::from_secs(1))
+        .on_connect_ext(move |socket: &TcpStream, data: &mut Extensions| {
+            if let Ok(peer) = socket.peer_addr() {
+                data.insert(Peer(peer.ip()));
+            }
+            tune(socket, stall);
+        })
+        .upgrade(fn_service(move |upgraded| ws::upgrade(doorway.clone(), upgraded)))
+        .finish(map_config(site, |()| AppConfig::default()))
+        .tcp();
+    // Connections that never become a session are counted here, and one too many is not even answered.
+    apply_fn_factory(http, move |socket: TcpStream, http| {
+        let permit = way.admit(&socket);
+        let served = permit.map(|permit| (permit, http.call(socket)));
+        async move {
+            let Some((permit, serving)) = served else { return Ok(()) };
+            let served = serving.await;
+            drop(permit);
+            served
+        }
+    })
+}
+
+fn admin_service(
+    doorway: &Arc<Doorway>,
+) -> impl actix_service::ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = (),
+    Error = actix_http::error::DispatchError,
+    InitError = (),
+> + use<> {
+    let site = Site::new()
+        .app_data(web::Data::new(doorway.clone()))
+        .route("/livez", web::get().to(health::livez))
+        .route("/readyz", web::get().to(health::readyz))
+        .route("/healthz", web::get().to(health::healthz));
+    HttpService::build()
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(Duration::from_secs(1))
+        .finish(map_config(site, |()| AppConfig::default()))
+        .tcp()
+}
+
+/// Small frames leave at once, and the kernel ends a connection whose peer takes nothing for `stall`.
+fn tune(socket: &TcpStream, stall: Duration) {
+    let socket = SockRef::from(socket);
+    let keepalive = TcpKeepalive::new().with_time(stall).with_interval(stall / 3);
+    let tuned = socket
+        .set_tcp_nodelay(true)
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT))
+        .and_then(|()| socket.set_tcp_user_timeout(Some(stall)))
+        .and_then(|()| socket.set_tcp_keepalive(&keepalive));
+    if let Err(failed) = tuned {
+        log::debug!("socket options failed error={failed}");
+    }
+}
+
+/// Sends all sessions away, slice by slice, and stops the server when they are gone or the time is over.
+async fn drain(doorway: &Doorway, server: &ServerHandle, timeout: Duration) {
+    doorway.drain();
+    let sessions = doorway.caps.total();
+    log::info!("draining sessions={sessions}");
+    let slice = (sessions / DRAIN_SLICES).max(DRAIN_SLICE);
+    let goodbyes = async {
+        if let Some(core) = doorway.core() {
+            while core.registry.send(Drain { slice }).await.is_ok_and(|left| left > 0) {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+        }
+        doorway.caps.all_closed().await;
+    };
+    if tokio::time::timeout(timeout, goodbyes).await.is_err() {
+        log::warn!("drained in part, the time is over sessions={}", doorway.caps.total());
+    }
+    if let Some(core) = doorway.core()
+        && core.registry.send(CloseStore).await.is_err()
+    {
+        log::error!("the queue could not be closed; what was acked is safe all the same");
+    }
+    server.stop(false).await;
+}
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

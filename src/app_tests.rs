@@ -1,0 +1,99 @@
+use std::process::Command;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::sync::oneshot;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::*;
+use crate::actors::deed::Deed;
+use crate::actors::registry::Observe;
+
+/// Tells a process of this test that it is the one in which an actor panics, and which actor.
+const PANIC_IN: &str = "SEALPOST_TEST_PANIC_IN";
+
+/// Runs itself again, in processes that end.
+#[test]
+fn a_core_actor_that_panics_ends_the_process() {
+    if let Ok(actor) = std::env::var(PANIC_IN) {
+        return actix_rt::System::new().block_on(panics_in(&actor));
+    }
+    for actor in ["registry", "rate_limiter", "ttl_sweeper"] {
+        let program = std::env::current_exe().expect("this program");
+        let name = "app::tests::a_core_actor_that_panics_ends_the_process";
+        let ended = Command::new(program).args(["--exact", name]).env(PANIC_IN, actor).output();
+        let ended = ended.expect("it runs");
+        assert_eq!(ended.status.code(), Some(fuse::EXIT_CODE), "{actor} {ended:?}");
+    }
+}
+
+async fn panics_in(actor: &str) {
+    let (settings, clock) = (Settings::default(), Clock::system());
+    let plan = Plan::new(settings.rate_limit.clone(), clock.clone());
+    let doorway = Doorway::new(&settings, plan);
+    let core = start_core(&settings, &clock, &doorway, None);
+    let told = match actor {
+        "registry" => core.registry.try_send(Deed::new(|_: &mut Registry| panic!("told to"))),
+        "rate_limiter" => {
+            let told = core.limiter.try_send(Deed::new(|_: &mut RateLimiter| panic!("told to")));
+            assert!(told.is_ok());
+            Ok(())
+        }
+        _ => {
+            let sweeper = TtlSweeper::new(
+                settings.sweeper.interval,
+                core.registry.clone().recipient(),
+                core.registry.clone().recipient(),
+            );
+            let sweeper = fuse::start("ttl_sweeper", sweeper);
+            assert!(sweeper.try_send(Deed::new(|_: &mut TtlSweeper| panic!("told to"))).is_ok());
+            Ok(())
+        }
+    };
+    assert!(told.is_ok());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+}
+
+type Client = WebSocketStream<tokio::net::TcpStream>;
+
+async fn device(relay: SocketAddr) -> Client {
+    let tcp = tokio::net::TcpStream::connect(relay).await.expect("the relay listens");
+    let url = format!("ws://{relay}/ws");
+    let (mut client, _) = tokio_tungstenite::client_async(url, tcp).await.expect("an upgrade");
+    client.send(Message::text(r#"{"type":"Register"}"#)).await.expect("sent");
+    assert!(next(&mut client).await.to_text().expect("text").contains("RegisterResponse"));
+    client
+}
+
+async fn next(client: &mut Client) -> Message {
+    let next = tokio::time::timeout(Duration::from_secs(20), client.next()).await;
+    next.expect("something in time").expect("a connection").expect("a message")
+}
+
+#[actix_rt::test]
+async fn a_session_that_panics_ends_alone() {
+    let mut settings = Settings::default();
+    settings.server.listen.set_port(0);
+    settings.server.admin_listen.set_port(0);
+    let app = App::build(settings, Clock::system()).expect("free ports");
+    let (relay, doorway) = (app.public_address(), app.doorway.clone());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = actix_rt::spawn(app.run(async {
+        let _ = stopped.await;
+    }));
+    let (mut bystander, mut victim) = (device(relay).await, device(relay).await);
+    victim.send(Message::text("panic")).await.expect("sent");
+    match next(&mut victim).await {
+        Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1011),
+        other => panic!("{other:?}"),
+    }
+    while victim.next().await.is_some_and(|message| message.is_ok()) {}
+    bystander.send(Message::text(r#"{"type":"Ping"}"#)).await.expect("sent");
+    assert!(next(&mut bystander).await.to_text().expect("text").contains("Pong"));
+    let core = doorway.core().expect("a core").clone();
+    assert_eq!(core.registry.send(Observe).await.expect("it lives").connected, 1);
+    drop((bystander, victim));
+    tokio::time::timeout(Duration::from_secs(20), doorway.caps.all_closed()).await.expect("all");
+    drop(stop);
+    running.await.expect("no panic").expect("a good end");
+}

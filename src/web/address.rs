@@ -1,0 +1,86 @@
+//! Whose connection it is: the peer's address, or the one that a trusted proxy forwards.
+
+use std::net::IpAddr;
+
+use actix_http::header::HeaderMap;
+use ipnet::IpNet;
+
+/// The header by which proxies forward addresses, each appending the one that it saw.
+const FORWARDED: &str = "x-forwarded-for";
+
+/// The client's address. What a peer claims is believed only as far as the chain of trusted proxies reaches: the last
+/// address that none of them has is the client's.
+#[must_use]
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted =
+        |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
+    let peer = peer.to_canonical();
+    if !is_trusted(peer) {
+        return peer;
+    }
+    let lines: Vec<&str> =
+        headers.get_all(FORWARDED).filter_map(|value| value.to_str().ok()).collect();
+    let mut client = peer;
+    for claimed in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let Some(address) = parse(claimed.trim()) else { break };
+        client = address;
+        if !is_trusted(address) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address, some proxies write its port behind it.
+fn parse(text: &str) -> Option<IpAddr> {
+    let address =
+        text.parse().or_else(|_| text.parse().map(|with: std::net::SocketAddr| with.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            let name = HeaderName::from_static(FORWARDED);
+            headers.append(name, HeaderValue::from_str(line).unwrap());
+        }
+        let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        assert_eq!(client("203.0.113.9", &["198.51.100.1"], &[]), "203.0.113.9");
+        assert_eq!(client("203.0.113.9", &["198.51.100.1"], &["127.0.0.0/8"]), "203.0.113.9");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_for_what_it_saw_itself() {
+        let trusted = ["127.0.0.0/8", "10.0.0.0/8"];
+        assert_eq!(client("127.0.0.1", &["198.51.100.1"], &trusted), "198.51.100.1");
+        // The client wrote the first one itself.
+        assert_eq!(client("127.0.0.1", &["1.1.1.1, 198.51.100.1"], &trusted), "198.51.100.1");
+        assert_eq!(
+            client("127.0.0.1", &["1.1.1.1", "198.51.100.1, 10.0.0.3"], &trusted),
+            "198.51.100.1"
+        );
+        assert_eq!(client("127.0.0.1", &["[2001:db8::1]:443"], &trusted), "2001:db8::1");
+    }
+
+    #[test]
+    fn a_chain_that_cannot_be_read_ends_at_the_last_address_that_can() {
+        assert_eq!(client("127.0.0.1", &["198.51.100.1, nonsense"], &["127.0.0.0/8"]), "127.0.0.1");
+        assert_eq!(client("127.0.0.1", &[], &["127.0.0.0/8"]), "127.0.0.1");
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_however_it_arrives() {
+        assert_eq!(client("::ffff:127.0.0.1", &["198.51.100.1"], &["127.0.0.0/8"]), "198.51.100.1");
+    }
+}

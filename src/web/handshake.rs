@@ -1,0 +1,147 @@
+//! Whether a request becomes a WebSocket: RFC 6455 §4.2.1 to the letter, and the Origin.
+//!
+//! `actix_http::ws::verify_handshake` checks the key; it lets pass junk around `websocket`, HTTP/1.0 and repeated headers,
+//! which a proxy may read otherwise than we do.
+
+use actix_http::header::{self, HeaderMap, HeaderName};
+use actix_http::{RequestHead, StatusCode, Version, ws};
+
+/// A refusal before the upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoUpgrade {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// One sentence, the body.
+    pub sentence: &'static str,
+    /// A header that says what would be right.
+    pub hint: Option<(&'static str, &'static str)>,
+}
+
+impl NoUpgrade {
+    const fn new(status: StatusCode, sentence: &'static str) -> Self {
+        Self { status, sentence, hint: None }
+    }
+
+    const fn with(self, name: &'static str, value: &'static str) -> Self {
+        Self { hint: Some((name, value)), ..self }
+    }
+}
+
+/// Refused while the relay goes away.
+pub const DRAINING: NoUpgrade =
+    NoUpgrade::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is draining. Reconnect.\n")
+        .with("Retry-After", "5");
+/// Refused over `limits.connections`.
+pub const FULL: NoUpgrade =
+    NoUpgrade::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is full. Try again later.\n")
+        .with("Retry-After", "30");
+/// Refused over `limits.connections_per_address`.
+pub const TOO_MANY: NoUpgrade =
+    NoUpgrade::new(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address.\n")
+        .with("Retry-After", "60");
+/// Refused at any path but the one.
+pub const NOT_HERE: NoUpgrade =
+    NoUpgrade::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
+
+/// Judges a request for the WebSocket.
+///
+/// # Errors
+///
+/// 405, 426, 400 or 403, with the sentence for whoever tries.
+pub fn judge(head: &RequestHead, origins: &[String]) -> Result<(), NoUpgrade> {
+    let bad = |sentence| Err(NoUpgrade::new(StatusCode::BAD_REQUEST, sentence));
+    let headers = head.headers();
+    if head.method != actix_http::Method::GET {
+        let wrong =
+            NoUpgrade::new(StatusCode::METHOD_NOT_ALLOWED, "A WebSocket begins with GET.\n");
+        return Err(wrong.with("Allow", "GET"));
+    }
+    if head.version != Version::HTTP_11 {
+        return bad("A WebSocket needs HTTP/1.1.\n");
+    }
+    if has_body(headers) {
+        return bad("A WebSocket handshake has no body.\n");
+    }
+    match single(headers, &header::UPGRADE) {
+        None if !headers.contains_key(header::UPGRADE) => {
+            let wrong =
+                NoUpgrade::new(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket endpoint.\n");
+            return Err(wrong.with("Upgrade", "websocket"));
+        }
+        Some(value) if value.eq_ignore_ascii_case("websocket") => {}
+        _ => return bad("The Upgrade header must be: websocket.\n"),
+    }
+    if single(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
+        let wrong =
+            NoUpgrade::new(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is served.\n");
+        return Err(wrong.with("Sec-WebSocket-Version", "13"));
+    }
+    if single(headers, &header::SEC_WEBSOCKET_KEY).is_none() {
+        return bad("One Sec-WebSocket-Key is needed.\n");
+    }
+    if ws::verify_handshake(head).is_err() {
+        return bad("Not a WebSocket handshake (RFC 6455, section 4.2.1).\n");
+    }
+    if !origin_is_allowed(headers, origins) {
+        return Err(NoUpgrade::new(StatusCode::FORBIDDEN, "This Origin may not connect.\n"));
+    }
+    Ok(())
+}
+
+/// The value of a header that stands there exactly once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name);
+    let value = values.next()?.to_str().ok()?.trim();
+    values.next().is_none().then_some(value)
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    length || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// A native client sends no Origin. A browser sends its page's, which must be on the list or the relay's own; so
+/// another site's page cannot use a visitor's network position (cross-site WebSocket hijacking).
+fn origin_is_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
+    if !headers.contains_key(header::ORIGIN) {
+        return true;
+    }
+    let Some(origin) = single(headers, &header::ORIGIN) else { return false };
+    if origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
+        return true;
+    }
+    let host = single(headers, &header::HOST);
+    let of_page = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    matches!((of_page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(origin: Option<&str>, host: &str, list: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        let list: Vec<String> = list.iter().map(|origin| (*origin).to_owned()).collect();
+        origin_is_allowed(&headers, &list)
+    }
+
+    #[test]
+    fn native_clients_the_relays_own_pages_and_listed_sites_may_connect() {
+        assert!(allowed(None, "relay.example", &[]));
+        assert!(allowed(Some("https://relay.example"), "relay.example", &[]));
+        assert!(allowed(Some("http://localhost:8080"), "localhost:8080", &[]));
+        assert!(allowed(Some("https://App.example"), "relay.example", &["https://app.example"]));
+    }
+
+    #[test]
+    fn other_sites_may_not() {
+        assert!(!allowed(Some("https://evil.example"), "relay.example", &["https://app.example"]));
+        assert!(!allowed(Some("https://relay.example.evil.example"), "relay.example", &[]));
+        assert!(!allowed(Some("null"), "relay.example", &[]));
+        assert!(!allowed(Some("http://localhost:8081"), "localhost:8080", &[]));
+    }
+}

@@ -1,0 +1,59 @@
+//! Whether the relay lives, is ready, is well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+
+use super::doorway::Doorway;
+use crate::actors::registry::Observe;
+use crate::relay::router::Snapshot;
+
+/// How long the core may take to answer before the relay is not well.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// `/livez`: the process answers.
+pub async fn livez() -> HttpResponse {
+    HttpResponse::Ok().body("alive\n")
+}
+
+/// `/readyz`: it takes new connections.
+pub async fn readyz(doorway: web::Data<Arc<Doorway>>) -> HttpResponse {
+    let refused = if doorway.core().is_none() {
+        "starting\n"
+    } else if doorway.is_draining() {
+        "draining\n"
+    } else if doorway.caps.total() >= doorway.opening().most.connections {
+        "at capacity\n"
+    } else {
+        return HttpResponse::Ok().body("ready\n");
+    };
+    HttpResponse::ServiceUnavailable().body(refused)
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    connections: usize,
+    #[serde(flatten)]
+    relay: Option<Snapshot>,
+}
+
+/// `/healthz`: a round trip through the core, and its books.
+pub async fn healthz(doorway: web::Data<Arc<Doorway>>) -> HttpResponse {
+    let connections = doorway.caps.total();
+    let relay = match doorway.core() {
+        Some(core) => {
+            let answer = tokio::time::timeout(PATIENCE, core.registry.send(Observe)).await;
+            answer.ok().and_then(Result::ok)
+        }
+        None => None,
+    };
+    let status = if relay.is_some() { "ok" } else { "failing" };
+    let mut response = match relay {
+        Some(_) => HttpResponse::Ok(),
+        None => HttpResponse::ServiceUnavailable(),
+    };
+    response.json(Health { status, connections, relay })
+}

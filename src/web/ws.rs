@@ -1,0 +1,150 @@
+//! The WebSocket's door: path, handshake, Origin, caps; then a session on the raw socket.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_codec::{AsyncRead, AsyncWrite, Framed};
+use actix_http::{Request, RequestHead, Response, body::BodySize, h1, ws};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+
+use super::address::client_address;
+use super::caps::{NoPermit, Permit};
+use super::doorway::{Doorway, Opening};
+use super::handshake::{self, NoUpgrade, judge};
+use crate::actors::session::{Core, Session};
+use crate::relay::quota::Allowance;
+use crate::transport;
+
+/// Where the WebSocket is.
+pub const PATH: &str = "/ws";
+
+/// The peer's address, as it was when the connection was accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// A connection that has been let in.
+struct Entered<Io> {
+    socket: Io,
+    read_ahead: Bytes,
+    address: IpAddr,
+    opening: Arc<Opening>,
+    core: Core,
+    permit: Permit,
+}
+
+/// Every request that wants to upgrade comes here, with its socket. Answers when the connection is over.
+///
+/// # Errors
+///
+/// None: a socket that fails before there is a session concerns nobody else.
+pub async fn upgrade<Io>(
+    doorway: Arc<Doorway>,
+    (request, framed): (Request, Framed<Io, h1::Codec>),
+) -> Result<(), actix_http::Error>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    // The request and the HTTP codec end with the handshake: kept for the session's life they would cost more memory
+    // than the session does.
+    let entered = match Box::pin(enter(&doorway, request, framed)).await {
+        Ok(Some(entered)) => entered,
+        Ok(None) => return Ok(()),
+        Err(failed) => {
+            log::debug!("upgrade failed error={failed}");
+            return Ok(());
+        }
+    };
+    let Entered { socket, read_ahead, address, opening, core, permit } = entered;
+    let number = doorway.number();
+    let lease = Allowance::new(doorway.plan.clone());
+    drop(doorway);
+    let limits = opening.transport;
+    let ending = transport::connection(socket, read_ahead, limits, move |line| {
+        Session::new(number, address, opening.terms.clone(), core, lease, line)
+    })
+    .await;
+    log::debug!("connection over connection={number} ending={ending:?}");
+    drop(permit);
+    Ok(())
+}
+
+/// Answers the handshake.
+async fn enter<Io>(
+    doorway: &Doorway,
+    request: Request,
+    mut framed: Framed<Io, h1::Codec>,
+) -> io::Result<Option<Entered<Io>>>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let opening = doorway.opening();
+    let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(None) };
+    let Some(core) = doorway.core().cloned() else { return Ok(None) };
+    let address = client_address(peer, &request.head().headers, &opening.proxies);
+    let permit = match permit(doorway, &opening, request.head(), request.path(), address) {
+        Ok(permit) => permit,
+        Err(refused) => {
+            log::debug!("upgrade refused status={}", refused.status.as_u16());
+            refuse(&mut framed, refused).await?;
+            return Ok(None);
+        }
+    };
+    let accepted = ws::handshake_response(request.head()).finish().drop_body();
+    framed.send(h1::Message::Item((accepted, BodySize::None))).await?;
+    let parts = framed.into_parts();
+    let read_ahead = parts.read_buf.freeze();
+    Ok(Some(Entered { socket: parts.io, read_ahead, address, opening, core, permit }))
+}
+
+/// What asks for the path but not for an upgrade: never a success.
+pub async fn not_upgrading(request: HttpRequest, doorway: web::Data<Arc<Doorway>>) -> HttpResponse {
+    let refused = match judge(request.head(), &doorway.opening().origins) {
+        Err(refused) => refused,
+        Ok(()) => handshake::NOT_HERE,
+    };
+    let mut response = HttpResponse::build(refused.status);
+    if let Some(hint) = refused.hint {
+        response.insert_header(hint);
+    }
+    response.body(refused.sentence)
+}
+
+fn permit(
+    doorway: &Doorway,
+    opening: &Opening,
+    head: &RequestHead,
+    path: &str,
+    address: IpAddr,
+) -> Result<Permit, NoUpgrade> {
+    if path != PATH {
+        return Err(handshake::NOT_HERE);
+    }
+    judge(head, &opening.origins)?;
+    if doorway.is_draining() {
+        return Err(handshake::DRAINING);
+    }
+    doorway.caps.permit(address, &opening.most).map_err(|refused| match refused {
+        NoPermit::Full => handshake::FULL,
+        NoPermit::TooManyFromAddress => handshake::TOO_MANY,
+    })
+}
+
+/// Answers without upgrading; the connection ends.
+async fn refuse<Io>(framed: &mut Framed<Io, h1::Codec>, refused: NoUpgrade) -> io::Result<()>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut response = Response::build(refused.status);
+    response.force_close();
+    if let Some(hint) = refused.hint {
+        response.insert_header(hint);
+    }
+    let size = BodySize::Sized(refused.sentence.len() as u64);
+    framed.feed(h1::Message::Item((response.finish().drop_body(), size))).await?;
+    framed.feed(h1::Message::Chunk(Some(refused.sentence.into()))).await?;
+    framed.feed(h1::Message::Chunk(None)).await?;
+    framed.flush().await
+}

@@ -1,0 +1,78 @@
+//! The relay goes away in an orderly manner.
+
+use serde_json::json;
+
+use crate::house::{Device, Relay};
+
+#[tokio::test]
+async fn everybody_is_sent_away_with_1001() {
+    let mut relay = Relay::start();
+    let devices = [
+        Device::stranger(&relay).await,
+        Device::plain(&relay).await,
+        Device::resumable(&relay).await,
+    ];
+    relay.begins_to_stop();
+    for mut device in devices {
+        assert_eq!(device.hears_close().await, Some(1001));
+    }
+    relay.stop().expect("it ends well");
+}
+
+#[tokio::test]
+async fn many_are_sent_away_slice_by_slice() {
+    let mut relay = Relay::generous(|_| {});
+    let mut devices = Vec::new();
+    for _ in 0..150 {
+        devices.push(Device::plain(&relay).await);
+    }
+    relay.begins_to_stop();
+    for mut device in devices {
+        assert_eq!(device.hears_close().await, Some(1001));
+    }
+    relay.stop().expect("it ends well");
+}
+
+#[tokio::test]
+async fn what_was_acked_before_is_delivered_before() {
+    let mut relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    for number in 1..=10 {
+        alice.sends_to(&bob, number).await;
+        alice.hears_ack(number).await;
+    }
+    relay.begins_to_stop();
+    for number in 1..=10 {
+        bob.receives(number).await;
+    }
+    assert_eq!(bob.hears_close().await, Some(1001));
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_while_the_relay_drains() {
+    let mut relay = Relay::generous(|_| {});
+    // This one reads nothing, not even a Close, so the relay waits for it.
+    let (mut alice, slow) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    let large = "e".repeat(60_000);
+    for number in 1..=100 {
+        let frame = alice.message_to(&slow.id, number, json!({"encrypted_data": large}));
+        alice.says(frame).await;
+        alice.hears_ack(number).await;
+    }
+    assert_ne!(relay.health().await["queued"], 0, "its socket is full");
+    relay.begins_to_stop();
+    assert_eq!(alice.hears_close().await, Some(1001));
+    let (late, _) = relay.handshake().await;
+    assert!(late.starts_with("HTTP/1.1 503 "), "{}", late);
+    assert!(late.to_lowercase().contains("\r\nretry-after: "), "{}", late);
+    assert_eq!(relay.get("/readyz").await, "draining\n");
+    drop(slow);
+    relay.stop().expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_relay_without_anybody_ends_at_once() {
+    let mut relay = Relay::start();
+    Device::plain(&relay).await.leaves().await;
+    relay.stop().expect("it ends well");
+}

@@ -1,0 +1,323 @@
+//! A client that knows the basic messages and nothing else, in their literal shapes.
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::house::{Device, Relay};
+
+const ALICE: &str = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
+const BOB: &str = "a1b2c3d4-e5f6-7890-1234-567890abcdef";
+
+const SEND: &str = r#"{
+  "type": "Send",
+  "payload": {
+    "recipient_id": "a1b2c3d4-e5f6-7890-1234-567890abcdef",
+    "sender_id": "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d",
+    "encrypted_data": "Base64EncodedEncryptedBlob==",
+    "message_id": "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+    "timestamp": 1678886400,
+    "ttl": 300,
+    "signature": "OptionalBase64EncodedSignature==",
+    "content_type": "Text", 
+    "size_bytes": 12345
+  }
+}"#;
+
+/// The other direction uses the same id.
+const SEND_BACK: &str = r#"{
+  "type": "Send",
+  "payload": {
+    "recipient_id": "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d",
+    "sender_id": "a1b2c3d4-e5f6-7890-1234-567890abcdef",
+    "encrypted_data": "Base64EncodedEncryptedBlob==",
+    "message_id": "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+    "timestamp": 1678886400,
+    "ttl": 300,
+    "signature": "OptionalBase64EncodedSignature==",
+    "content_type": "Text",
+    "size_bytes": 12345
+  }
+}"#;
+
+const ACK: &str = r#"{
+  "type": "Ack",
+  "payload": {
+    "message_id": "f47ac10b-58cc-4372-a567-0e02b2c3d479"
+  }
+}"#;
+
+const AUTH_REQUEST: &str = r#"{
+  "type": "AuthRequest",
+  "payload": {
+    "device_id": "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d", 
+    "public_key": "Base64PublicKey==",
+    "challenge": "RandomChallengeString"
+  }
+}"#;
+
+const AUTH_RESPONSE: &str = r#"{
+  "type": "AuthResponse",
+  "payload": {
+    "device_id": "a1b2c3d4-e5f6-7890-1234-567890abcdef", 
+    "challenge_response": "Base64SignatureOfSendersChallenge==",
+    "challenge": "NewRandomChallengeStringForSender"
+  }
+}"#;
+
+const AUTH_VERIFY: &str = r#"{
+  "type": "AuthVerify",
+  "payload": {
+    "device_id": "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d", 
+    "challenge_response": "Base64SignatureOfRespondersChallenge=="
+  }
+}"#;
+
+const AUTH_SUCCESS: &str = r#"{
+  "type": "AuthSuccess",
+  "payload": {
+    "device_id": "a1b2c3d4-e5f6-7890-1234-567890abcdef", 
+    "trusted": true
+  }
+}"#;
+
+const KEY_ROTATION_UPDATE: &str = r#"{
+  "type": "KeyRotationUpdate",
+  "payload": {
+    "sender_id": "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d",
+    "recipient_id": "a1b2c3d4-e5f6-7890-1234-567890abcdef",
+    "encrypted_key_package": "Base64EncryptedKeyData==",
+    "key_id": 1678886401 
+  }
+}"#;
+
+const KEY_ROTATION_ACK: &str = r#"{
+  "type": "KeyRotationAck",
+  "payload": {
+    "sender_id": "a1b2c3d4-e5f6-7890-1234-567890abcdef", 
+    "recipient_id": "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d", 
+    "key_id": 1678886401,
+    "success": true 
+  }
+}"#;
+
+const STATUS: &str = r#"{
+  "type": "Status",
+  "payload": {
+    "device_id": "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d",
+    "status": "Online" 
+  }
+}"#;
+
+const PING: &str = "{\n  \"type\": \"Ping\"\n}";
+const PONG: &str = "{\n  \"type\": \"Pong\"\n}";
+const REGISTER: &str = "{\n  \"type\": \"Register\"\n}";
+
+/// Two devices that know nothing but the basic messages.
+struct Two {
+    relay: Relay,
+    alice: Device,
+    bob: Device,
+}
+
+impl Two {
+    async fn meet() -> Self {
+        let relay = Relay::start();
+        let (alice, bob) = (registers(&relay).await, registers(&relay).await);
+        Self { relay, alice, bob }
+    }
+
+    /// The text with the ids that the relay has given.
+    fn real(&self, text: &str) -> String {
+        text.replace(ALICE, &self.alice.id).replace(BOB, &self.bob.id)
+    }
+
+    /// What Alice says arrives at Bob: this type, and the payload byte for byte.
+    async fn alice_says(&mut self, text: &str, kind: &str) {
+        let text = self.real(text);
+        self.alice.says_text(&text).await;
+        assert_carried(&text, &self.bob.hears_text().await, kind);
+    }
+
+    async fn bob_says(&mut self, text: &str, kind: &str) {
+        let text = self.real(text);
+        self.bob.says_text(&text).await;
+        assert_carried(&text, &self.alice.hears_text().await, kind);
+    }
+
+    async fn end(self) {
+        self.alice.leaves_having_heard_all().await;
+        self.bob.leaves_having_heard_all().await;
+        drop(self.relay);
+    }
+}
+
+async fn registers(relay: &Relay) -> Device {
+    let mut device = Device::stranger(relay).await;
+    device.says_text(REGISTER).await;
+    let response = device.hears_any().await;
+    device.id = response["payload"]["device_id"].as_str().expect("an id").to_owned();
+    let shape = json!({"type": "RegisterResponse", "payload": {"device_id": device.id}});
+    assert_eq!(response, shape, "nothing but the id");
+    device
+}
+
+fn assert_carried(said: &str, heard: &str, kind: &str) {
+    let said: HashMap<&str, &RawValue> = serde_json::from_str(said).expect("JSON");
+    let heard: HashMap<&str, &RawValue> = serde_json::from_str(heard).expect("JSON");
+    assert_eq!(heard["type"].get(), format!("\"{kind}\""));
+    assert_eq!(heard["payload"].get(), said["payload"].get());
+    assert_eq!(heard.len(), 2);
+}
+
+fn bare_ack() -> Value {
+    serde_json::from_str(ACK).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_device_id_is_random_and_its_own() {
+    let relay = Relay::start();
+    let (one, other) = (registers(&relay).await, registers(&relay).await);
+    assert_ne!(one.id, other.id);
+    for id in [&one.id, &other.id] {
+        assert_eq!(id.len(), 36);
+        assert_eq!(id, &id.to_lowercase());
+        assert_eq!(id.as_bytes()[14], b'4', "version 4 of {id}");
+        assert!(matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "variant of {id}");
+    }
+}
+
+#[tokio::test]
+async fn registering_twice_on_one_connection_gives_the_same_response() {
+    let relay = Relay::start();
+    let mut alice = Device::stranger(&relay).await;
+    alice.says_text(REGISTER).await;
+    let first = alice.hears_text().await;
+    for again in [REGISTER, r#"{"type":"Register","payload":{"resumable":true}}"#] {
+        alice.says_text(again).await;
+        assert_eq!(alice.hears_text().await, first);
+    }
+    alice.leaves_having_heard_all().await;
+}
+
+#[tokio::test]
+async fn a_message_and_its_answer_go_through_in_the_literal_shapes() {
+    let mut two = Two::meet().await;
+    two.alice_says(SEND, "Receive").await;
+    assert_eq!(two.alice.hears_any().await, bare_ack());
+    two.bob.says_text(ACK).await;
+    two.bob_says(SEND_BACK, "Receive").await;
+    assert_eq!(two.bob.hears_any().await, bare_ack());
+    two.alice.says_text(ACK).await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn every_content_type_is_carried() {
+    let mut two = Two::meet().await;
+    for (number, content) in ["Text", "Image", "KeyPackage", "Other"].iter().enumerate() {
+        let text = SEND.replace("Text", content).replace("f47ac10b", &format!("f47ac1{number:02}"));
+        two.alice_says(&text, "Receive").await;
+        two.alice.hears("Ack").await;
+    }
+    two.end().await;
+}
+
+#[tokio::test]
+async fn devices_that_have_talked_authenticate_without_naming_each_other() {
+    let mut two = Two::meet().await;
+    two.alice_says(SEND, "Receive").await;
+    assert_eq!(two.alice.hears_any().await, bare_ack());
+    two.alice_says(AUTH_REQUEST, "AuthRequest").await;
+    two.bob_says(AUTH_RESPONSE, "AuthResponse").await;
+    two.alice_says(AUTH_VERIFY, "AuthVerify").await;
+    two.alice_says(AUTH_SUCCESS, "AuthSuccess").await;
+    let back = AUTH_SUCCESS.replace(BOB, ALICE);
+    two.bob_says(&back, "AuthSuccess").await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn who_has_only_received_may_begin_the_authentication_too() {
+    let mut two = Two::meet().await;
+    two.bob_says(SEND_BACK, "Receive").await;
+    assert_eq!(two.bob.hears_any().await, bare_ack());
+    two.alice_says(AUTH_REQUEST, "AuthRequest").await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_new_key_and_its_acknowledgment_go_through() {
+    let mut two = Two::meet().await;
+    two.alice_says(KEY_ROTATION_UPDATE, "KeyRotationUpdate").await;
+    two.bob_says(KEY_ROTATION_ACK, "KeyRotationAck").await;
+    let failed = KEY_ROTATION_ACK.replace("true", "false");
+    two.bob_says(&failed, "KeyRotationAck").await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_status_is_not_answered() {
+    let mut two = Two::meet().await;
+    for status in ["Online", "Away", "Offline", "Online"] {
+        let text = two.real(&STATUS.replace("Online", status));
+        two.alice.says_text(&text).await;
+        two.alice.hears_nothing().await;
+        two.bob.hears_nothing().await;
+    }
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_before_and_after_registering() {
+    let relay = Relay::start();
+    let mut alice = Device::stranger(&relay).await;
+    let ping = |payload: &str| format!(r#"{{"type":"Ping"{payload}}}"#);
+    for payload in ["", r#","payload":null"#, r#","payload":{}"#] {
+        alice.says_text(&ping(payload)).await;
+        assert_eq!(alice.hears_any().await, json!({"type": "Pong"}));
+    }
+    alice.says_text(PONG).await;
+    alice.says_text(REGISTER).await;
+    alice.hears("RegisterResponse").await;
+    alice.says_text(PONG).await;
+    alice.says_text(PING).await;
+    assert_eq!(alice.hears_any().await, json!({"type": "Pong"}));
+    alice.leaves_having_heard_all().await;
+}
+
+#[tokio::test]
+async fn an_error_has_a_message_and_a_code() {
+    let mut two = Two::meet().await;
+    let nobody = "c0ffee00-1234-4abc-9def-0123456789ab";
+    let text = two.real(&SEND.replace(BOB, nobody));
+    two.alice.says_text(&text).await;
+    let error = two.alice.hears_error(404).await;
+    assert_eq!(error["message"], "Unknown recipient.");
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_pong_comes_after_the_answers_to_what_was_said_before() {
+    let relay = Relay::start();
+    let mut alice = Device::plain(&relay).await;
+    let nobody = "c0ffee00-1234-4abc-9def-0123456789ab";
+    for _ in 0..5 {
+        let ping = json!({"type": "Ping"});
+        let frames: Vec<Value> = (1..=5)
+            .flat_map(|number| [alice.message_to(nobody, number, json!({})), ping.clone()])
+            .collect();
+        alice.says_at_once(frames).await;
+        let (mut errors, mut pongs) = (0, 0);
+        while pongs < 5 {
+            match alice.hears_any().await["type"].as_str() {
+                Some("Error") => errors += 1,
+                Some("Pong") => pongs += 1,
+                other => panic!("{other:?}"),
+            }
+            assert!(errors >= pongs, "{pongs} Pongs after {errors} answers");
+        }
+        assert_eq!(errors, 5);
+    }
+}

@@ -1,0 +1,98 @@
+//! How large a frame may be, whole or in fragments.
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use crate::house::{Device, Relay, message_id};
+
+const MOST: usize = 65_536;
+
+/// A message to that device whose whole frame has so many bytes.
+fn of_size(from: &Device, to: &Device, number: u32, bytes: usize) -> String {
+    let empty = from.message_to(&to.id, number, json!({"encrypted_data": ""})).to_string();
+    let data = "e".repeat(bytes - empty.len());
+    let text = from.message_to(&to.id, number, json!({"encrypted_data": data})).to_string();
+    assert_eq!(text.len(), bytes);
+    text
+}
+
+#[tokio::test]
+async fn the_largest_message_passes_and_one_byte_more_does_not() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    let text = of_size(&alice, &bob, 1, MOST);
+    alice.says_text(&text).await;
+    alice.hears_ack(1).await;
+    bob.receives(1).await;
+    let text = of_size(&alice, &bob, 2, MOST + 1);
+    alice.says_text(&text).await;
+    let error = alice.hears_error(413).await;
+    assert_eq!(error["message"], "Message too large: 65536 bytes at most.");
+    assert_eq!(error["limit"], json!(MOST));
+    assert_eq!(error["message_id"], json!(message_id(2)));
+    assert_eq!(error["recipient_id"], json!(bob.id));
+    assert_eq!(error.get("remaining"), None);
+    bob.hears_nothing().await;
+    alice.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_stranger_may_not_say_more_at_once_than_others() {
+    let relay = Relay::start();
+    let mut stranger = Device::stranger(&relay).await;
+    let large = json!({"type": "Register", "payload": {"x-note": "e".repeat(MOST)}});
+    stranger.is_refused(large, 413).await;
+    stranger.says(json!({"type": "Register"})).await;
+    stranger.hears("RegisterResponse").await;
+}
+
+#[tokio::test]
+async fn what_is_far_too_large_ends_the_connection() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    let text = of_size(&alice, &bob, 1, 2 * MOST);
+    alice.says_text(&text).await;
+    alice.hears_error(413).await;
+    let text = of_size(&alice, &bob, 1, 2 * MOST + 1);
+    alice.says_text(&text).await;
+    assert_eq!(alice.hears_close().await, Some(1009));
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_message_in_fragments_is_one_message() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    let text = of_size(&alice, &bob, 1, MOST);
+    let chunks: Vec<&[u8]> = text.as_bytes().chunks(1000).collect();
+    let last = chunks.len() - 1;
+    for (nth, chunk) in chunks.into_iter().enumerate() {
+        let kind = if nth == 0 { Data::Text } else { Data::Continue };
+        let frame = Frame::message(chunk.to_vec(), OpCode::Data(kind), nth == last);
+        alice.says_raw(Message::Frame(frame)).await;
+    }
+    alice.hears_ack(1).await;
+    bob.receives(1).await;
+}
+
+#[tokio::test]
+async fn a_binary_message_ends_the_connection() {
+    let relay = Relay::start();
+    for mut device in [Device::stranger(&relay).await, Device::plain(&relay).await] {
+        device.says_raw(Message::binary(&b"{\"type\":\"Ping\"}"[..])).await;
+        assert_eq!(device.hears_close().await, Some(1003));
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_utf8_end_the_connection() {
+    let relay = Relay::start();
+    for mut device in [Device::stranger(&relay).await, Device::plain(&relay).await] {
+        let bytes = b"{\"type\":\"Ping\xff\"}".to_vec();
+        let frame = Frame::message(bytes, OpCode::Data(Data::Text), true);
+        device.says_raw(Message::Frame(frame)).await;
+        assert_eq!(device.hears_close().await, Some(1007));
+    }
+}
