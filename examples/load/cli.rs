@@ -1,0 +1,198 @@
+//! The command line.
+
+use std::net::ToSocketAddrs as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::connection::Route;
+use crate::process::Process;
+
+/// Puts load on a Sealpost relay and says what it took: messages, latencies, CPU, memory.
+#[derive(Debug, Parser)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub mode: Mode,
+    /// What all modes have.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What all modes have.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The relay's WebSocket.
+    #[arg(long, global = true, default_value = "ws://127.0.0.1:8080/ws")]
+    pub url: String,
+    /// The relay's process id, for its CPU time and memory.
+    #[arg(long, global = true)]
+    pub pid: Option<u32>,
+    /// How long to measure.
+    #[arg(long, global = true, default_value_t = 10.0)]
+    pub seconds: f64,
+    /// How long to run before that.
+    #[arg(long, global = true, default_value_t = 2.0)]
+    pub warm_up: f64,
+    /// What a message carries, before base64: 256 makes frames of about 560 bytes.
+    #[arg(long, global = true, default_value_t = 256)]
+    pub payload_bytes: usize,
+    /// The ttl of messages, seconds.
+    #[arg(long, global = true, default_value_t = 3600)]
+    pub ttl: u64,
+    /// Come from 127.0.0.1 to 127.0.0.N in turn; 0: let the system choose.
+    #[arg(long, global = true, default_value_t = 0)]
+    pub sources: u8,
+    /// One JSON object on standard output; the table then goes to standard error.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Mode {
+    /// Devices in pairs send to each other.
+    Pairs(Pairs),
+    /// Devices send to devices that have registered and left.
+    Offline(Offline),
+    /// Devices that had left come back for what waits for them.
+    Drain(Drain),
+    /// Devices register and say nothing: what does a connection take?
+    Idle(Idle),
+    /// One device sends to many.
+    Fanout(Fanout),
+}
+
+/// See [`Mode::Pairs`].
+#[derive(Debug, Args)]
+pub struct Pairs {
+    /// Connections, two of them a pair.
+    #[arg(long, default_value_t = 100)]
+    pub connections: usize,
+    /// Messages under way in each direction of each pair; the next goes out when one has come the other way and one of
+    /// ours is acked.
+    #[arg(long, default_value_t = 1)]
+    pub in_flight: u32,
+    /// Send so many messages a second, all connections together, whatever comes back. Latencies count from the time
+    /// at which a message was due.
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Register resumable, and confirm what is received.
+    #[arg(long)]
+    pub resumable: bool,
+}
+
+/// See [`Mode::Offline`].
+#[derive(Debug, Args)]
+pub struct Offline {
+    /// Connections that send.
+    #[arg(long, default_value_t = 50)]
+    pub senders: usize,
+    /// Devices that are sent to, each sender to all in turn.
+    #[arg(long, default_value_t = 1000)]
+    pub recipients: usize,
+    /// Messages of each sender that are not acked yet.
+    #[arg(long, default_value_t = 64)]
+    pub in_flight: u32,
+    /// Write the recipients' resume tokens there, for `drain`.
+    #[arg(long)]
+    pub tokens: Option<PathBuf>,
+    /// Let the recipients come back afterwards.
+    #[arg(long)]
+    pub drain: bool,
+}
+
+/// See [`Mode::Drain`].
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// What `offline` has written.
+    #[arg(long)]
+    pub tokens: PathBuf,
+}
+
+/// See [`Mode::Idle`].
+#[derive(Debug, Args)]
+pub struct Idle {
+    /// Connections.
+    #[arg(long, default_value_t = 5000)]
+    pub connections: usize,
+    /// Register resumable.
+    #[arg(long)]
+    pub resumable: bool,
+    /// Then let each send one message of so many bytes of `encrypted_data`, and look again.
+    #[arg(long)]
+    pub large: Option<usize>,
+    /// Rest so many seconds before memory is looked at.
+    #[arg(long, default_value_t = 5.0)]
+    pub pause: f64,
+}
+
+/// See [`Mode::Fanout`].
+#[derive(Debug, Args)]
+pub struct Fanout {
+    /// Connections that receive.
+    #[arg(long, default_value_t = 100)]
+    pub recipients: usize,
+    /// Messages that are not acked yet.
+    #[arg(long, default_value_t = 64)]
+    pub in_flight: u32,
+    /// Recipients register resumable, and confirm what they receive.
+    #[arg(long)]
+    pub resumable: bool,
+}
+
+impl Common {
+    /// How to get to the relay.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is not `ws://host:port/path`, or the host is unknown.
+    pub fn route(&self) -> Result<Route, String> {
+        let rest = self.url.strip_prefix("ws://").ok_or("the url must begin with ws://")?;
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let mut addresses =
+            with_port.to_socket_addrs().map_err(|failed| format!("{with_port}: {failed}"))?;
+        let address = addresses.next().ok_or_else(|| format!("{with_port}: no address"))?;
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Route { address, host: host.to_owned(), path: path.to_owned(), sources: self.sources })
+    }
+
+    /// The relay's process, if it is known.
+    pub fn process(&self) -> Option<Process> {
+        self.pid.map(Process)
+    }
+
+    /// How long to measure.
+    pub fn measured(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.max(0.001))
+    }
+
+    /// How long to run before that.
+    pub fn warm_up(&self) -> Duration {
+        Duration::from_secs_f64(self.warm_up.max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_url_says_address_host_and_path() {
+        let route = |url: &str| {
+            Cli::try_parse_from(["load", "pairs", "--url", url]).unwrap().common.route()
+        };
+        let full = route("ws://127.0.0.1:81/a/b").unwrap();
+        assert_eq!((full.address.port(), &*full.host, &*full.path), (81, "127.0.0.1:81", "/a/b"));
+        assert_eq!(route("ws://127.0.0.1").unwrap().path, "/");
+        assert!(route("wss://127.0.0.1/ws").is_err());
+    }
+}
