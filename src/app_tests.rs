@@ -75,6 +75,8 @@ async fn a_session_that_panics_ends_alone() {
     let mut settings = Settings::default();
     settings.server.listen.set_port(0);
     settings.server.admin_listen.set_port(0);
+    // Nothing here is about the queue, and the sources are no place for one.
+    settings.queue.durable = false;
     let app = App::build(settings, Clock::system()).expect("free ports");
     let (relay, doorway) = (app.public_address(), app.doorway.clone());
     let (stop, stopped) = oneshot::channel::<()>();
