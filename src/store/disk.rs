@@ -41,6 +41,9 @@ const NEXT_SEQ: &str = "next_seq";
 /// Memory of the database's page cache: it is written sequentially and read once.
 const CACHE: usize = 16 * 1024 * 1024;
 
+/// Messages that are remembered in one row; a row of its own for each would cost as much as the message did.
+const PRINTS_TOGETHER: usize = 1024;
+
 /// The key under which room is probed for; nothing else ever has it.
 const PROBE: u64 = u64::MAX;
 
@@ -267,8 +270,8 @@ impl Disk {
         }
         if !changes.prints.is_empty() {
             let mut prints = transaction.open_table(PRINTS)?;
-            for print in &changes.prints {
-                print.encode(self.next_print, &mut self.scratch);
+            for together in changes.prints.chunks(PRINTS_TOGETHER) {
+                StoredPrint::encode(together, self.next_print, &mut self.scratch);
                 prints.insert(self.next_print, self.scratch.as_slice())?;
                 self.next_print += 1;
             }
@@ -364,8 +367,10 @@ impl Disk {
                 continue;
             }
             match StoredPrint::decode(key, value.value()) {
-                Some(print) if print.at_ms >= oldest => loaded.remembered.push(print.remember),
-                Some(_) => {}
+                Some(prints) => {
+                    let young = prints.iter().filter(|print| print.at_ms >= oldest);
+                    loaded.remembered.extend(young.map(|print| print.remember));
+                }
                 None => loaded.damaged += 1,
             }
         }
@@ -391,10 +396,11 @@ fn old_prints(
     changes: &Changes,
 ) -> Result<Vec<u64>, redb::Error> {
     let mut old = Vec::new();
-    for entry in prints.range(..PROBE)?.take(2 * changes.prints.len()) {
+    let rows = changes.prints.len().div_ceil(PRINTS_TOGETHER);
+    for entry in prints.range(..PROBE)?.take(2 * rows) {
         let (key, value) = entry?;
-        let print = StoredPrint::decode(key.value(), value.value());
-        if print.is_some_and(|print| changes.memory_ms.contains(&print.at_ms)) {
+        let prints = StoredPrint::decode(key.value(), value.value()).unwrap_or_default();
+        if prints.iter().any(|print| changes.memory_ms.contains(&print.at_ms)) {
             break;
         }
         old.push(key.value());

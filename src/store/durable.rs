@@ -1,9 +1,11 @@
 //! The durable store: told from the Registry's thread, written by a thread of its own, many changes in one commit.
 //!
 //! The Registry never waits for the disk. It learns of each commit through [`Outcome`]; until then no sender is acked.
-//! What is removed before it was written is never written.
+//! What is removed before it was written is never written. What it says between two flushes is in one commit, so that
+//! what belongs together, an expiry and its notice, is safe together or not at all.
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,6 +26,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// Changes that wait before senders had better wait, too.
 const BEHIND: usize = 64 * 1024;
+
+/// Changes for which there is room from flush to flush.
+const ROOM: usize = 4096;
 
 /// Bytes that wait before senders had better wait, too.
 const BEHIND_BYTES: usize = 64 * 1024 * 1024;
@@ -61,7 +66,18 @@ pub struct Pace {
 pub struct Durable {
     shared: Arc<Shared>,
     clock: Clock,
+    /// Since the last flush.
+    said: Vec<Change>,
+    /// Bytes of the records among them.
+    said_bytes: usize,
     writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Put(Turn, Stored),
+    Remove(Seq, Option<StoredPrint>),
+    Device(DeviceId, Option<StoredDevice>),
 }
 
 #[derive(Debug)]
@@ -70,21 +86,58 @@ struct Shared {
     changed: Condvar,
     /// Changes that need not wait for more.
     batch: usize,
+    /// As of the last change of `waiting`, for who must not wait for the lock.
+    failing: AtomicBool,
+    len: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     changes: Changes,
+    /// Since when the first of them waits.
+    since: Option<Instant>,
     bytes: usize,
     /// Of the newest record among them, or of those that were written before.
     last: Turn,
-    failing: bool,
     ending: bool,
+}
+
+impl Waiting {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put(turn, stored) => {
+                self.bytes += stored.envelope.body.len();
+                self.last = turn;
+                self.changes.puts.insert(stored.seq, stored);
+            }
+            Change::Remove(seq, print) => {
+                if let Some(stored) = self.changes.puts.remove(&seq) {
+                    self.bytes -= stored.envelope.body.len();
+                } else {
+                    self.changes.removes.push(seq);
+                }
+                self.changes.prints.extend(print);
+            }
+            Change::Device(id, device) => {
+                self.changes.devices.insert(id, device);
+            }
+        }
+    }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
+    fn measure(&self, waiting: &Waiting) {
+        self.len.store(waiting.changes.len(), Ordering::Relaxed);
+        self.bytes.store(waiting.bytes, Ordering::Relaxed);
     }
 }
 
@@ -106,6 +159,9 @@ impl Durable {
             waiting: Mutex::default(),
             changed: Condvar::new(),
             batch: pace.batch,
+            failing: AtomicBool::default(),
+            len: AtomicUsize::default(),
+            bytes: AtomicUsize::default(),
         });
         let writer = Writer {
             shared: shared.clone(),
@@ -119,74 +175,64 @@ impl Durable {
         let writer = std::thread::Builder::new()
             .name("sealpost-store".to_owned())
             .spawn(move || writer.run())?;
-        Ok(Self { shared, clock, writer: Some(writer) })
-    }
-
-    /// Tells the writer of a change.
-    fn change(&self, change: impl FnOnce(&mut Waiting)) {
-        let mut waiting = self.shared.lock();
-        let before = waiting.changes.len();
-        change(&mut waiting);
-        let after = waiting.changes.len();
-        drop(waiting);
-        let was_empty = before == 0;
-        // One change can be more than one step, so a full batch may never be exactly full.
-        let is_full = before < self.shared.batch && after >= self.shared.batch;
-        if was_empty || is_full {
-            self.shared.changed.notify_one();
-        }
+        Ok(Self { shared, clock, said: Vec::new(), said_bytes: 0, writer: Some(writer) })
     }
 }
 
 impl Store for Durable {
     fn put(&mut self, record: Record<'_>) -> Kept {
+        if self.shared.is_failing() {
+            return Kept::Refused;
+        }
         let expires_ms = match record.deadline {
             Moment::NEVER => u64::MAX,
             deadline => self.clock.unix_ms_at(deadline),
         };
         let envelope = record.envelope.clone();
+        self.said_bytes += envelope.body.len();
         let stored = Stored { seq: record.seq, to: record.to, expires_ms, envelope };
-        let mut kept = Kept::Refused;
-        self.change(|waiting| {
-            if !waiting.failing {
-                waiting.bytes += stored.envelope.body.len();
-                waiting.changes.puts.insert(record.seq, stored);
-                waiting.last = record.turn;
-                kept = Kept::Pending;
-            }
-        });
-        kept
+        self.said.push(Change::Put(record.turn, stored));
+        Kept::Pending
     }
 
     fn remove(&mut self, seq: Seq, remember: Option<Remember>) {
-        let at_ms = self.clock.unix_ms();
-        self.change(|waiting| {
-            if let Some(stored) = waiting.changes.puts.remove(&seq) {
-                waiting.bytes -= stored.envelope.body.len();
-            } else {
-                waiting.changes.removes.push(seq);
-            }
-            if let Some(remember) = remember {
-                waiting.changes.prints.push(StoredPrint { remember, at_ms });
-            }
-        });
+        let print = remember.map(|remember| StoredPrint { remember, at_ms: self.clock.unix_ms() });
+        self.said.push(Change::Remove(seq, print));
     }
 
     fn know(&mut self, device: Known) {
         let ends_ms = device.ends.map(|ends| self.clock.unix_ms_at(ends));
         let stored = StoredDevice { token: device.token, ends_ms };
-        self.change(|waiting| {
-            waiting.changes.devices.insert(device.id, Some(stored));
-        });
+        self.said.push(Change::Device(device.id, Some(stored)));
     }
 
     fn forget(&mut self, id: DeviceId) {
-        self.change(|waiting| {
-            waiting.changes.devices.insert(id, None);
-        });
+        self.said.push(Change::Device(id, None));
+    }
+
+    fn flush(&mut self) {
+        if self.said.is_empty() {
+            return;
+        }
+        let mut waiting = self.shared.lock();
+        let before = waiting.changes.len();
+        for change in self.said.drain(..) {
+            waiting.apply(change);
+        }
+        self.said.shrink_to(ROOM);
+        self.said_bytes = 0;
+        let after = waiting.changes.len();
+        waiting.since.get_or_insert_with(Instant::now);
+        self.shared.measure(&waiting);
+        drop(waiting);
+        let is_full = before < self.shared.batch && after >= self.shared.batch;
+        if before == 0 || is_full {
+            self.shared.changed.notify_one();
+        }
     }
 
     fn close(&mut self) {
+        self.flush();
         self.shared.lock().ending = true;
         self.shared.changed.notify_one();
         if let Some(writer) = self.writer.take() {
@@ -196,13 +242,14 @@ impl Store for Durable {
     }
 
     fn refuses(&self) -> bool {
-        self.shared.lock().failing
+        self.shared.is_failing()
     }
 
     fn is_behind(&self) -> bool {
-        let waiting = self.shared.lock();
         // A disk that fails refuses; whoever waited for it would wait for nothing.
-        !waiting.failing && (waiting.changes.len() > BEHIND || waiting.bytes > BEHIND_BYTES)
+        !self.shared.is_failing()
+            && (self.shared.len.load(Ordering::Relaxed) + self.said.len() > BEHIND
+                || self.shared.bytes.load(Ordering::Relaxed) + self.said_bytes > BEHIND_BYTES)
     }
 }
 
@@ -258,7 +305,8 @@ impl<O: FnMut(&SyncFailed) -> Result<Disk, Unusable>, R: Fn(Outcome)> Writer<O, 
             }
             waiting = self.wait(waiting, None);
         }
-        let until = Instant::now() + self.pace.interval;
+        // What came during the last commit has waited for company long enough.
+        let until = waiting.since.unwrap_or_else(Instant::now) + self.pace.interval;
         while waiting.changes.len() < self.pace.batch && !waiting.ending {
             let Some(left) = until.checked_duration_since(Instant::now()) else { break };
             waiting = self.wait(waiting, Some(left));
@@ -268,6 +316,9 @@ impl<O: FnMut(&SyncFailed) -> Result<Disk, Unusable>, R: Fn(Outcome)> Writer<O, 
 
     fn take(&self, waiting: &mut Waiting) -> Changes {
         waiting.bytes = 0;
+        waiting.since = None;
+        self.shared.len.store(0, Ordering::Relaxed);
+        self.shared.bytes.store(0, Ordering::Relaxed);
         let window = u64::try_from(self.pace.dedup_window.as_millis()).unwrap_or(u64::MAX);
         let now = self.clock.unix_ms();
         let memory_ms = now.saturating_sub(window)..=now.saturating_add(window);
@@ -317,16 +368,30 @@ impl<O: FnMut(&SyncFailed) -> Result<Disk, Unusable>, R: Fn(Outcome)> Writer<O, 
         log::error!("the queue cannot be written, new messages are refused error={failed}");
         let last = {
             let mut waiting = self.shared.lock();
-            waiting.failing = true;
-            restore(&mut waiting, changes);
+            self.shared.failing.store(true, Ordering::Release);
+            self.restore(&mut waiting, changes);
             waiting.last
         };
         (self.report)(Outcome::Failed(last));
         if self.heal() {
-            self.shared.lock().failing = false;
+            self.shared.failing.store(false, Ordering::Release);
             log::info!("the queue can be written again");
             (self.report)(Outcome::Recovered);
         }
+    }
+
+    /// Changes that failed wait again, under whatever came since; the records among them are lost.
+    fn restore(&self, waiting: &mut Waiting, failed: Changes) {
+        waiting.changes.puts.clear();
+        waiting.bytes = 0;
+        // What is refused must not come back, should the disk have taken it all the same.
+        waiting.changes.removes.extend(failed.puts.into_keys());
+        waiting.changes.removes.extend(failed.removes);
+        waiting.changes.prints.extend(failed.prints);
+        for (id, device) in failed.devices {
+            waiting.changes.devices.entry(id).or_insert(device);
+        }
+        self.shared.measure(waiting);
     }
 
     /// Tries again until the disk takes a write; `false` if the relay ends before it does.
@@ -342,6 +407,11 @@ impl<O: FnMut(&SyncFailed) -> Result<Disk, Unusable>, R: Fn(Outcome)> Writer<O, 
                 {
                     waiting = self.wait(waiting, Some(left));
                 }
+                if !waiting.changes.puts.is_empty() {
+                    // They were on their way when the disk failed.
+                    waiting.changes.puts.clear();
+                    (self.report)(Outcome::Failed(waiting.last));
+                }
                 self.take(&mut waiting)
             };
             let began = Instant::now();
@@ -353,7 +423,7 @@ impl<O: FnMut(&SyncFailed) -> Result<Disk, Unusable>, R: Fn(Outcome)> Writer<O, 
                 Err(failed) => {
                     self.end_if_sync_failed(&failed);
                     let mut waiting = self.shared.lock();
-                    restore(&mut waiting, changes);
+                    self.restore(&mut waiting, changes);
                     if waiting.ending {
                         log::error!("the queue could not be written to the end error={failed}");
                         waiting.changes = Changes::default();
@@ -380,19 +450,6 @@ impl<O: FnMut(&SyncFailed) -> Result<Disk, Unusable>, R: Fn(Outcome)> Writer<O, 
             log::logger().flush();
             std::process::exit(EXIT_CODE);
         }
-    }
-}
-
-/// Changes that failed wait again, under whatever came since; the records among them are lost.
-fn restore(waiting: &mut Waiting, failed: Changes) {
-    waiting.changes.puts.clear();
-    waiting.bytes = 0;
-    // What is refused must not come back, should the disk have taken it all the same.
-    waiting.changes.removes.extend(failed.puts.into_keys());
-    waiting.changes.removes.extend(failed.removes);
-    waiting.changes.prints.extend(failed.prints);
-    for (id, device) in failed.devices {
-        waiting.changes.devices.entry(id).or_insert(device);
     }
 }
 

@@ -50,7 +50,14 @@ impl House {
         let envelope = message(seq, bytes).envelope;
         let (to, deadline) = (DeviceId::from_u128(1), Moment::NEVER);
         let turn = Turn(self.turn);
-        self.store.put(Record { seq, turn, to, deadline, envelope: &envelope })
+        let kept = self.store.put(Record { seq, turn, to, deadline, envelope: &envelope });
+        self.store.flush();
+        kept
+    }
+
+    fn remove(&mut self, seq: Seq, remember: Option<Remember>) {
+        self.store.remove(seq, remember);
+        self.store.flush();
     }
 
     fn hears(&self) -> Outcome {
@@ -114,12 +121,53 @@ fn a_removal_before_the_commit_saves_the_write() {
     house.put(1);
     house.sim.wait(|disk| disk.waiting);
     house.put(2);
-    house.store.remove(2, None);
+    house.remove(2, None);
     house.sim.set(|disk| disk.stuck = false);
     assert_eq!(house.hears(), Outcome::Committed(Turn(1)));
     house.store.close();
     assert!(house.reports.try_recv().is_err(), "there was nothing to write");
     assert_eq!(house.seqs(), [1]);
+}
+
+/// An expiry and its notice: half of it would tell a sender twice, or never.
+#[test]
+fn what_is_said_before_a_flush_is_safe_together_or_not_at_all() {
+    let mut house = House::with(Duration::ZERO);
+    house.put(1);
+    house.is_safe();
+    house.sim.set(|disk| disk.stuck = true);
+    let notice = message(2, 9).envelope;
+    let (turn, to, deadline) = (Turn(2), DeviceId::from_u128(1), Moment::NEVER);
+    let syncs = house.sim.state().syncs;
+    house.store.put(Record { seq: 2, turn, to, deadline, envelope: &notice });
+    house.store.remove(1, None);
+    assert_eq!(house.sim.state().syncs, syncs, "nothing is written before it is whole");
+    house.store.flush();
+    house.turn = 2;
+    house.sim.wait(|disk| disk.waiting);
+    assert_eq!(house.seqs(), [1]);
+    house.sim.set(|disk| disk.stuck = false);
+    house.is_safe();
+    assert_eq!(house.seqs(), [2]);
+}
+
+/// The Registry learns of a failure only with its next flush.
+#[test]
+fn what_was_on_its_way_when_the_disk_failed_is_refused_or_kept() {
+    let mut house = House::new();
+    house.sim.set(|disk| disk.full = true);
+    let envelope = message(2, 9).envelope;
+    let (turn, to, deadline) = (Turn(2), DeviceId::from_u128(1), Moment::NEVER);
+    house.put(1);
+    let kept = house.store.put(Record { seq: 2, turn, to, deadline, envelope: &envelope });
+    assert_eq!(kept, Kept::Pending);
+    assert_eq!(house.hears(), Outcome::Failed(Turn(1)));
+    house.store.flush();
+    assert_eq!(house.hears(), Outcome::Failed(Turn(2)));
+    house.sim.set(|disk| disk.full = false);
+    assert_eq!(house.hears(), Outcome::Recovered);
+    house.store.close();
+    assert!(house.seqs().is_empty());
 }
 
 #[test]
@@ -129,7 +177,7 @@ fn a_full_batch_does_not_wait_for_its_interval_however_it_came_together() {
     house.put(1);
     // One step, then two at a time: the size of the batch is never hit exactly.
     for seq in 10..600 {
-        house.store.remove(seq, Some(remember));
+        house.remove(seq, Some(remember));
     }
     house.is_safe();
 }
@@ -144,7 +192,7 @@ fn a_disk_that_is_full_refuses_and_recovers_by_itself() {
     assert_eq!(house.hears(), Outcome::Failed(Turn(2)));
     assert!(house.store.refuses() && !house.store.is_behind());
     assert_eq!(house.put(3), Kept::Refused);
-    house.store.remove(1, None);
+    house.remove(1, None);
     house.sim.set(|disk| disk.full = false);
     assert_eq!(house.hears(), Outcome::Recovered);
     assert!(!house.store.refuses());
@@ -187,7 +235,7 @@ fn a_slow_disk_falls_behind_and_catches_up() {
     }
     // What is taken back before it was written need not be written.
     for seq in 2..=seq {
-        house.store.remove(seq, None);
+        house.remove(seq, None);
     }
     assert!(!house.store.is_behind());
     house.sim.set(|disk| disk.stuck = false);
@@ -199,7 +247,7 @@ fn a_sequence_is_never_given_twice_over_a_restart() {
     let mut house = House::new();
     house.put(41);
     house.is_safe();
-    house.store.remove(41, None);
+    house.remove(41, None);
     house.store.close();
     assert_eq!(house.found().next_seq, 42);
 }
@@ -250,6 +298,8 @@ fn child_whose_disk_does_not_sync() {
     let reopen = |_: &SyncFailed| -> Result<Disk, Unusable> { std::process::exit(1) };
     let report = |_: Outcome| std::process::exit(2);
     let store = Durable::start(disk, reopen, sync_failed, pace, Clock::system(), report);
-    store.expect("a thread").forget(DeviceId::from_u128(1));
+    let mut store = store.expect("a thread");
+    store.forget(DeviceId::from_u128(1));
+    store.flush();
     stays();
 }

@@ -85,6 +85,9 @@ pub trait Store {
     /// Forgets an identity.
     fn forget(&mut self, id: DeviceId);
 
+    /// What was said since the last flush is one step: all of it is kept, or nothing.
+    fn flush(&mut self) {}
+
     /// Whether it would refuse what is put now.
     fn refuses(&self) -> bool {
         false
@@ -153,6 +156,10 @@ impl<S: Store + ?Sized> Store for Box<S> {
 
     fn forget(&mut self, id: DeviceId) {
         (**self).forget(id);
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
     }
 
     fn close(&mut self) {

@@ -132,27 +132,33 @@ impl StoredDevice {
 }
 
 impl StoredPrint {
-    /// The value under the message's sequence.
-    pub fn encode(self, seq: Seq, out: &mut Vec<u8>) {
+    /// The value that holds these, in order, under a key of its own.
+    pub fn encode(prints: &[Self], key: u64, out: &mut Vec<u8>) {
         out.clear();
         out.push(VERSION);
-        out.extend_from_slice(&self.remember.sender.to_u128().to_le_bytes());
-        out.extend_from_slice(&self.remember.key.to_le_bytes());
-        out.extend_from_slice(&self.remember.content.to_le_bytes());
-        out.extend_from_slice(&self.at_ms.to_le_bytes());
-        seal(seq, out);
+        for Self { remember: Remember { sender, key, content }, at_ms } in prints {
+            out.extend_from_slice(&sender.to_u128().to_le_bytes());
+            out.extend_from_slice(&key.to_le_bytes());
+            out.extend_from_slice(&content.to_le_bytes());
+            out.extend_from_slice(&at_ms.to_le_bytes());
+        }
+        seal(key, out);
     }
 
     /// Reads a value back; `None` if it is damaged.
     #[must_use]
-    pub fn decode(seq: Seq, value: &[u8]) -> Option<Self> {
-        let mut from = Reader(unseal(seq, value)?);
+    pub fn decode(key: u64, value: &[u8]) -> Option<Vec<Self>> {
+        let mut from = Reader(unseal(key, value)?);
         if from.array()? != [VERSION] {
             return None;
         }
-        let sender = DeviceId::from_u128(from.u128()?);
-        let (key, content, at_ms) = (from.u64()?, from.u64()?, from.u64()?);
-        Some(Self { remember: Remember { sender, key, content }, at_ms })
+        let mut prints = Vec::new();
+        while !from.0.is_empty() {
+            let sender = DeviceId::from_u128(from.u128()?);
+            let (key, content, at_ms) = (from.u64()?, from.u64()?, from.u64()?);
+            prints.push(Self { remember: Remember { sender, key, content }, at_ms });
+        }
+        Some(prints)
     }
 }
 
@@ -242,9 +248,11 @@ mod tests {
             }
         }
         let remember = Remember { sender: DeviceId::from_u128(1), key: 2, content: 3 };
-        let (print, mut value) = (StoredPrint { remember, at_ms: 4 }, Vec::new());
-        print.encode(8, &mut value);
-        assert_eq!(StoredPrint::decode(8, &value), Some(print));
+        let mut value = Vec::new();
+        for prints in [vec![], vec![StoredPrint { remember, at_ms: 4 }; 3]] {
+            StoredPrint::encode(&prints, 8, &mut value);
+            assert_eq!(StoredPrint::decode(8, &value), Some(prints));
+        }
     }
 
     #[test]
