@@ -332,6 +332,27 @@ fn a_million_expired_items_are_taken_in_slices_and_in_the_order_of_their_deadlin
 }
 
 #[test]
+fn what_expires_in_the_order_of_arrival_leaves_no_places_behind() {
+    let mut mailbox = Mailbox::default();
+    (0..9).for_each(|seq| mailbox.wait(until(seq, at(10 + seq))));
+    mailbox.expire(at(13), 9, |_| {});
+    assert_eq!((mailbox.waiting(), mailbox.waiting_places()), (5, 5));
+    mailbox.audit().unwrap();
+}
+
+#[test]
+fn places_behind_the_head_leave_with_the_head() {
+    let mut mailbox = holding(0..9);
+    mailbox.withdraw(1).unwrap();
+    mailbox.withdraw(2).unwrap();
+    assert_eq!((mailbox.waiting(), mailbox.waiting_places()), (7, 9));
+    mailbox.withdraw(0).unwrap();
+    assert_eq!((mailbox.waiting(), mailbox.waiting_places()), (6, 6));
+    mailbox.audit().unwrap();
+    assert_eq!(mailbox.hands_over(WIDE), [3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
 fn whatever_waits_can_be_taken_out_in_order() {
     let mut mailbox = holding(1..=6);
     mailbox.hands_over(of(2));

@@ -106,7 +106,7 @@ pub struct Outgoing {
 pub enum Post<L> {
     /// It is registered; always the first.
     Welcome(Box<Welcome<L>>),
-    /// A frame for the device. Once the socket took it, the session reports the mark.
+    /// A frame for the device. Once the socket took it, the mark comes back.
     Mail {
         /// The envelope's place in the order of arrival.
         mark: Seq,

@@ -1,17 +1,24 @@
-//! The rules under chance: devices that come, go, send, hold, repeat themselves and lie, a store that takes its time, a
-//! sweeper that stops half-way; and after every event a naive model that says what must be.
+//! The rules under chance: devices that come, go, send, hold, repeat themselves and lie, a store that takes its time and
+//! fails, a sweeper that stops half-way, a process that dies and comes back; and after every event a naive model that says
+//! what must be.
 //!
 //! `SIM_SEEDS` and `SIM_EVENTS` say how much, `SIM_FIRST` from where on. A failure prints its seed and its last events;
 //! `SEED=17 cargo test --test simulation` runs that one alone.
 
 mod chance;
+mod disk;
 mod model;
 mod store;
+mod tally;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use tally::Tally;
 use world::World;
+
+/// Events after which everything has happened.
+const ENOUGH: u64 = 500_000;
 
 #[test]
 fn the_rules_hold_whatever_happens() {
@@ -22,15 +29,21 @@ fn the_rules_hold_whatever_happens() {
         None => first..first + number("SIM_SEEDS").unwrap_or(2_000),
     };
     let asked = (seeds.end - seeds.start) * events;
-    let mut ran = 0;
+    let (mut ran, mut tally) = (0, Tally::default());
     for seed in seeds {
         let mut world = World::new(seed, false);
         match catch_unwind(AssertUnwindSafe(|| run(&mut world, events))) {
-            Ok(()) => ran += events,
+            Ok(()) => {
+                ran += events;
+                tally.add(world.tally());
+            }
             Err(_) => fail(seed, events),
         }
     }
+    println!("{ran} events: {tally:?}");
     assert!(ran >= asked, "{ran} events of {asked}");
+    let missing = tally.missing();
+    assert!(ran < ENOUGH || missing.is_empty(), "never reached: {missing:?}");
 }
 
 fn run(world: &mut World, events: u64) {

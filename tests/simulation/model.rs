@@ -7,19 +7,29 @@
 
 #![allow(clippy::too_many_arguments, reason = "an event, and what was seen of it")]
 
+mod keeping;
+mod memory;
+mod restart;
+
+pub use memory::Memory;
+use memory::Sent;
+pub use restart::Restart;
+
 use std::collections::{HashMap, VecDeque};
 
-use sealpost::clock::{Moment, Now};
+use sealpost::clock::Now;
 use sealpost::protocol::client::AuthStep;
+use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::protocol::refusal::{Expired as What, Farewell, Refusal};
 use sealpost::protocol::server::{About, Status, ack};
 use sealpost::relay::mailbox::Credit;
 use sealpost::relay::router::{Expired, Rules, Snapshot, Ticket};
 use sealpost::relay::word::{ConnId, Post};
-use sealpost::store::{Kept, Turn};
+use sealpost::store::{Kept, Store as _, Turn};
 
-use crate::store::{Notebook, Put};
+use crate::store::Notebook;
+use crate::tally::{Place, Tally};
 
 /// A device, by its place in the model.
 pub type Dev = usize;
@@ -52,6 +62,23 @@ pub enum State {
     Aside,
     Delivered,
     Expired,
+    /// Given back to its sender, for the store did not keep it.
+    Refused,
+    /// Not kept when the process ended.
+    Lost,
+}
+
+/// What the store makes of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// It was not asked.
+    None,
+    /// It was put, in this turn.
+    Asked(Turn),
+    /// It has said that a restart brings it back.
+    Safe,
+    /// It could not.
+    Refused,
 }
 
 #[derive(Debug)]
@@ -68,10 +95,15 @@ pub struct Item {
     pub state: State,
     /// A connection had it.
     pub seen: bool,
-    kept: bool,
+    care: Care,
     owes: bool,
-    mark: Option<u64>,
+    /// Its place in the order of arrival since the last restart; 0 if it was gone then.
+    mark: Seq,
     ticket: bool,
+    /// Of a message.
+    content: u64,
+    /// What a notice says the end of, if both were one step of the store.
+    ends: Option<Nr>,
 }
 
 impl Item {
@@ -87,6 +119,16 @@ impl Item {
                 State::Flying => self.by_confirm,
                 _ => false,
             }
+    }
+
+    /// Whether the store has it, as far as the router can know.
+    fn is_kept(&self) -> bool {
+        matches!(self.care, Care::Asked(_) | Care::Safe)
+    }
+
+    /// Whether the store is asked for it once it waits for a device that can come back or cannot.
+    fn must_be_kept(&self, resumable: bool) -> bool {
+        self.kind.is_counted() || self.kind == Kind::Notice && resumable
     }
 
     fn is_held(&self) -> bool {
@@ -108,20 +150,14 @@ pub struct Conn {
     stale: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    content: u64,
-    at: u64,
-    nth: u64,
-    item: Nr,
-}
-
 #[derive(Debug)]
 pub struct Device {
     pub id: DeviceId,
     pub resumable: bool,
     pub conn: Option<Conn>,
     pub ends: Option<u64>,
+    /// The step of the store in which it last came or went, if it was told and there was no restart since.
+    told: Option<u64>,
     /// Swept: nobody can tell it was ever here.
     forgotten: bool,
     /// What is not settled, in order of arrival.
@@ -162,16 +198,6 @@ pub struct Message {
     pub body: String,
 }
 
-/// What a repeat would be.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Memory {
-    New,
-    Same,
-    Other,
-    /// It may have been forgotten, or may not.
-    Unsure,
-}
-
 pub struct Model {
     pub rules: Rules,
     pub devices: Vec<Device>,
@@ -181,18 +207,26 @@ pub struct Model {
     pub tickets: VecDeque<Nr>,
     pub first_ticket: Ticket,
     pub pending: VecDeque<(Turn, Nr)>,
+    next_seq: Seq,
     exchanges: Vec<Exchange>,
     accepted: u64,
     delivered: u64,
     expired: u64,
     strays: u64,
     dropped: u64,
+    pub tally: Tally,
     said: Vec<(ConnId, Said)>,
     maybe: Vec<(ConnId, Said)>,
     /// Accepted in this very event: the one thing that may fly with a ttl of 0.
     fresh: Option<Nr>,
     /// Sent away in this very event, with what it still hears.
     replaced: Option<ConnId>,
+    /// The store refuses, or did when this event began.
+    refusing: bool,
+    /// Refused by the store in this very event, and the sender's connection.
+    unplaced: Vec<(Nr, Option<ConnId>)>,
+    /// Messages by what is remembered of them.
+    prints: HashMap<(Dev, u64, u64), Nr>,
 }
 
 impl Model {
@@ -205,16 +239,21 @@ impl Model {
             tickets: VecDeque::new(),
             first_ticket: 0,
             pending: VecDeque::new(),
+            next_seq: 1,
             exchanges: Vec::new(),
             accepted: 0,
             delivered: 0,
             expired: 0,
             strays: 0,
             dropped: 0,
+            tally: Tally::default(),
             said: Vec::new(),
             maybe: Vec::new(),
             fresh: None,
             replaced: None,
+            refusing: false,
+            unplaced: Vec::new(),
+            prints: HashMap::new(),
         }
     }
 
@@ -233,6 +272,7 @@ impl Model {
             resumable,
             conn: None,
             ends: None,
+            told: None,
             forgotten: false,
             queue: Vec::new(),
             sent: HashMap::new(),
@@ -260,6 +300,8 @@ impl Model {
         }
         let device = &mut self.devices[dev];
         device.ends = None;
+        // A plain device is written down when it leaves.
+        device.told = device.resumable.then(|| store.step());
         device.conn = Some(Conn {
             id: conn,
             holding: false,
@@ -278,6 +320,7 @@ impl Model {
         let device = &mut self.devices[dev];
         let ttl = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
         device.ends = Some((now.mono + ttl).0);
+        device.told = Some(store.step());
         if !device.resumable {
             device.sent.clear();
         }
@@ -289,21 +332,20 @@ impl Model {
         conn.stale = false;
     }
 
-    pub fn taken(&mut self, now: Now, dev: Dev, mark: u64) {
+    pub fn taken(&mut self, now: Now, dev: Dev, mark: u64, store: &mut Notebook) {
         let conn = self.conn_mut(dev);
         conn.stale = false;
         conn.marks.retain(|known| *known > mark);
         let mut settled = Vec::new();
         for nr in self.devices[dev].queue.clone() {
             let item = &self.items[nr];
-            let took = item.mark.is_some_and(|known| known <= mark);
-            if item.state == State::Flying && !item.by_confirm && took {
+            if item.state == State::Flying && !item.by_confirm && item.mark <= mark {
                 self.leaves(nr, State::Delivered);
                 settled.push(nr);
             }
         }
         for nr in settled {
-            self.tell(now, nr, Status::Delivered);
+            self.tell(now, nr, Status::Delivered, store);
         }
     }
 
@@ -325,11 +367,19 @@ impl Model {
             .collect()
     }
 
-    pub fn acked(&mut self, now: Now, dev: Dev, candidates: &[Nr], delivered: bool, strays: u32) {
+    pub fn acked(
+        &mut self,
+        now: Now,
+        dev: Dev,
+        candidates: &[Nr],
+        delivered: bool,
+        strays: u32,
+        store: &mut Notebook,
+    ) {
         if self.first_confirmed(now, candidates, delivered) {
             self.conn_mut(dev).stale = false;
             assert_eq!(strays, 0, "what was confirmed is called stray");
-            self.settle(now, candidates[0], Status::Processed);
+            self.settle(now, candidates[0], Status::Processed, store);
         } else {
             // Whether it counts against the device depends on what that was handed: see the router's own tests.
             assert!(strays <= 1, "one Ack is reported as several stray ones");
@@ -344,20 +394,6 @@ impl Model {
         assert!(delivered || !must, "an Ack is taken for a stray one");
         assert!(!delivered || can, "an Ack settles what its device never had");
         delivered
-    }
-
-    pub fn memory(&self, now: Now, from: Dev, to: Dev, id: MessageId, content: u64) -> Memory {
-        let sender = &self.devices[from];
-        let Some(sent) = sender.sent.get(&(to, id)) else { return Memory::New };
-        let age = now.mono - Moment(sent.at);
-        if age >= self.rules.dedup_window || sender.sends - sent.nth > 500 {
-            return Memory::Unsure;
-        }
-        if sent.content == content { Memory::Same } else { Memory::Other }
-    }
-
-    pub fn same_content(&self, from: Dev, to: Dev, id: MessageId) -> Option<u64> {
-        self.devices[from].sent.get(&(to, id)).map(|sent| sent.content)
     }
 
     pub fn sent(
@@ -379,7 +415,12 @@ impl Model {
         match self.memory(now, from, to, message.id, message.content) {
             Memory::New => {}
             Memory::Same => return self.repeated(now, from, to, message.id),
-            Memory::Other => return refuse(self, Refusal::OtherContent),
+            Memory::Other => {
+                if self.devices[from].sent[&(to, message.id)].is_old {
+                    self.tally.reach(Place::OtherContent);
+                }
+                return refuse(self, Refusal::OtherContent);
+            }
             Memory::Unsure => panic!("the driver asks only what can be told"),
         }
         let ttl = message.ttl.unwrap_or(self.rules.default_ttl).min(self.rules.max_ttl);
@@ -401,31 +442,7 @@ impl Model {
             let status = receipts.then(|| Status::Queued(unix_at(now, deadline)));
             self.said.push((conn, Said::Ack(message.id, status)));
         }
-        let sender = &mut self.devices[from];
-        sender.sends += 1;
-        let sent = Sent { content: message.content, at: now.mono.0, nth: sender.sends, item: nr };
-        sender.sent.insert((to, message.id), sent);
-    }
-
-    fn repeated(&mut self, now: Now, from: Dev, to: Dev, id: MessageId) {
-        let item = &self.items[self.devices[from].sent[&(to, id)].item];
-        let conn = self.conn(from);
-        let ack = |status| (conn.id, Said::Ack(id, conn.receipts.then_some(status)));
-        match item.state {
-            State::Delivered => {
-                let by_confirm = item.by_confirm;
-                let ack = ack(if by_confirm { Status::Processed } else { Status::Delivered });
-                self.said.push(ack);
-            }
-            State::Waiting | State::Flying if !item.owes => {
-                let ack = ack(Status::Queued(unix_at(now, item.deadline)));
-                // The relay may or may not have noticed yet that it is over.
-                let over = item.is_over(now);
-                if over { &mut self.maybe } else { &mut self.said }.push(ack);
-            }
-            State::Waiting | State::Flying | State::Aside => {}
-            State::Expired => panic!("what expired is forgotten"),
-        }
+        self.remember(now, from, to, nr, message);
     }
 
     pub fn key_rotated(
@@ -461,7 +478,7 @@ impl Model {
         let confirmed = self.first_confirmed(now, candidates, delivered);
         if confirmed {
             self.conn_mut(dev).stale = false;
-            self.settle(now, candidates[0], Status::Processed);
+            self.settle(now, candidates[0], Status::Processed, store);
         }
         self.rotate(now, dev, to, Kind::KeyAck(key), body, before, store);
     }
@@ -602,26 +619,6 @@ impl Model {
         self.said.push((self.conn(from).id, Said::Refused(refusal, about)));
     }
 
-    pub fn committed(&mut self, now: Now, through: Turn) {
-        while let Some((turn, nr)) = self.pending.front().copied() {
-            if turn > through {
-                return;
-            }
-            self.pending.pop_front();
-            let item = &mut self.items[nr];
-            let there = matches!(item.state, State::Waiting | State::Flying);
-            if !there || !std::mem::take(&mut item.owes) {
-                continue;
-            }
-            let (from, deadline, receipts) = (item.from, item.deadline, item.receipts);
-            let Kind::Message(id) = item.kind else { panic!("only messages are acked") };
-            if let Some(conn) = &self.devices[from].conn {
-                let status = receipts.then(|| Status::Queued(unix_at(now, deadline)));
-                self.said.push((conn.id, Said::Ack(id, status)));
-            }
-        }
-    }
-
     /// Checks what a sweep found.
     pub fn swept(&mut self, now: Now, found: &[Expired], limit: usize) {
         assert!(found.len() <= limit, "a sweep takes more than asked for");
@@ -693,13 +690,19 @@ impl Model {
     }
 
     /// The sweeper has told the senders, with these texts.
-    pub fn dropped(&mut self, now: Now, end: Ticket, notices: &[(Ticket, String)]) {
+    pub fn dropped(
+        &mut self,
+        now: Now,
+        end: Ticket,
+        notices: &[(Ticket, String)],
+        store: &mut Notebook,
+    ) {
         let mut notices = notices.iter().peekable();
         while self.first_ticket < end {
             let nr = self.tickets.pop_front().expect("only what was found is dropped");
             let (from, to, kind) = (self.items[nr].from, self.items[nr].to, self.items[nr].kind);
             if let Some((_, text)) = notices.next_if(|(ticket, _)| *ticket == self.first_ticket) {
-                self.notify(now, from, text);
+                self.notify(now, from, text, nr, store);
             }
             self.first_ticket += 1;
             if let Kind::Message(id) = kind {
@@ -754,6 +757,9 @@ impl Model {
         if before.counts.queued_bytes + bytes > self.rules.total_bytes {
             return Some(Refusal::Full);
         }
+        if self.refusing && !self.can_take(to, bytes) {
+            return Some(Refusal::Full);
+        }
         let (mut all, mut own) = ((0, 0), (0, 0));
         for nr in &self.devices[to].queue {
             let item = &self.items[*nr];
@@ -788,7 +794,36 @@ impl Model {
         let confirms = matches!(kind, Kind::Message(_) | Kind::Key(_)) && ttl > 0;
         let by_confirm = confirms && self.devices[to].resumable;
         let passes = !by_confirm && self.can_take(to, body.len() as u64);
-        let nr = self.items.len();
+        let nr = self.arrives(kind, from, to, ttl, deadline, body);
+        let item = &mut self.items[nr];
+        item.receipts = receipts;
+        item.by_confirm = by_confirm;
+        let mut owes = receipts;
+        if kind.is_counted() {
+            self.accepted += 1;
+            if !passes {
+                owes = self.put(nr, store) != Kept::Safe;
+            }
+        }
+        self.items[nr].owes = owes && kind.is_counted();
+        if passes {
+            self.fresh = Some(nr);
+        }
+        nr
+    }
+
+    /// Something takes its place behind everything else.
+    fn arrives(
+        &mut self,
+        kind: Kind,
+        from: Dev,
+        to: Dev,
+        ttl: u64,
+        deadline: u64,
+        body: &[u8],
+    ) -> Nr {
+        let (nr, mark) = (self.items.len(), self.next_seq);
+        self.next_seq += 1;
         self.items.push(Item {
             kind,
             from,
@@ -796,61 +831,33 @@ impl Model {
             ttl,
             deadline,
             body: body.into(),
-            receipts,
-            by_confirm,
+            receipts: false,
+            by_confirm: false,
             state: State::Waiting,
             seen: false,
-            kept: false,
+            care: Care::None,
             owes: false,
-            mark: None,
+            mark,
             ticket: false,
+            content: 0,
+            ends: None,
         });
         self.devices[to].queue.push(nr);
-        let mut owes = receipts;
-        if kind.is_counted() {
-            self.accepted += 1;
-            if !passes {
-                owes = self.put(nr, store) == Kept::Pending;
-            }
-        }
-        self.items[nr].owes = owes && matches!(kind, Kind::Message(_));
-        if passes {
-            self.fresh = Some(nr);
-        }
         nr
     }
 
-    /// The store was asked to keep this one.
-    fn put(&mut self, nr: Nr, store: &mut Notebook) -> Kept {
-        let item = &mut self.items[nr];
-        let Some(Put { seq, turn, to, deadline, body, kept }) = store.log.pop_front() else {
-            panic!("the store was not asked to keep {item:?}");
-        };
-        let fits = body == item.body
-            && deadline == item.deadline
-            && to == self.devices[item.to].id
-            && item.mark.is_none_or(|mark| mark == seq);
-        assert!(fits && !item.kept, "the store keeps another than {item:?}");
-        item.mark = Some(seq);
-        item.kept = true;
-        if kept == Kept::Pending {
-            self.pending.push_back((turn, nr));
-        }
-        kept
-    }
-
-    fn settle(&mut self, now: Now, nr: Nr, status: Status) {
+    fn settle(&mut self, now: Now, nr: Nr, status: Status, store: &mut Notebook) {
         self.leaves(nr, State::Delivered);
-        self.tell(now, nr, status);
+        self.tell(now, nr, status, store);
     }
 
     /// A sender hears what became of its message, if it still waits for that.
-    fn tell(&mut self, now: Now, nr: Nr, status: Status) {
+    fn tell(&mut self, now: Now, nr: Nr, status: Status, store: &mut Notebook) {
         let item = &self.items[nr];
         let (from, receipts, owes) = (item.from, item.receipts, item.owes);
         let Kind::Message(id) = item.kind else { return };
         if receipts {
-            self.notify(now, from, &ack(id, Some(status)));
+            self.notify(now, from, &ack(id, Some(status)), nr, store);
         } else if owes && let Some(conn) = &self.devices[from].conn {
             self.said.push((conn.id, Said::Ack(id, None)));
         }
@@ -867,7 +874,8 @@ impl Model {
         queue.retain(|other| *other != nr);
     }
 
-    fn notify(&mut self, now: Now, to: Dev, text: &str) {
+    /// The relay has a word for a device, about the end of that item.
+    fn notify(&mut self, now: Now, to: Dev, text: &str, about: Nr, store: &mut Notebook) {
         let device = &self.devices[to];
         if !device.is_present(now) || device.conn.is_none() && !device.resumable {
             return;
@@ -880,24 +888,12 @@ impl Model {
             self.dropped += 1;
             return;
         }
-        let nr = self.items.len();
-        self.items.push(Item {
-            kind: Kind::Notice,
-            from: to,
-            to,
-            ttl: 0,
-            deadline: NEVER,
-            body: text.as_bytes().into(),
-            receipts: false,
-            by_confirm: false,
-            state: State::Waiting,
-            seen: false,
-            kept: false,
-            owes: false,
-            mark: None,
-            ticket: false,
-        });
-        self.devices[to].queue.push(nr);
+        let nr = self.arrives(Kind::Notice, to, to, 0, NEVER, text.as_bytes());
+        // Even if it flies at once: what it says the end of is gone from the store in this very step.
+        if self.devices[to].resumable {
+            let kept = self.put(nr, store);
+            self.items[nr].ends = (kept != Kept::Refused).then_some(about);
+        }
     }
 
     fn detach(&mut self, now: Now, dev: Dev, store: &mut Notebook) {
@@ -918,19 +914,12 @@ impl Model {
                 continue;
             }
             item.state = State::Waiting;
-            if item.kind.is_counted() && !item.kept {
-                let kept = self.put(nr, store);
-                let item = &mut self.items[nr];
-                if kept == Kept::Safe && std::mem::take(&mut item.owes) {
-                    acks.push((item.from, item.kind, item.deadline));
-                }
+            if item.must_be_kept(!plain) && !item.is_kept() && self.put(nr, store) == Kept::Safe {
+                acks.push(nr);
             }
         }
-        for (from, kind, deadline) in acks {
-            if let (Some(conn), Kind::Message(id)) = (&self.devices[from].conn, kind) {
-                let status = Some(Status::Queued(unix_at(now, deadline)));
-                self.said.push((conn.id, Said::Ack(id, status)));
-            }
+        for nr in acks {
+            self.ack_kept(now, nr);
         }
     }
 
@@ -953,6 +942,7 @@ impl Model {
 
     /// Checks every post of an event, in order.
     pub fn hear<L>(&mut self, now: Now, posts: &mut Vec<(ConnId, Post<L>)>) {
+        self.place(posts);
         let mut closed = false;
         for (conn, post) in posts.drain(..) {
             if Some(conn) == self.replaced {
@@ -1026,7 +1016,7 @@ impl Model {
         let next = String::from_utf8_lossy(&item.body);
         assert!(*item.body == *body, "{text} is handed over, {next} is to be");
         assert!(!item.seen || self.devices[dev].resumable, "{text} is handed over twice");
-        assert!(item.mark.is_none_or(|known| known == mark), "{text} has a new mark");
+        assert_eq!(item.mark, mark, "{text} has another place");
         let (bytes, from) = (item.bytes(), item.from);
         let counted = item.kind.is_counted();
         let in_flight = |item: &Item| item.state == State::Flying && !item.is_over(now);
@@ -1040,7 +1030,6 @@ impl Model {
             self.meet(dev, from);
         }
         let item = &mut self.items[nr];
-        item.mark = Some(mark);
         item.seen = true;
         item.state = State::Flying;
     }
@@ -1055,7 +1044,7 @@ impl Model {
             let (mut first, mut blocked, mut unswept_mail) = (None, false, false);
             for nr in &device.queue {
                 let item = &self.items[*nr];
-                kept += usize::from(item.kept);
+                kept += usize::from(item.is_kept());
                 if item.state != State::Flying || item.by_confirm {
                     bytes += item.bytes();
                 }
@@ -1065,7 +1054,9 @@ impl Model {
                     over += counted * u64::from(item.is_over(now));
                 } else {
                     queued += counted;
-                    assert!(counted == 0 || item.kept || item.state != State::Waiting);
+                }
+                if item.state == State::Waiting && item.must_be_kept(device.resumable) {
+                    assert!(item.care != Care::None, "nobody was asked to keep {item:?}");
                 }
                 unswept_mail |= item.is_over(now) || item.state == State::Aside;
                 if first.is_none() && item.state == State::Waiting {
@@ -1098,6 +1089,7 @@ impl Model {
         assert_eq!(seen.connected, connected, "connected");
         assert!((known..=known + unswept).contains(&seen.devices), "devices");
         assert_eq!(store.live.len(), kept, "kept");
+        self.refusing = store.refuses();
         let open = self.exchanges.iter().filter(|exchange| exchange.deadline > now.mono.0).count();
         assert!((open..=self.exchanges.len()).contains(&seen.exchanges), "exchanges");
     }

@@ -1,12 +1,17 @@
-//! A store that says what it was asked to keep, and that takes its time if it likes.
+//! A store that says what it was asked to keep, that takes its time if it likes, and that fails now and then.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
+use bytestring::ByteString;
+use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Seq, Subject};
 use sealpost::protocol::id::DeviceId;
-use sealpost::store::{Kept, Known, Record, Remember, Store, Turn};
+use sealpost::store::record::{Stored, StoredDevice, StoredPrint};
+use sealpost::store::{Kept, Known, Loaded, Record, Remember, Store, Turn};
 
 use crate::chance::Chance;
+use crate::disk::{Change, Disk};
 
 /// How often a record is only safe later.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,69 +26,241 @@ pub struct Put {
     pub turn: Turn,
     pub to: DeviceId,
     pub deadline: u64,
-    pub body: Box<[u8]>,
+    pub body: ByteString,
+    pub is_notice: bool,
     pub kept: Kept,
+}
+
+/// What the store has to say to the router.
+#[derive(Debug)]
+pub enum Report {
+    Committed(Turn),
+    /// Through this turn; these records are lost.
+    Failed(Turn, Vec<Seq>),
+    Recovered,
 }
 
 pub struct Notebook {
     pace: Pace,
-    chance: Chance,
+    seed: u64,
+    /// The time on both clocks, as its owner says.
+    mono: Moment,
+    wall_ms: u64,
     last: Turn,
+    disk: Disk,
+    is_failing: bool,
+    /// Fails at the next put.
+    is_about_to_fail: bool,
+    /// Something of this step was called safe.
+    is_promised: bool,
+    /// Something of the steps that wait was called pending.
+    is_owing: bool,
+    /// Nobody has heard them yet.
+    reports: VecDeque<Report>,
     /// Puts that the model has not seen yet.
     pub log: VecDeque<Put>,
-    /// Put and not removed.
+    /// Put and not removed, as far as the router can know.
     pub live: BTreeSet<Seq>,
-    /// Of these, the relay's own words: the model knows when they must be gone, not when they must be kept.
-    pub notices: BTreeSet<Seq>,
 }
 
 impl Notebook {
-    pub fn new(pace: Pace, seed: u64) -> Self {
-        let chance = Chance::new(seed ^ 0x570e);
+    pub fn new(pace: Pace, seed: u64, window: Duration) -> Self {
         Self {
             pace,
-            chance,
+            seed,
+            mono: Moment(0),
+            wall_ms: 0,
             last: Turn(0),
+            disk: Disk::new(window),
+            is_failing: false,
+            is_about_to_fail: false,
+            is_promised: false,
+            is_owing: false,
+            reports: VecDeque::new(),
             log: VecDeque::new(),
             live: BTreeSet::new(),
-            notices: BTreeSet::new(),
         }
+    }
+
+    /// What it is now.
+    pub fn set_time(&mut self, now: Now, wall_ms: u64) {
+        self.mono = now.mono;
+        self.wall_ms = wall_ms;
+    }
+
+    /// A call of the router is over. What was called safe is safe before anybody hears of it.
+    pub fn end_step(&mut self) {
+        self.disk.end_step();
+        let promised = std::mem::take(&mut self.is_promised);
+        if !self.is_failing && (promised || self.pace == Pace::Never) {
+            self.write(self.disk.ready());
+        }
+    }
+
+    /// Steps that wait to be written.
+    pub fn ready(&self) -> usize {
+        self.disk.ready()
+    }
+
+    /// The number of the step that is going on.
+    pub fn step(&self) -> u64 {
+        self.disk.step()
+    }
+
+    /// Whether the step of that number is written.
+    pub fn has(&self, step: u64) -> bool {
+        self.disk.has(step)
+    }
+
+    /// Whether nothing is written of anybody.
+    pub fn is_empty(&self) -> bool {
+        self.disk.is_empty()
+    }
+
+    /// Commits so many of the steps that wait.
+    pub fn write(&mut self, steps: usize) {
+        if steps == 0 {
+            return;
+        }
+        let through = self.disk.write(steps, self.wall_ms);
+        if self.is_owing {
+            self.reports.push_back(Report::Committed(through));
+            self.is_owing = self.disk.ready() > 0;
+        }
+    }
+
+    /// Fails to commit so many of the steps that wait, or says so although they are written (`secretly`).
+    pub fn fail(&mut self, steps: usize, secretly: bool) {
+        let (lost, through) = self.disk.fail(steps, secretly, self.wall_ms);
+        self.is_failing = true;
+        self.is_owing = false;
+        self.reports.push_back(Report::Failed(through, lost));
+    }
+
+    /// Will fail in the middle of a step.
+    pub fn set_about_to_fail(&mut self, is_about_to: bool) {
+        self.is_about_to_fail = is_about_to && !self.is_failing;
+    }
+
+    /// Tries to write again. There may be room for that and no more.
+    pub fn heal(&mut self, room_for_more: bool) {
+        self.disk.write(self.disk.ready(), self.wall_ms);
+        if room_for_more {
+            self.is_failing = false;
+            self.reports.push_back(Report::Recovered);
+        }
+    }
+
+    /// What the router is to hear next.
+    pub fn report(&mut self) -> Option<Report> {
+        let report = self.reports.pop_front()?;
+        if let Report::Failed(_, lost) = &report {
+            for seq in lost {
+                self.live.remove(seq);
+            }
+        }
+        Some(report)
+    }
+
+    /// Through which turn records are lost, and nobody has heard it yet.
+    pub fn lost_through(&self) -> Turn {
+        let lost = self.reports.iter().filter_map(|report| match report {
+            Report::Failed(through, _) => Some(*through),
+            _ => None,
+        });
+        lost.max().unwrap_or_default()
+    }
+
+    /// The process ends, after so many of the steps that waited were written in the last moment.
+    pub fn crash(&mut self, steps: usize) {
+        self.disk.crash(steps, self.wall_ms);
+        self.last = Turn(0);
+        self.is_failing = false;
+        self.is_about_to_fail = false;
+        self.is_promised = false;
+        self.is_owing = false;
+        self.reports.clear();
+    }
+
+    /// Another process reads what there is.
+    pub fn load(&mut self) -> Loaded {
+        let loaded = self.disk.load(self.wall_ms);
+        self.live = loaded.records.iter().map(|record| record.seq).collect();
+        loaded
+    }
+
+    /// The Unix millisecond at which that moment falls.
+    fn wall_ms_at(&self, moment: Moment) -> u64 {
+        match moment {
+            Moment::NEVER => u64::MAX,
+            moment => self.wall_ms + (moment - self.mono).as_nanos().div_ceil(1_000_000) as u64,
+        }
+    }
+
+    fn judge(&mut self, seq: Seq) -> Kept {
+        if self.is_about_to_fail && !self.is_promised {
+            self.is_about_to_fail = false;
+            self.fail(self.disk.ready(), false);
+        }
+        if self.is_failing {
+            return Kept::Refused;
+        }
+        // Which one is pending depends on nothing but its name: the router may ask in any order.
+        let pending = match self.pace {
+            Pace::Never => false,
+            Pace::Sometimes => Chance::new(self.seed ^ seq << 20).percent(50),
+            Pace::Always => true,
+        };
+        if pending { Kept::Pending } else { Kept::Safe }
     }
 }
 
 impl Store for Notebook {
     fn put(&mut self, record: Record<'_>) -> Kept {
         assert!(record.turn > self.last, "a turn does not grow");
-        let is_notice = record.envelope.subject == Subject::Notice;
-        let kept = if is_notice { &mut self.notices } else { &mut self.live };
-        assert!(kept.insert(record.seq), "{} is put twice", record.seq);
         self.last = record.turn;
-        if is_notice {
-            return if self.pace == Pace::Never { Kept::Safe } else { Kept::Pending };
-        }
-        let pending = match self.pace {
-            Pace::Never => false,
-            Pace::Sometimes => self.chance.percent(50),
-            Pace::Always => true,
-        };
-        let kept = if pending { Kept::Pending } else { Kept::Safe };
+        let kept = self.judge(record.seq);
+        let envelope = record.envelope;
         self.log.push_back(Put {
             seq: record.seq,
             turn: record.turn,
             to: record.to,
             deadline: record.deadline.0,
-            body: AsRef::<[u8]>::as_ref(&record.envelope.body).into(),
+            body: envelope.body.clone(),
+            is_notice: envelope.subject == Subject::Notice,
             kept,
         });
+        if kept == Kept::Refused {
+            return kept;
+        }
+        assert!(self.live.insert(record.seq), "{} is put twice", record.seq);
+        self.is_promised |= kept == Kept::Safe;
+        self.is_owing |= kept == Kept::Pending;
+        let expires_ms = self.wall_ms_at(record.deadline);
+        let (seq, to, envelope) = (record.seq, record.to, envelope.clone());
+        self.disk.change(Change::Put(record.turn, Stored { seq, to, expires_ms, envelope }));
         kept
     }
 
-    fn remove(&mut self, seq: Seq, _: Option<Remember>) {
+    fn remove(&mut self, seq: Seq, remember: Option<Remember>) {
         self.live.remove(&seq);
-        self.notices.remove(&seq);
+        self.disk.change(Change::Remove(seq));
+        if let Some(remember) = remember {
+            self.disk.change(Change::Print(StoredPrint { remember, at_ms: self.wall_ms }));
+        }
     }
 
-    fn know(&mut self, _: Known) {}
+    fn know(&mut self, device: Known) {
+        let ends_ms = device.ends.map(|ends| self.wall_ms_at(ends));
+        let stored = StoredDevice { token: device.token, ends_ms };
+        self.disk.change(Change::Device(device.id, Some(stored)));
+    }
 
-    fn forget(&mut self, _: DeviceId) {}
+    fn forget(&mut self, id: DeviceId) {
+        self.disk.change(Change::Device(id, None));
+    }
+
+    fn refuses(&self) -> bool {
+        self.is_failing
+    }
 }

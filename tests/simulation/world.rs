@@ -1,43 +1,5 @@
 //! Devices, a store and a sweeper around a router, moved by chance.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
-use sealpost::clock::{Moment, Now};
-use sealpost::protocol::client::{AuthStep, Presence};
-use sealpost::protocol::id::{DeviceId, MessageId};
-use sealpost::protocol::refusal::Refusal;
-use sealpost::protocol::server::{Token, error};
-use sealpost::relay::mailbox::{Credit, Quota};
-use sealpost::relay::router::{Expired, Router, Rules, Ticket};
-use sealpost::relay::word::{ConnId, Hello, Outbox, Outgoing, TokenHash, Word};
-use sealpost::store::Turn;
-
-use crate::chance::Chance;
-use crate::model::{Dev, Kind, Memory, Message, Model, State};
-use crate::store::{Notebook, Pace};
-
-/// Events that a failure shows.
-const SHOWN: usize = 40;
-/// Events from one full recount to the next.
-const RECOUNT: u64 = 64;
-const UNIX: u64 = 1_700_000_000;
-
-pub struct World {
-    router: Router<Notebook, ()>,
-    model: Model,
-    chance: Chance,
-    out: Outbox<()>,
-    now: Now,
-    /// Connections that are over, and the last mark they had.
-    stale: Vec<(ConnId, u64)>,
-    names: u64,
-    events: u64,
-    committed: Turn,
-    most_devices: usize,
-    told: Option<VecDeque<String>>,
-}
-
 /// Writes down what happens, if anybody wants to know.
 macro_rules! tell {
     ($world:expr, $($text:tt)*) => {
@@ -48,25 +10,75 @@ macro_rules! tell {
     };
 }
 
+mod crash;
+mod keeping;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::chance::Chance;
+use crate::model::{Dev, Kind, Memory, Message, Model, State};
+use crate::store::{Notebook, Pace};
+use crate::tally::Tally;
+use sealpost::clock::{Moment, Now};
+use sealpost::protocol::client::{AuthStep, Presence};
+use sealpost::protocol::id::{DeviceId, MessageId};
+use sealpost::protocol::refusal::Refusal;
+use sealpost::protocol::server::{Token, error};
+use sealpost::relay::mailbox::{Credit, Quota};
+use sealpost::relay::router::{Expired, Router, Rules, Ticket};
+use sealpost::relay::word::{ConnId, Hello, Outbox, Outgoing, TokenHash, Word};
+
+/// Events that a failure shows.
+const SHOWN: usize = 40;
+/// Events from one full recount to the next.
+const RECOUNT: u64 = 64;
+/// The wall clock at the beginning, in Unix milliseconds.
+const BEGIN: u64 = 1_700_000_000_000;
+
+pub struct World {
+    router: Router<Notebook, ()>,
+    model: Model,
+    chance: Chance,
+    out: Outbox<()>,
+    now: Now,
+    /// What the wall clock says, in Unix milliseconds.
+    wall_ms: u64,
+    /// Connections that are over, and the last mark they had.
+    stale: Vec<(ConnId, u64)>,
+    names: u64,
+    events: u64,
+    most_devices: usize,
+    told: Option<VecDeque<String>>,
+}
+
 impl World {
     pub fn new(seed: u64, told: bool) -> Self {
         let mut chance = Chance::new(seed);
         let rules = rules(&mut chance);
         let pace = chance.pick(&[Pace::Never, Pace::Sometimes, Pace::Always]);
         let most_devices = chance.within(2, 8) as usize;
-        Self {
-            router: Router::new(rules, Notebook::new(pace, seed)),
+        let store = Notebook::new(pace, seed, rules.dedup_window);
+        let mut world = Self {
+            router: Router::new(rules, store),
             model: Model::new(rules),
             chance,
             out: Outbox::default(),
-            now: Now { mono: Moment(0), unix: UNIX },
+            now: Now { mono: Moment(0), unix: BEGIN / 1_000 },
+            wall_ms: BEGIN,
             stale: Vec::new(),
             names: 0,
             events: 0,
-            committed: Turn(0),
             most_devices,
             told: told.then(VecDeque::new),
-        }
+        };
+        world.set_clocks(Moment(0), BEGIN);
+        world
+    }
+
+    /// Where this one has been.
+    pub fn tally(&self) -> &Tally {
+        &self.model.tally
     }
 
     pub fn told(&self) -> impl Iterator<Item = &String> {
@@ -89,20 +101,32 @@ impl World {
             80..84 => self.auth(),
             84..88 => self.key(),
             88..91 => self.sweep(),
-            91..94 => self.commit(),
+            91..94 => self.hear_of_store(),
             94..99 => self.wait(),
-            _ => self.change_rules(),
+            _ => self.rarely(),
         }
         self.settle();
     }
 
+    fn rarely(&mut self) {
+        match self.chance.below(10) {
+            0..2 => self.change_rules(),
+            2..5 => self.crash(),
+            5..7 => self.fail(),
+            7 => self.fail_at_next_put(),
+            _ => self.wait(),
+        }
+    }
+
     /// The posts of an event are heard, the books compared.
     fn settle(&mut self) {
+        self.router.store_mut().end_step();
         self.model.hear(self.now, &mut self.out.posts);
         self.out.strays = 0;
         self.model.check(self.now, self.router.observe(), self.router.store_mut());
         if self.events.is_multiple_of(RECOUNT) {
             self.model.tidy();
+            self.model.recount(self.router.store_mut());
             self.router.audit().unwrap();
         }
     }
@@ -178,9 +202,11 @@ impl World {
 
     /// A device comes back, with or without its older connection gone; or somebody tries with a token of nobody's.
     fn resume(&mut self) {
+        // Now and then somebody pretends to be a plain one.
+        let plain = self.chance.percent(3);
         let Some(dev) = self.some(|world, dev| {
             let device = &world.model.devices[dev];
-            device.resumable && (device.conn.is_none() || world.events.is_multiple_of(3))
+            device.resumable != plain && (device.conn.is_none() || world.events.is_multiple_of(3))
         }) else {
             return self.register();
         };
@@ -190,7 +216,7 @@ impl World {
     fn resume_as(&mut self, dev: Dev) {
         let receipts = self.chance.percent(40);
         let device = &self.model.devices[dev];
-        let present = device.is_present(self.now);
+        let present = device.resumable && device.is_present(self.now);
         let older = device.conn.as_ref().map(|conn| (conn.id, conn.marks.back().copied()));
         let resume = Some(token(device.id));
         let fresh_id = DeviceId::from_u128(u128::MAX);
@@ -203,7 +229,7 @@ impl World {
                 self.stale.extend(older.map(|(conn, mark)| (conn, mark.unwrap_or(u64::MAX))));
                 self.model.registered(self.now, dev, conn, receipts, self.router.store_mut());
             }
-            Err(refusal) => assert!(!present && refusal == Refusal::BadToken),
+            Err(refusal) => assert!(!present && refusal == Refusal::BadToken, "{refusal:?}"),
         }
     }
 
@@ -381,7 +407,8 @@ impl World {
         let word = Word::Ack { message_id: id, sender: named };
         self.router.hear(self.now, self.conn(dev), word, &mut self.out);
         let delivered = self.router.observe().counts.delivered > before;
-        self.model.acked(self.now, dev, &candidates, delivered, self.out.strays);
+        let (strays, store) = (self.out.strays, self.router.store_mut());
+        self.model.acked(self.now, dev, &candidates, delivered, strays, store);
     }
 
     fn key(&mut self) {
@@ -483,7 +510,7 @@ impl World {
         let mark = marks[place];
         tell!(self, "the socket of {dev} takes {mark}");
         self.router.taken(self.now, self.conn(dev), mark, &mut self.out);
-        self.model.taken(self.now, dev, mark);
+        self.model.taken(self.now, dev, mark, self.router.store_mut());
     }
 
     fn wait(&mut self) {
@@ -498,34 +525,18 @@ impl World {
 
     fn pass(&mut self, time: Duration) {
         tell!(self, "{time:?} pass");
-        let mono = self.now.mono + time;
-        self.now = Now { mono, unix: UNIX + mono.0 / 1_000_000_000 };
+        self.set_clocks(self.now.mono + time, self.wall_ms + time.as_millis() as u64);
     }
 
-    fn commit(&mut self) {
-        let Some((last, _)) = self.model.pending.back().copied() else { return self.take() };
-        let through = Turn(self.chance.within(self.committed.0 + 1, last.0));
-        self.commit_through(through);
-    }
-
-    fn commit_through(&mut self, through: Turn) {
-        // What is over and unnoticed may be acked or not; here it is noticed first.
-        let over = |nr: &usize| {
-            let item = &self.model.items[*nr];
-            item.is_over(self.now) || !self.model.devices[item.to].is_present(self.now)
-        };
-        if self.model.pending.iter().any(|(_, nr)| over(nr)) {
-            self.look();
-        }
-        tell!(self, "the store has {through:?}");
-        self.committed = through;
-        self.router.committed(self.now, through, &mut self.out);
-        self.model.committed(self.now, through);
+    fn set_clocks(&mut self, mono: Moment, wall_ms: u64) {
+        self.now = Now { mono, unix: wall_ms / 1_000 };
+        self.wall_ms = wall_ms;
+        self.router.store_mut().set_time(self.now, wall_ms);
     }
 
     fn sweep(&mut self) {
         let limit = self.chance.pick(&[1, 2, 3, 8, 64]);
-        let found = self.router.next_expired(self.now, limit);
+        let found = self.find_expired(limit);
         tell!(self, "a sweep of {limit} finds {found:?}");
         self.model.swept(self.now, &found, limit);
         // Not everything that is found is dropped; the rest comes back.
@@ -546,12 +557,18 @@ impl World {
             .collect();
         tell!(self, "everything before {end} is dropped");
         self.router.drop_expired(self.now, end, notices.iter().cloned(), &mut self.out);
-        self.model.dropped(self.now, end, &notices);
+        self.model.dropped(self.now, end, &notices, self.router.store_mut());
+    }
+
+    fn find_expired(&mut self, limit: usize) -> Vec<Expired> {
+        let found = self.router.next_expired(self.now, limit);
+        self.router.store_mut().end_step();
+        found
     }
 
     /// The sweeper looks, and drops nothing yet.
     fn look(&mut self) {
-        let found = self.router.next_expired(self.now, usize::MAX);
+        let found = self.find_expired(usize::MAX);
         tell!(self, "a look finds {found:?}");
         self.model.swept(self.now, &found, usize::MAX);
     }
@@ -563,12 +580,12 @@ impl World {
         }
     }
 
+    fn new_rules(&mut self) -> Rules {
+        Rules { dedup_window: self.model.rules.dedup_window, ..rules(&mut self.chance) }
+    }
+
     fn change_rules(&mut self) {
-        if !self.chance.percent(20) {
-            return self.wait();
-        }
-        let old = self.model.rules;
-        let rules = Rules { dedup_window: old.dedup_window, ..rules(&mut self.chance) };
+        let rules = self.new_rules();
         tell!(self, "{rules:?}");
         self.router.set_rules(rules);
         self.model.rules_changed(rules);
@@ -578,6 +595,7 @@ impl World {
 
     /// Faults stop: whoever can come is here, takes everything and confirms it. Then nothing in time is left.
     pub fn calm_down(&mut self) {
+        self.keep_everything();
         for dev in self.model.live.clone() {
             let device = &self.model.devices[dev];
             if device.conn.is_none() && device.resumable && device.is_present(self.now) {
@@ -589,10 +607,7 @@ impl World {
                 self.settle();
             }
         }
-        if let Some((last, _)) = self.model.pending.back().copied() {
-            self.commit_through(last);
-            self.settle();
-        }
+        self.keep_everything();
         loop {
             let mut still = true;
             for dev in self.model.live.clone() {
@@ -601,7 +616,7 @@ impl World {
                     still = false;
                     tell!(self, "the socket of {dev} takes {mark}");
                     self.router.taken(self.now, self.conn(dev), mark, &mut self.out);
-                    self.model.taken(self.now, dev, mark);
+                    self.model.taken(self.now, dev, mark, self.router.store_mut());
                     self.settle();
                 }
                 for nr in self.model.devices[dev].queue.clone() {
@@ -634,7 +649,7 @@ impl World {
     fn sweep_all(&mut self) -> usize {
         let mut all = 0;
         loop {
-            let found = self.router.next_expired(self.now, 64);
+            let found = self.find_expired(64);
             tell!(self, "a sweep finds {found:?}");
             self.model.swept(self.now, &found, 64);
             self.drop(&found);
@@ -654,15 +669,10 @@ impl World {
                 self.settle();
             }
         }
-        if let Some((last, _)) = self.model.pending.back().copied() {
-            self.commit_through(last);
-            self.settle();
-        }
+        self.keep_everything();
         self.pass(Duration::from_secs(1_000_000));
         self.sweep_all();
-        // Notices are pending, too, and the model does not follow them.
-        self.router.committed(self.now, Turn(u64::MAX), &mut self.out);
-        assert!(self.out.posts.is_empty(), "somebody is acked although nobody is here");
+        self.keep_everything();
         self.router.audit().unwrap();
         let seen = self.router.observe();
         let counts = seen.counts;
@@ -673,7 +683,7 @@ impl World {
         assert_eq!(self.router.next_due(), None);
         let store = self.router.store_mut();
         assert!(store.live.is_empty(), "the store keeps what nobody wants");
-        assert!(store.notices.is_empty(), "the store keeps a notice for nobody");
+        assert!(store.is_empty(), "the disk keeps what nobody wants");
     }
 }
 

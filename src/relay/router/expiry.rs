@@ -96,7 +96,11 @@ impl<S: Store, L: Clone> Router<S, L> {
             if deadline > now.mono {
                 break;
             }
-            self.expire_in(now, slot, limit);
+            // Only as far as nobody else has anything older: what came together leaves together, and the store, which
+            // keeps it side by side, has less to touch.
+            let next = self.due.iter().nth(1).map_or(now.mono, |(moment, _)| *moment);
+            let until = Now { mono: next.min(now.mono), ..now };
+            self.expire_in(until, slot, limit);
         }
         while self.lapsed.len() < limit {
             let Some((end, slot)) = self.ends.first().copied() else { break };

@@ -304,7 +304,9 @@ impl<S: Store, L: Clone> Router<S, L> {
         };
         let flies = device.can_take(self.rules.credit, item.bytes());
         let passing = flies && settles == Settles::Taken;
-        let must_keep = !passing && item.must_be_kept(device.token.is_some());
+        // What the relay itself says passes no socket unkept: what it says the end of is forgotten in the same step.
+        let is_notice = item.envelope.subject == Subject::Notice;
+        let must_keep = (!passing || is_notice) && item.must_be_kept(device.token.is_some());
         let kept = must_keep.then(|| {
             self.last_turn.0 += 1;
             self.store.put(record(&item, self.last_turn, device.id))
@@ -398,7 +400,6 @@ impl<S: Store, L: Clone> Router<S, L> {
         if let Subject::Message(id) = item.envelope.subject {
             self.tell(now, &item, id, status, out);
         }
-        // Told first, forgotten after: a crash between the two tells it twice, and never not at all.
         if item.kept {
             let remember = self.repeatable(recipient, &item);
             self.store.remove(item.seq, remember);

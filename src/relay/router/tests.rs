@@ -18,15 +18,20 @@ const UNIX: u64 = 1_000;
 struct Disk {
     slow: bool,
     last: Turn,
+    /// Records that were put and not removed.
+    kept: usize,
 }
 
 impl Store for Disk {
     fn put(&mut self, record: Record<'_>) -> Kept {
         self.last = record.turn;
+        self.kept += 1;
         if self.slow { Kept::Pending } else { Kept::Safe }
     }
 
-    fn remove(&mut self, _: Seq, _: Option<Remember>) {}
+    fn remove(&mut self, _: Seq, _: Option<Remember>) {
+        self.kept -= 1;
+    }
 
     fn know(&mut self, _: Known) {}
 
@@ -389,6 +394,22 @@ mod send {
         relay.sweeps();
         assert_eq!(relay.hears(alice), ["ack late", "410 late"]);
         assert_eq!(relay.books().expired, 1);
+    }
+
+    #[test]
+    fn what_expires_leaves_in_the_order_of_its_deadlines_whomever_it_was_for() {
+        let mut relay = relay();
+        let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.resumable(3));
+        relay.leaves(bob);
+        relay.leaves(carol);
+        for (name, recipient) in [("a", bob), ("b", carol), ("c", bob)] {
+            relay.sends_for(alice, name, recipient, Some(10));
+            relay.pass(1);
+        }
+        relay.hears(alice);
+        relay.pass(10);
+        relay.sweeps();
+        assert_eq!(relay.hears(alice), ["410 a", "410 b", "410 c"]);
     }
 
     #[test]
@@ -950,6 +971,22 @@ mod store {
         let last = relay.disk().last;
         relay.commits(last);
         assert_eq!(relay.hears(alice), ["ack older queued until 60"]);
+    }
+
+    /// The end of a message was written before its sender's socket took the word of it; a crash between the two, and the
+    /// sender never learned.
+    #[test]
+    fn what_the_relay_says_is_kept_until_the_socket_took_it() {
+        let mut relay = relay();
+        let (alice, bob) = (relay.resumable(1), relay.resumable(2));
+        relay.leaves(bob);
+        relay.sends_for(alice, "gone", bob, Some(5));
+        relay.pass(5);
+        relay.sweeps();
+        assert_eq!(relay.hears(alice), ["ack gone", "410 gone"]);
+        assert_eq!(relay.disk().kept, 1);
+        relay.takes(alice);
+        assert_eq!(relay.disk().kept, 0);
     }
 
     #[test]

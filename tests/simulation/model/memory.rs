@@ -1,0 +1,90 @@
+//! What a device has sent: what a repeat would be, and what is answered to one.
+
+use sealpost::clock::{Moment, Now};
+use sealpost::protocol::id::MessageId;
+use sealpost::protocol::server::Status;
+use sealpost::relay::repeats::Print;
+
+use super::{Dev, Device, Message, Model, Nr, Said, State, unix_at};
+use crate::tally::Place;
+
+/// What a repeat would be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Memory {
+    New,
+    Same,
+    Other,
+    /// It may have been forgotten, or may not.
+    Unsure,
+}
+
+/// A message that was sent, as its sender may repeat it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) content: u64,
+    pub(super) at: u64,
+    pub(super) nth: u64,
+    pub(super) item: Nr,
+    /// It was sent before the last restart.
+    pub(super) is_old: bool,
+}
+
+impl Device {
+    pub(super) fn remember(&mut self, to: Dev, id: MessageId, sent: Sent) {
+        self.sends += 1;
+        self.sent.insert((to, id), Sent { nth: self.sends, ..sent });
+    }
+}
+
+impl Model {
+    pub fn memory(&self, now: Now, from: Dev, to: Dev, id: MessageId, content: u64) -> Memory {
+        let sender = &self.devices[from];
+        let Some(sent) = sender.sent.get(&(to, id)) else { return Memory::New };
+        let age = now.mono - Moment(sent.at);
+        if age >= self.rules.dedup_window || sender.sends - sent.nth > 500 {
+            return Memory::Unsure;
+        }
+        if sent.content == content { Memory::Same } else { Memory::Other }
+    }
+
+    pub fn same_content(&self, from: Dev, to: Dev, id: MessageId) -> Option<u64> {
+        self.devices[from].sent.get(&(to, id)).map(|sent| sent.content)
+    }
+
+    /// A message was accepted under its name.
+    pub(super) fn remember(&mut self, now: Now, from: Dev, to: Dev, nr: Nr, message: &Message) {
+        let (content, at) = (message.content, now.mono.0);
+        let sent = Sent { content, at, nth: 0, item: nr, is_old: false };
+        self.devices[from].remember(to, message.id, sent);
+        let print = Print::new(message.to_id, message.id, content);
+        self.prints.insert((from, print.key, print.content), nr);
+        self.items[nr].content = content;
+    }
+
+    /// The same message comes again: it is answered as its first was, unless that answer is still to come.
+    pub(super) fn repeated(&mut self, now: Now, from: Dev, to: Dev, id: MessageId) {
+        let sent = &self.devices[from].sent[&(to, id)];
+        if sent.is_old {
+            self.tally.reach(Place::Repeat);
+        }
+        let item = &self.items[sent.item];
+        let conn = self.conn(from);
+        let ack = |status| (conn.id, Said::Ack(id, conn.receipts.then_some(status)));
+        match item.state {
+            State::Delivered => {
+                // A session can be over for the disk while something is still kept for it: then nobody confirms.
+                let by_confirm = item.by_confirm && self.devices[item.to].resumable;
+                let ack = ack(if by_confirm { Status::Processed } else { Status::Delivered });
+                self.said.push(ack);
+            }
+            State::Waiting | State::Flying if !item.owes => {
+                let ack = ack(Status::Queued(unix_at(now, item.deadline)));
+                // The relay may or may not have noticed yet that it is over.
+                let over = item.is_over(now);
+                if over { &mut self.maybe } else { &mut self.said }.push(ack);
+            }
+            State::Waiting | State::Flying | State::Aside => {}
+            State::Expired | State::Refused | State::Lost => panic!("it came to nothing"),
+        }
+    }
+}

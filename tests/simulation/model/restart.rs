@@ -1,0 +1,251 @@
+//! What must be there after a restart, and what may be.
+//!
+//! What the store had called safe comes back in its old place, unless it was settled: then it, or what became of it, comes
+//! back. Of everything else the model learns from what was written. Nobody is connected, nothing is in flight, nobody waits
+//! for an Ack.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use sealpost::clock::{Moment, Now};
+use sealpost::protocol::envelope::{Seq, Subject};
+use sealpost::protocol::id::DeviceId;
+use sealpost::relay::mailbox::Settles;
+use sealpost::relay::router::Rules;
+use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, Turn};
+
+use super::{Care, Dev, Kind, Model, NEVER, Nr, SECOND, Sent, State};
+use crate::store::Notebook;
+use crate::tally::Place;
+
+/// One process has ended and another begins.
+pub struct Restart<'a> {
+    pub loaded: &'a Loaded,
+    /// When the one ended, on its own clock.
+    pub was: Now,
+    /// When the other begins, on another.
+    pub now: Now,
+    /// Milliseconds from the one to the other on the wall; below 0 if that clock was set back.
+    pub passed: i64,
+    /// The one had not heard that records through this turn were lost.
+    pub lost_through: Turn,
+}
+
+impl Model {
+    pub fn restarted(&mut self, restart: &Restart<'_>, rules: Rules, store: &Notebook) {
+        self.tally.reach(Place::Crash);
+        self.rules = rules;
+        self.pending.clear();
+        self.tickets.clear();
+        self.first_ticket = 0;
+        self.exchanges.clear();
+        self.next_seq = restart.loaded.next_seq;
+        (self.accepted, self.delivered, self.expired) = (0, 0, 0);
+        (self.strays, self.dropped) = (0, 0);
+
+        let all = self.items.iter().enumerate();
+        let marked = all.filter(|(_, item)| item.mark > 0);
+        let marks: HashMap<Seq, Nr> = marked.map(|(nr, item)| (item.mark, nr)).collect();
+        let named = |record: &LoadedRecord| {
+            let nr = marks.get(&record.seq);
+            *nr.unwrap_or_else(|| panic!("{record:?} comes back and was never here"))
+        };
+        let records = restart.loaded.records.iter().map(|record| (named(record), record));
+        let records: Vec<(Nr, &LoadedRecord)> = records.collect();
+        let back: HashSet<Nr> = records.iter().map(|(nr, _)| *nr).collect();
+
+        self.check_told(restart, &back);
+        let over = self.restart_devices(restart, store);
+        self.lose(&back);
+        for nr in marks.values().filter(|nr| !back.contains(*nr)) {
+            self.items[*nr].mark = 0;
+        }
+        for (nr, record) in &records {
+            self.comes_back(restart.now, *nr, record, &over);
+        }
+        let devices = 0..self.devices.len();
+        self.live = devices.filter(|dev| !self.devices[*dev].forgotten).collect();
+        for dev in &self.live {
+            assert!(self.devices[*dev].queue.is_sorted(), "not in the order of arrival");
+        }
+        self.recall(restart, &records);
+    }
+
+    /// What ends a message and what says so are one step: of the two, one comes back.
+    fn check_told(&mut self, restart: &Restart<'_>, back: &HashSet<Nr>) {
+        for nr in self.live.iter().flat_map(|dev| &self.devices[*dev].queue) {
+            let tally = &mut self.tally;
+            let notice = &self.items[*nr];
+            let Some(about) = notice.ends else { continue };
+            let is_lost = matches!(notice.care, Care::Asked(turn) if turn <= restart.lost_through);
+            if !notice.is_kept() || is_lost {
+                continue;
+            }
+            let (told, there) = (back.contains(nr), back.contains(&about));
+            assert!(!(told && there), "{notice:?} will be said twice");
+            let safe = self.items[about].care == Care::Safe;
+            if told || there {
+                tally.reach(if told { Place::ToldAfter } else { Place::EndsAnew });
+            }
+            assert!(told || there || !safe, "{:?} ends and nobody is told", self.items[about]);
+        }
+    }
+
+    /// Answers whose session was over already.
+    fn restart_devices(&mut self, restart: &Restart<'_>, store: &Notebook) -> HashSet<Dev> {
+        let Restart { loaded, was, now, passed, .. } = *restart;
+        let devices = loaded.devices.iter().map(|device| (dev_of(device.id), device));
+        let known: HashMap<Dev, &LoadedDevice> = devices.collect();
+        let mut over = HashSet::new();
+        for (dev, device) in self.devices.iter_mut().enumerate() {
+            if !device.is_present(was) {
+                over.insert(dev);
+            }
+            device.conn = None;
+            let was_told = device.told.take().is_some_and(|step| store.has(step));
+            let ends = device.ends.take();
+            let Some(known) = known.get(&dev) else {
+                assert!(!was_told || over.contains(&dev), "{dev} is forgotten");
+                if device.resumable && !over.contains(&dev) {
+                    self.tally.reach(Place::Stranger);
+                }
+                device.forgotten = true;
+                device.sent.clear();
+                continue;
+            };
+            assert_eq!(known.token.is_some(), device.resumable, "{dev} has become another");
+            if was_told {
+                let left = ends.map(|ends| {
+                    let left = (Moment(ends) - was.mono).as_millis() as i64 - passed;
+                    Duration::from_millis(left.max(0) as u64)
+                });
+                // One that is over has no time left, however long it has been over.
+                let fits = known.left == left || over.contains(&dev);
+                assert!(fits, "{dev} is known for {:?}, not {left:?}", known.left);
+            }
+            let rules = self.rules;
+            let absence = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
+            device.forgotten = false;
+            device.ends = Some((now.mono + known.left.unwrap_or(absence).min(absence)).0);
+        }
+        over
+    }
+
+    /// Nothing of what waited or flew is there any more, but for what comes back.
+    fn lose(&mut self, back: &HashSet<Nr>) {
+        for dev in &self.live {
+            for nr in std::mem::take(&mut self.devices[*dev].queue) {
+                if back.contains(&nr) {
+                    continue;
+                }
+                let item = &mut self.items[nr];
+                assert!(item.care != Care::Safe, "lost although safe: {item:?}");
+                self.tally.reach(Place::Lost);
+                item.state = State::Lost;
+                item.body = Box::default();
+            }
+        }
+    }
+
+    fn comes_back(&mut self, now: Now, nr: Nr, record: &LoadedRecord, over: &HashSet<Dev>) {
+        let item = &mut self.items[nr];
+        let envelope = &record.envelope;
+        let same = match (&envelope.subject, item.kind) {
+            (Subject::Message(id), Kind::Message(known)) => {
+                *id == known && envelope.content == item.content
+            }
+            (Subject::KeyRotation(key), Kind::Key(known))
+            | (Subject::KeyRotationAck(key), Kind::KeyAck(known)) => **key == known.to_string(),
+            (Subject::Notice, Kind::Notice) => true,
+            _ => false,
+        };
+        let unsettled = matches!(item.state, State::Waiting | State::Flying | State::Aside);
+        let same = same
+            && (envelope.body.as_bytes() == &*item.body || !unsettled)
+            && dev_of(envelope.from) == item.from
+            && dev_of(record.to) == item.to
+            && (envelope.ttl, envelope.receipts) == (item.ttl, item.receipts);
+        assert!(same && item.care != Care::None, "{record:?} comes back for {item:?}");
+        let device = &mut self.devices[item.to];
+        if std::mem::take(&mut device.forgotten) {
+            let to = item.to;
+            assert!(!device.resumable || over.contains(&to), "{to} is lost with its mail");
+            // Nobody can claim it; its senders are told.
+            self.tally.reach(Place::Unclaimed);
+            device.resumable = false;
+            device.ends = Some((now.mono + self.rules.plain_ttl).0);
+        }
+        self.tally.reach(match (item.kind, item.state) {
+            (Kind::Notice, _) => Place::NoticeBack,
+            _ if !unsettled => Place::BackAgain,
+            _ if record.left.is_zero() => Place::OverBefore,
+            _ if item.care == Care::Safe => Place::Back,
+            _ => Place::WrittenUnheard,
+        });
+        item.deadline = match record.left {
+            Duration::MAX => NEVER,
+            left => {
+                let most = Duration::from_nanos(item.ttl * SECOND);
+                assert!(left <= most, "{item:?} has more time than it ever had");
+                (now.mono + left).0
+            }
+        };
+        item.body = AsRef::<[u8]>::as_ref(&envelope.body).into();
+        item.by_confirm = Settles::of(envelope, device.resumable) == Settles::Confirmed;
+        item.state = State::Waiting;
+        item.seen = false;
+        item.care = Care::Safe;
+        item.owes = false;
+        item.ticket = false;
+        item.ends = None;
+        device.queue.push(nr);
+        self.accepted += u64::from(item.kind.is_counted());
+    }
+
+    /// What comes again from its sender is known again: from what is still here, and from what is remembered of the rest.
+    fn recall(&mut self, restart: &Restart<'_>, records: &[(Nr, &LoadedRecord)]) {
+        let senders = restart.loaded.devices.iter().map(|device| dev_of(device.id));
+        let senders: HashSet<Dev> = senders.filter(|dev| self.devices[*dev].resumable).collect();
+        let mut before = HashMap::new();
+        for dev in &self.live {
+            before.insert(*dev, std::mem::take(&mut self.devices[*dev].sent));
+        }
+        let gone = restart.loaded.remembered.iter().map(|remember| {
+            let print = (dev_of(remember.sender), remember.key, remember.content);
+            let nr = self.prints.get(&print);
+            *nr.unwrap_or_else(|| panic!("{remember:?} was never sent"))
+        });
+        let here = records.iter().map(|(nr, _)| *nr);
+        for nr in gone.chain(here).collect::<Vec<_>>() {
+            let item = &self.items[nr];
+            let Kind::Message(id) = item.kind else { continue };
+            if senders.contains(&item.from) {
+                let (content, at) = (item.content, restart.now.mono.0);
+                let (from, to) = (item.from, item.to);
+                let sent = Sent { content, at, nth: 0, item: nr, is_old: true };
+                self.devices[from].remember(to, id, sent);
+            }
+        }
+        for (dev, sent) in before {
+            if !senders.contains(&dev) {
+                continue;
+            }
+            for (name, sent) in sent {
+                let item = &self.items[sent.item];
+                // What was too old once is not remembered anew because the clock was set back.
+                let age = (restart.was.mono - Moment(sent.at)).as_millis() as i64;
+                let age = age + restart.passed.max(0);
+                let in_time = age < self.rules.dedup_window.as_millis() as i64;
+                let settled = item.state == State::Delivered && item.care == Care::Safe;
+                if in_time && settled && !sent.is_old {
+                    let now = self.devices[dev].sent.get(&name).map(|sent| sent.content);
+                    assert_eq!(now, Some(sent.content), "{item:?} would be delivered again");
+                }
+            }
+        }
+    }
+}
+
+fn dev_of(id: DeviceId) -> Dev {
+    id.to_u128() as usize - 1
+}

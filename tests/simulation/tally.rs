@@ -1,0 +1,80 @@
+//! Where chance has been: a simulation that never gets somewhere proves nothing about it.
+
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The process died and came back.
+    Crash,
+    /// It died with records that nobody had heard of, and they were there.
+    WrittenUnheard,
+    /// It died with changes that were not written.
+    Lost,
+    /// A message that was safe came back.
+    Back,
+    /// One that was settled came back, for that was not written.
+    BackAgain,
+    /// The relay's own word came back.
+    NoticeBack,
+    /// Of the end of a message and the word of it, the word was there after a restart.
+    ToldAfter,
+    /// Of the two, the message was there: its end was not written.
+    EndsAnew,
+    /// It expired while nobody looked.
+    OverBefore,
+    /// Nobody can claim it, and its sender is told.
+    Unclaimed,
+    /// A device came too late to be known after a restart.
+    Stranger,
+    /// A message from before a restart was sent again, and acked again.
+    Repeat,
+    /// The same name from before a restart, and other content.
+    OtherContent,
+    /// The store failed, and a message went back to its sender.
+    GivenBack,
+    /// The store failed, and a message stayed all the same.
+    KeptInMemory,
+    /// The store recovered, and was asked again.
+    PutAnew,
+}
+
+impl Place {
+    pub const ALL: [Self; 16] = [
+        Self::Crash,
+        Self::WrittenUnheard,
+        Self::Lost,
+        Self::Back,
+        Self::BackAgain,
+        Self::NoticeBack,
+        Self::ToldAfter,
+        Self::EndsAnew,
+        Self::OverBefore,
+        Self::Unclaimed,
+        Self::Stranger,
+        Self::Repeat,
+        Self::OtherContent,
+        Self::GivenBack,
+        Self::KeptInMemory,
+        Self::PutAnew,
+    ];
+}
+
+#[derive(Debug, Default)]
+pub struct Tally(BTreeMap<Place, u64>);
+
+impl Tally {
+    pub fn reach(&mut self, place: Place) {
+        *self.0.entry(place).or_default() += 1;
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (place, times) in &other.0 {
+            *self.0.entry(*place).or_default() += times;
+        }
+    }
+
+    /// Where it has never been.
+    pub fn missing(&self) -> Vec<Place> {
+        Place::ALL.into_iter().filter(|place| !self.0.contains_key(place)).collect()
+    }
+}

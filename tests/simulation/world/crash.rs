@@ -1,0 +1,69 @@
+//! How the process ends, and how another takes its place.
+
+use sealpost::clock::Moment;
+use sealpost::relay::router::Router;
+use sealpost::relay::word::Outbox;
+
+use super::World;
+use crate::model::Restart;
+use crate::store::{Notebook, Pace};
+
+impl World {
+    /// Everything in memory is gone, some time passes, and a router begins with what was written.
+    pub(super) fn crash(&mut self) {
+        self.model.recount(self.router.store_mut());
+        let window = self.model.rules.dedup_window;
+        let nothing = Notebook::new(Pace::Never, 0, window);
+        let mut store = std::mem::replace(self.router.store_mut(), nothing);
+        let lost_through = store.lost_through();
+        // What was being written in the last moment may be there.
+        let ready = store.ready();
+        let written = match self.chance.below(4) {
+            0 => ready,
+            1 => self.chance.below(ready + 1),
+            _ => 0,
+        };
+        store.crash(written);
+
+        let was = self.now;
+        let (down, back) = (self.time_down(), self.set_back());
+        let passed = down as i64 - back as i64;
+        let origin = Moment(self.chance.below(10_000_000) as u64 * 1_000_000);
+        tell!(self, "it crashes and is down for {down} ms, the clock is set back by {back} ms");
+        tell!(self, "{written} steps of {ready} were written in the last moment");
+        // Settings may have been changed meanwhile, too.
+        let rules = if self.chance.percent(20) { self.new_rules() } else { self.model.rules };
+        self.router = Router::new(rules, store);
+        self.out = Outbox::default();
+        self.stale.clear();
+        self.set_clocks(origin, self.wall_ms + down - back);
+
+        let loaded = self.router.store_mut().load();
+        let restart = Restart { loaded: &loaded, was, now: self.now, passed, lost_through };
+        self.model.restarted(&restart, rules, self.router.store_mut());
+        tell!(
+            self,
+            "{} devices and {} records are back",
+            loaded.devices.len(),
+            loaded.records.len()
+        );
+        self.router.restore(self.now, loaded, || ());
+        self.router.audit().unwrap();
+    }
+
+    /// From not at all to beyond every session, in milliseconds.
+    fn time_down(&mut self) -> u64 {
+        match self.chance.below(10) {
+            0..3 => 0,
+            3..6 => self.chance.within(1, 2_000),
+            6..8 => self.chance.within(2_000, 30_000),
+            8 => self.chance.within(30_000, 120_000),
+            _ => self.chance.within(120_000, 700_000),
+        }
+    }
+
+    /// Somebody has corrected the clock of the machine, by so many milliseconds.
+    fn set_back(&mut self) -> u64 {
+        if self.chance.percent(10) { self.chance.within(1, 500_000) } else { 0 }
+    }
+}
