@@ -38,8 +38,8 @@ impl Actor for Echo {
 impl StreamHandler<Result<Message, ProtocolError>> for Echo {
     fn handle(&mut self, item: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
         match self.wire.hear(item, ctx) {
-            Some(Heard::Text(text)) => self.wire.text(text, ctx),
-            Some(Heard::Binary(bytes)) => self.wire.binary(bytes, ctx),
+            Some(Heard::Text(text)) => self.wire.text(text),
+            Some(Heard::Binary(bytes)) => self.wire.binary(bytes),
             Some(Heard::Ping | Heard::Pong) | None => {}
         }
     }
@@ -48,9 +48,9 @@ impl StreamHandler<Result<Message, ProtocolError>> for Echo {
 impl StreamHandler<Event> for Echo {
     fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
         match event {
-            Event::Beat { quiet: true } => self.wire.ping(ctx),
+            Event::Beat { quiet: true } => self.wire.ping(),
             Event::Silent => self.wire.close(1001, "silent for too long", ctx),
-            Event::Beat { quiet: false } | Event::Taken(_) => {}
+            Event::Beat { quiet: false } | Event::Lull => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The driver: one small future that keeps a connection going and brings it to its end.
 //!
-//! It polls the actor's context, writes what the context yields, and goes on polling the actor when
+//! It polls the actor's context, writes what the actor said, and goes on polling the actor when
 //! the socket takes no more: an actor whose peer does not read must still hear its mailbox and its
 //! clock. Once the actor has stopped, only the goodbye is left: flush, wait a little for the peer's
 //! Close, shut down.
@@ -28,7 +28,6 @@ use super::{
     guard::Breach,
     input::{BUDGET, Socket},
     line::{Event, Line},
-    output::Output,
     pulse::Pulse,
     timer::Timer,
 };
@@ -60,7 +59,6 @@ pub(super) struct Driver<Io, S> {
     socket: Rc<RefCell<Socket<Io>>>,
     /// The actor's context; `None` once the actor has stopped.
     context: Option<S>,
-    output: Output,
     pulse: Pulse,
     timer: Timer,
     phase: Phase,
@@ -88,7 +86,6 @@ where
             line,
             socket,
             context: Some(context),
-            output: Output::default(),
             pulse,
             timer,
             phase: Phase::Talk,
@@ -110,7 +107,7 @@ where
             self.line.take_again();
             let yielded = match self.poll_context(cx) {
                 Poll::Ready(Some(Ok(bytes))) => {
-                    self.push(bytes);
+                    self.line.output().push(bytes);
                     true
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -129,10 +126,10 @@ where
                 return Poll::Ready(());
             }
             if let (Some(mark), None) = (self.line.take_mark(), self.deaf) {
-                self.output.mark(mark);
+                self.line.output().mark(mark);
             }
             self.write(cx);
-            if self.output.backlog() > self.line.limits().backlog_max {
+            if self.line.backlog() > self.line.limits().backlog_max {
                 self.end(Ending::Stalled);
                 return Poll::Ready(());
             }
@@ -171,42 +168,31 @@ where
         })
     }
 
-    fn push(&mut self, bytes: Bytes) {
-        if self.deaf.is_none() {
-            self.output.push(bytes);
-        }
-    }
-
     /// Offers the backlog to the socket and tells the actor what was taken.
     fn write(&mut self, cx: &mut Context<'_>) {
-        if self.output.is_idle() && self.stuck.is_none() {
+        let mut output = self.line.output();
+        if output.is_idle() && self.stuck.is_none() {
             // Marks that stand for no new bytes.
-            self.tell_taken();
-            return;
+            let reached = output.reached();
+            drop(output);
+            return self.line.tell_taken(reached);
         }
-        let (moved, written) = {
-            let mut socket = self.socket.borrow_mut();
-            self.output.write(&mut socket.io, cx)
-        };
+        let (moved, written) = output.write(&mut self.socket.borrow_mut().io, cx);
         match written {
             Poll::Ready(Ok(())) => self.stuck = None,
             Poll::Ready(Err(_)) => {
                 // The peer no longer reads, but what it said before may still wait to be read.
-                self.output.clear();
+                output.deafen();
                 self.stuck = None;
                 self.deaf = Some(Instant::now() + self.line.limits().linger);
             }
             Poll::Pending if moved || self.stuck.is_none() => self.stuck = Some(Instant::now()),
             Poll::Pending => {}
         }
-        self.line.set_backlog(self.output.backlog());
-        self.tell_taken();
-    }
-
-    fn tell_taken(&mut self) {
-        if let Some(mark) = self.output.reached() {
-            self.line.tell(Event::Taken(mark));
-        }
+        let (backlog, reached) = (output.backlog(), output.reached());
+        drop(output);
+        self.line.set_backlog(backlog);
+        self.line.tell_taken(reached);
     }
 
     /// Whether a moment has come that the actor, or the end, must hear of.
@@ -257,12 +243,13 @@ where
         }
         self.ending = Some(ending);
         let whole = drop_quietly(&mut self.context);
+        self.line.forget_on_taken();
         if !whole {
             self.ending = Some(Ending::Panicked);
         }
         if self.ending == Some(Ending::Panicked) && self.line.0.ours.get().is_none() {
             self.line.0.ours.set(Some(1011));
-            self.push(Bytes::from_static(&CLOSE_1011));
+            self.line.output().push(Bytes::from_static(&CLOSE_1011));
         }
         self.stuck = None;
         self.until = Some(Instant::now() + self.line.limits().stall);
@@ -287,10 +274,8 @@ where
                             _ => Ending::Stalled,
                         });
                     }
-                    let (_, written) = {
-                        let mut socket = self.socket.borrow_mut();
-                        self.output.write(&mut socket.io, cx)
-                    };
+                    let (_, written) =
+                        self.line.output().write(&mut self.socket.borrow_mut().io, cx);
                     match written {
                         Poll::Pending => {
                             // The peer may be busy writing and read only afterwards.
@@ -380,5 +365,6 @@ impl<Io, S> Drop for Driver<Io, S> {
         // The runtime may drop a connection that still talks, even while unwinding: the actor is
         // stopped like any other, and a second panic must not take the process along.
         drop_quietly(&mut self.context);
+        self.line.forget_on_taken();
     }
 }

@@ -18,6 +18,8 @@ pub(super) const CONTINUATION: u8 = 0x0;
 pub(super) const TEXT: u8 = 0x1;
 pub(super) const BINARY: u8 = 0x2;
 pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xA;
 
 /// Why a peer is not listened to any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +219,7 @@ impl Guard {
                 Err(Breach::TooManyFragments)
             }
             (CONTINUATION, Some(_)) | (TEXT | BINARY, None) => Ok(()),
-            (CLOSE..=0xA, _) if self.fin() => Ok(()),
+            (CLOSE..=PONG, _) if self.fin() => Ok(()),
             _ => Err(Breach::Protocol),
         }
     }
@@ -251,7 +253,7 @@ impl Guard {
         let open = self.message.get_or_insert(Open { text: opcode == TEXT, bytes: 0, frames: 0 });
         open.bytes += length;
         open.frames += 1;
-        // A whole text in one frame is checked by the codec; twice would be work for nothing.
+        // A whole text in one frame is checked by the wire; twice would be work for nothing.
         let whole = open.frames == 1 && fin && length <= present as u64;
         self.judge_text = open.text && !whole;
         if open.frames == 1 {
@@ -307,7 +309,6 @@ pub(super) fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 mod tests {
     use super::*;
 
-    const PING: u8 = 0x9;
     const FIN: u8 = 0x80;
 
     fn guard() -> Guard {

@@ -2,13 +2,13 @@
 //!
 //! `actix_web_actors` asks its input stream until it is `Pending`, collects whatever comes, and then
 //! decodes one frame. So the stream hands over exactly one frame at a time and says `Pending` after
-//! it: nothing piles up above, a pause is exact to the frame, every message has a buffer of its own,
-//! and a breach is noticed only after the lawful frames before it were heard.
+//! it: nothing piles up above, a pause is exact to the frame, and a breach is noticed only after the
+//! lawful frames before it were heard.
 //!
-//! The codec's buffer grows to the longest frame that it ever saw, as soon as a header announces it,
-//! and stays that long while the connection lives. So large payloads go past it: they are collected
-//! here, as they arrive, and the codec sees an empty frame of the same kind in their place. `Wire`
-//! puts the two together.
+//! The codec would copy every byte, and its buffer stays as long as the longest frame that it ever saw.
+//! So payloads of messages go past it: they are unmasked here, as they arrive, each into a buffer of its
+//! own size, and the codec sees an empty frame of the same kind in their place. `Wire` puts the two
+//! together. Control frames are the codec's.
 
 use std::{
     cell::RefCell,
@@ -37,9 +37,6 @@ const READ_BYTES: usize = 64 * 1024;
 /// Input that one connection may read before the others have their turn, bytes.
 pub(super) const BUDGET: usize = READ_BYTES;
 
-/// Payloads above this go past the codec, bytes. What an idle connection keeps is no more than this.
-const LARGE: u64 = 1024;
-
 thread_local! {
     // One buffer for all connections of a thread: an idle connection holds none.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -50,14 +47,14 @@ pub(super) struct Socket<Io> {
     pub(super) io: Io,
     guard: Guard,
     held: Bytes,
-    large: Large,
+    payload: Payload,
 }
 
-/// The payload of a large frame, as far as it has arrived.
+/// The payload of a data frame, as far as it has arrived.
 #[derive(Default)]
-struct Large(Vec<u8>);
+struct Payload(Vec<u8>);
 
-impl Large {
+impl Payload {
     fn add(&mut self, masked: &[u8], key: &[u8], length: u64) {
         let (start, end) = (self.0.len(), self.0.len() + masked.len());
         if end > self.0.capacity() {
@@ -84,18 +81,27 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             guard: Guard::new(line.limits()),
             // Copied, so that the HTTP parser's buffer is not kept alive by a few bytes of it.
             held: Bytes::copy_from_slice(read_ahead),
-            large: Large::default(),
+            payload: Payload::default(),
         }
     }
 
-    /// Reads once; `false` is the end of the stream.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    /// Reads once and has the bytes looked at; what `first` leaves of them is held. `None` is the end of
+    /// the stream.
+    fn fill<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: impl FnOnce(&mut Self, &[u8]) -> (usize, T),
+    ) -> Poll<io::Result<Option<T>>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Ok(None)),
                 Poll::Ready(Ok(())) => {
-                    self.held = Bytes::copy_from_slice(buffer.filled());
-                    Poll::Ready(Ok(!self.held.is_empty()))
+                    let (taken, found) = first(self, buffer.filled());
+                    if let Some(rest @ [_, ..]) = buffer.filled().get(taken..) {
+                        self.held = Bytes::copy_from_slice(rest);
+                    }
+                    Poll::Ready(Ok(Some(found)))
                 }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending => Poll::Pending,
@@ -103,42 +109,48 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         })
     }
 
-    /// Follows what is held to the end of the current frame or of itself; what the codec is to see
-    /// of it, and the frame's opcode if it ends there.
-    fn next_piece(
-        &mut self,
-        aside: &RefCell<Option<Bytes>>,
-    ) -> Result<(Bytes, Option<u8>), Breach> {
-        let step = self.guard.step(&self.held)?;
-        let taken = step.header + step.payload;
-        let piece = if taken == self.held.len() {
-            std::mem::take(&mut self.held)
-        } else {
-            self.held.split_to(taken)
+    /// Follows bytes to the end of the current frame or to their own: how many that were, and what the
+    /// codec is to see of them.
+    fn follow(&mut self, bytes: &[u8], aside: &RefCell<Option<Bytes>>) -> (usize, Found) {
+        let step = match self.guard.step(bytes) {
+            Ok(step) => step,
+            Err(breach) => return (0, Err(breach)),
         };
         let (head, length) = self.guard.head();
-        let piece = match length {
+        let payload = &bytes[step.header..step.header + step.payload];
+        let seen = match length {
             // Which way the frame will go is known when its header is complete.
             None => Bytes::new(),
-            Some(length) if length <= LARGE => {
-                if step.header > 0 && step.header < head.len() {
-                    [head, &piece[step.header..]].concat().into()
+            Some(_) if head[0] & 0x0f >= guard::CLOSE => {
+                if step.header > 0 {
+                    [head, payload].concat().into()
                 } else {
-                    piece
+                    payload.to_vec().into()
                 }
             }
             Some(length) => {
-                let (first, key) = (head[0], &head[head.len() - 4..]);
-                self.large.add(&piece[step.header..], key, length);
-                if step.ended.is_none() {
-                    Bytes::new()
+                let key = &head[head.len() - 4..];
+                self.payload.add(payload, key, length);
+                if step.ended.is_some() {
+                    aside.replace(Some(self.payload.take()));
+                    Bytes::from_static(empty_frame(head[0]))
                 } else {
-                    aside.replace(Some(self.large.take()));
-                    Bytes::copy_from_slice(&[first, 0x80, 0, 0, 0, 0])
+                    Bytes::new()
                 }
             }
         };
-        Ok((piece, step.ended))
+        (step.header + step.payload, Ok((seen, step.ended)))
+    }
+
+    /// Follows what is held.
+    fn follow_held(&mut self, aside: &RefCell<Option<Bytes>>) -> Found {
+        let mut held = std::mem::take(&mut self.held);
+        let (taken, found) = self.follow(&held, aside);
+        if taken < held.len() {
+            held.advance(taken);
+            self.held = held;
+        }
+        found
     }
 
     /// Reads and forgets, until the peer's Close frame or its end. At most `left` bytes.
@@ -177,18 +189,33 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match self.fill(cx) {
-                Poll::Ready(Ok(true)) => {
-                    *left = left.saturating_sub(self.held.len());
-                    budget = budget.saturating_sub(self.held.len());
+            match self.fill(cx, |_, bytes| (0, bytes.len())) {
+                Poll::Ready(Ok(Some(count))) => {
+                    *left = left.saturating_sub(count);
+                    budget = budget.saturating_sub(count);
                 }
-                Poll::Ready(Ok(false) | Err(_)) => {
+                Poll::Ready(Ok(None) | Err(_)) => {
                     line.0.ended.set(true);
                     return Poll::Ready(());
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+/// What the codec is to see, and the frame's opcode if it ends there.
+type Found = Result<(Bytes, Option<u8>), Breach>;
+
+/// A masked data frame without a payload, by its first byte.
+fn empty_frame(first: u8) -> &'static [u8] {
+    match first {
+        0x00 => &[0x00, 0x80, 0, 0, 0, 0],
+        0x01 => &[0x01, 0x80, 0, 0, 0, 0],
+        0x02 => &[0x02, 0x80, 0, 0, 0, 0],
+        0x80 => &[0x80, 0x80, 0, 0, 0, 0],
+        0x81 => &[0x81, 0x80, 0, 0, 0, 0],
+        _ => &[0x82, 0x80, 0, 0, 0, 0],
     }
 }
 
@@ -231,35 +258,40 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Stream for Input<Io> {
 
         let mut socket = this.socket.borrow_mut();
         loop {
-            if socket.held.is_empty() {
+            let found = if socket.held.is_empty() {
                 if socket.guard.unfinished() && shared.unfinished.get().is_none() {
                     shared.unfinished.set(Some(Instant::now()));
                 }
-                if shared.budget.get() == 0 {
+                let budget = shared.budget.get();
+                if budget == 0 {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                match socket.fill(cx) {
+                let filled = socket.fill(cx, |socket, bytes| {
+                    shared.budget.set(budget.saturating_sub(bytes.len()));
+                    shared.heard_at.set(Some(Instant::now()));
+                    socket.follow(bytes, &shared.aside)
+                });
+                match filled {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(true)) => {
-                        let budget = shared.budget.get();
-                        shared.budget.set(budget.saturating_sub(socket.held.len()));
-                        shared.heard_at.set(Some(Instant::now()));
-                    }
+                    Poll::Ready(Ok(Some(found))) => found,
                     // A reset is an end like any other: what came before it was heard.
-                    Poll::Ready(Ok(false) | Err(_)) => {
+                    Poll::Ready(Ok(None) | Err(_)) => {
                         shared.ended.set(true);
                         this.done = true;
                         return Poll::Ready(None);
                     }
                 }
-            }
-            match socket.next_piece(&shared.aside) {
+            } else {
+                socket.follow_held(&shared.aside)
+            };
+            match found {
                 Ok((piece, None)) if piece.is_empty() => {}
                 Ok((piece, None)) => return Poll::Ready(Some(Ok(piece))),
                 Ok((piece, Some(opcode))) => {
                     this.handed = true;
                     shared.heard.set(true);
+                    shared.lively.set(true);
                     if opcode == guard::CLOSE {
                         shared.close_seen.set(true);
                     }

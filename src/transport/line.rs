@@ -4,10 +4,11 @@
 //! the rest is how input and driver tell each other what happened.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     fmt,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -15,14 +16,13 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio::time::Instant;
 
-use super::{Limits, guard::Breach};
+use super::{Limits, guard::Breach, output::Output};
 
 /// What the transport tells the actor besides messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The socket took every byte up to this mark, and so up to every lower one: they are the
-    /// kernel's now.
-    Taken(u64),
+    /// Everything that could be heard just now has been heard: a good moment to pass on what came together.
+    Lull,
     /// Another `Limits::beat` has passed.
     Beat {
         /// No frame arrived since the last beat: a good moment for a ping.
@@ -32,14 +32,20 @@ pub enum Event {
     Silent,
 }
 
+/// Whom [`Line::on_taken`] names.
+type OnTaken = Box<dyn Fn(u64)>;
+
 pub(super) struct Shared {
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     paused: Cell<bool>,
     backlog: Cell<usize>,
     mark: Cell<Option<u64>>,
+    /// What was written and not yet taken by the socket.
+    output: RefCell<Output>,
+    /// Who is told what the socket took.
+    on_taken: RefCell<Option<OnTaken>>,
     // Events are kept as facts, not as a queue: what the actor has not heard yet is overtaken by
     // what is true now, and nothing can pile up.
-    taken: Cell<Option<u64>>,
     beat: Cell<Option<bool>>,
     silent: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -49,11 +55,13 @@ pub(super) struct Shared {
     pub(super) budget: Cell<usize>,
     /// A frame was completed since the driver last looked.
     pub(super) heard: Cell<bool>,
+    /// A frame was handed over since the last [`Event::Lull`].
+    pub(super) lively: Cell<bool>,
     /// When the socket last gave bytes.
     pub(super) heard_at: Cell<Option<Instant>>,
     /// Since when a frame or message is unfinished, while we are listening.
     pub(super) unfinished: Cell<Option<Instant>>,
-    /// The payload of a large frame, on its way past the codec (see `input`).
+    /// The payload of a data frame, on its way past the codec (see `input`).
     pub(super) aside: RefCell<Option<Bytes>>,
     /// The peer will send nothing more.
     pub(super) ended: Cell<bool>,
@@ -71,13 +79,14 @@ pub(super) struct Shared {
 pub struct Line(pub(super) Rc<Shared>);
 
 impl Line {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Arc<Limits>) -> Self {
         Line(Rc::new(Shared {
             limits,
             paused: Cell::default(),
             backlog: Cell::default(),
             mark: Cell::default(),
-            taken: Cell::default(),
+            output: RefCell::default(),
+            on_taken: RefCell::default(),
             beat: Cell::default(),
             silent: Cell::default(),
             waker: RefCell::default(),
@@ -85,6 +94,7 @@ impl Line {
             again: Cell::default(),
             budget: Cell::default(),
             heard: Cell::default(),
+            lively: Cell::default(),
             heard_at: Cell::default(),
             unfinished: Cell::default(),
             aside: RefCell::default(),
@@ -102,6 +112,13 @@ impl Line {
         Events(self.clone())
     }
 
+    /// Has `tell` called whenever the socket took every byte up to a mark, and so up to every lower one:
+    /// they are the kernel's now. Not called on the actor's turn, so that nothing need be polled for it;
+    /// forgotten when the actor ends.
+    pub fn on_taken(&self, tell: impl Fn(u64) + 'static) {
+        self.0.on_taken.replace(Some(Box::new(tell)));
+    }
+
     /// Stops (`true`) or resumes (`false`) reading the socket. While paused no further frame is
     /// heard, the peer's silence is not held against it, and its deadline for an unfinished message
     /// does not run.
@@ -111,8 +128,8 @@ impl Line {
         }
     }
 
-    /// Declares that everything written into the context so far is "up to `mark`". Marks only grow.
-    /// [`Event::Taken`] follows once the socket took those bytes.
+    /// Declares that everything written so far is "up to `mark`". Marks only grow.
+    /// Whoever asked by [`Self::on_taken`] is told once the socket took those bytes.
     pub fn mark(&self, mark: u64) {
         self.0.mark.set(Some(mark));
         if !self.0.polling.get() {
@@ -143,6 +160,21 @@ impl Line {
         }
     }
 
+    pub(super) fn output(&self) -> RefMut<'_, Output> {
+        self.0.output.borrow_mut()
+    }
+
+    pub(super) fn tell_taken(&self, mark: Option<u64>) {
+        if let (Some(mark), Some(tell)) = (mark, &*self.0.on_taken.borrow()) {
+            tell(mark);
+        }
+    }
+
+    /// Whoever asked has no actor any more, though others may still hold its line.
+    pub(super) fn forget_on_taken(&self) {
+        self.0.on_taken.take();
+    }
+
     pub(super) fn take_mark(&self) -> Option<u64> {
         self.0.mark.take()
     }
@@ -150,7 +182,7 @@ impl Line {
     /// Tells the actor at its next poll, which this also asks for.
     pub(super) fn tell(&self, event: Event) {
         match event {
-            Event::Taken(mark) => self.0.taken.set(Some(mark)),
+            Event::Lull => self.0.lively.set(true),
             Event::Beat { quiet } => self.0.beat.set(Some(quiet)),
             Event::Silent => self.0.silent.set(true),
         }
@@ -207,7 +239,8 @@ impl fmt::Debug for Line {
     }
 }
 
-/// The stream behind [`Line::events`]. It registers no waker: the driver polls the actor's context,
+/// The stream behind [`Line::events`]. An actor polls its streams in the order in which it added them, the
+/// socket's first, so that a lull is one. It registers no waker: the driver polls the actor's context,
 /// and this stream with it, whenever it has told something.
 struct Events(Line);
 
@@ -216,8 +249,8 @@ impl Stream for Events {
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Event>> {
         let shared = &self.0.0;
-        if let Some(mark) = shared.taken.take() {
-            return Poll::Ready(Some(Event::Taken(mark)));
+        if shared.lively.take() {
+            return Poll::Ready(Some(Event::Lull));
         }
         if let Some(quiet) = shared.beat.take() {
             return Poll::Ready(Some(Event::Beat { quiet }));

@@ -7,7 +7,8 @@
 //! * on the way in, bytes are judged before they are believed (`input`, `guard`, `utf8`);
 //! * on the way out, what the socket would not take waits within a bound (`output`);
 //! * time is one lazy timer (`timer`) and a heartbeat that the actor cannot delay (`pulse`);
-//! * the actor holds a [`Line`] to what lies below, and a [`Wire`] to its peer.
+//! * the actor holds a [`Line`] to what lies below, and a [`Wire`] to its peer; what it says through the
+//!   context instead would come late, after everything that its wire has said in the same poll.
 //!
 //! Invariants: no frame is believed before its header is judged; memory per connection is bounded by
 //! [`Limits`]; an idle connection holds no buffer; `Actor::stopped` runs exactly once for every
@@ -23,7 +24,7 @@ mod timer;
 mod utf8;
 mod wire;
 
-use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
+use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, StreamHandler};
 use actix_http::ws::{Codec, Message, ProtocolError};
@@ -105,7 +106,7 @@ pub enum Ending {
 pub fn connection<A, Io>(
     io: Io,
     read_ahead: Bytes,
-    limits: Limits,
+    limits: impl Into<Arc<Limits>>,
     actor: impl FnOnce(Line) -> A,
 ) -> impl Future<Output = Ending>
 where
@@ -114,10 +115,10 @@ where
         + StreamHandler<Result<Message, ProtocolError>>
         + StreamHandler<Event>,
 {
-    let line = Line::new(limits);
+    let line = Line::new(limits.into());
     let socket = Rc::new(RefCell::new(input::Socket::new(io, &read_ahead, &line)));
     let input = input::Input::new(socket.clone(), line.clone());
-    let codec = Codec::new().max_size(limits.message_bytes.max(125));
+    let codec = Codec::new().max_size(line.limits().message_bytes.max(125));
     let context = WebsocketContext::with_codec(actor(line.clone()), input, codec);
     driver::Driver::new(line, socket, context)
 }

@@ -1,11 +1,15 @@
-//! The way out: bytes that the actor wrote and the socket has not taken.
+//! The way out: frames that the actor wrote and the socket has not taken.
 //!
-//! While the socket takes everything, nothing is copied and nothing is kept. What it would not take
-//! stays here as the slices it came in, and the actor goes on being polled meanwhile.
+//! Small frames are written one behind the other into a buffer that all connections of a thread share,
+//! so what one poll says leaves in one write and an idle connection holds nothing. A large payload is
+//! never copied. What the socket would not take stays here, and the actor goes on being polled
+//! meanwhile.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -15,27 +19,99 @@ use tokio::io::AsyncWrite;
 
 /// How many waiting slices go into one vectored write.
 const SLICES: usize = 32;
+/// Payloads above this are not copied, bytes.
+const LARGE: usize = 8 * 1024;
+/// Small frames that are collected before they are set aside for writing, bytes.
+const CHUNK: usize = 64 * 1024;
+/// The first bit of a frame that is a message's last (RFC 6455 §5.2); ours all are.
+const FIN: u8 = 0x80;
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Unwritten bytes, and the marks that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct Output {
+    /// What goes before `open`.
     waiting: VecDeque<Bytes>,
+    /// Frames that are still being collected.
+    open: Vec<u8>,
     bytes: usize,
     /// Bytes ever pushed, and ever taken by the socket.
     pushed: u64,
     taken: u64,
     /// The socket holds bytes that it was not yet made to pass on (TLS keeps a buffer).
     unflushed: bool,
+    /// Nobody reads any more.
+    deaf: bool,
     /// Each mark with the count of pushed bytes that it stands for.
     marks: VecDeque<(u64, u64)>,
 }
 
 impl Output {
+    /// Appends one frame.
+    pub(super) fn frame(&mut self, opcode: u8, payload: Bytes) {
+        if payload.len() <= LARGE {
+            self.small_frame(opcode, &[&payload]);
+        } else {
+            self.grow(|open| header(open, opcode, payload.len()));
+            self.push(payload);
+        }
+    }
+
+    /// Appends one frame, its payload in parts that are small together.
+    pub(super) fn small_frame(&mut self, opcode: u8, parts: &[&[u8]]) {
+        self.grow(|open| {
+            header(open, opcode, parts.iter().map(|part| part.len()).sum());
+            for part in parts {
+                open.extend_from_slice(part);
+            }
+        });
+    }
+
+    /// Appends bytes that are frames already, or a part of one.
     pub(super) fn push(&mut self, bytes: Bytes) {
+        if self.deaf || bytes.is_empty() {
+            return;
+        }
+        self.seal();
         self.bytes += bytes.len();
         self.pushed += bytes.len() as u64;
-        if !bytes.is_empty() {
-            self.waiting.push_back(bytes);
+        self.waiting.push_back(bytes);
+    }
+
+    fn grow(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.deaf {
+            return;
+        }
+        if self.open.len() >= CHUNK {
+            self.seal();
+        }
+        if self.open.capacity() == 0 {
+            self.open = SPARE.take();
+        }
+        let before = self.open.len();
+        write(&mut self.open);
+        let more = self.open.len() - before;
+        self.bytes += more;
+        self.pushed += more as u64;
+    }
+
+    /// Sets the collected frames aside, in a buffer of their own size.
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.waiting.push_back(Bytes::copy_from_slice(&self.open));
+            self.open.clear();
+        }
+    }
+
+    /// Gives the thread's buffer back.
+    fn lend_on(&mut self) {
+        let mut open = mem::take(&mut self.open);
+        if open.capacity() > 0 && open.capacity() <= 2 * CHUNK {
+            open.clear();
+            SPARE.set(open);
         }
     }
 
@@ -70,9 +146,10 @@ impl Output {
         self.bytes == 0 && !self.unflushed
     }
 
-    /// Forgets what was not written: nobody will read it.
-    pub(super) fn clear(&mut self) {
-        *self = Output::default();
+    /// Forgets what was not written and what is still to come: nobody will read it.
+    pub(super) fn deafen(&mut self) {
+        self.lend_on();
+        *self = Output { deaf: true, ..Output::default() };
     }
 
     /// Writes as much as the socket takes; `Ready` when nothing is left. The flag tells whether the
@@ -88,6 +165,8 @@ impl Output {
                 Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(other) => other,
                 Poll::Pending => {
+                    self.seal();
+                    self.lend_on();
                     // What the socket did take is passed on even while it takes no more.
                     return match self.flush(io, cx) {
                         Poll::Ready(Err(error)) => (moved, Poll::Ready(Err(error))),
@@ -101,6 +180,7 @@ impl Output {
             }
             moved = true;
         }
+        self.lend_on();
         (moved, self.flush(io, cx))
     }
 
@@ -110,16 +190,19 @@ impl Output {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let io = Pin::new(io);
-        if self.waiting.len() > 1 && io.is_write_vectored() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = self.waiting.len().min(SLICES);
-            for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
-                *slice = IoSlice::new(bytes);
-            }
-            return io.poll_write_vectored(cx, &slices[..count]);
+        let Some(first) = self.waiting.front() else { return io.poll_write(cx, &self.open) };
+        let several = self.waiting.len() > 1 || !self.open.is_empty();
+        if !several || !io.is_write_vectored() {
+            return io.poll_write(cx, first);
         }
-        let first = self.waiting.front().map_or(&[][..], |bytes| bytes);
-        io.poll_write(cx, first)
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let all = self.waiting.iter().map(|bytes| &bytes[..]).chain([&self.open[..]]);
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(all) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        io.poll_write_vectored(cx, &slices[..count])
     }
 
     fn flush<Io: AsyncWrite + Unpin>(
@@ -141,20 +224,42 @@ impl Output {
     fn advance(&mut self, mut count: usize) {
         self.unflushed = true;
         self.bytes -= count;
-        while count > 0 {
-            let Some(first) = self.waiting.front_mut() else {
-                break;
-            };
+        while let Some(first) = self.waiting.front_mut() {
             let here = count.min(first.len());
             first.advance(here);
             count -= here;
-            if first.is_empty() {
-                self.waiting.pop_front();
+            if !first.is_empty() {
+                return;
             }
+            self.waiting.pop_front();
         }
-        if self.bytes == 0 && self.waiting.capacity() > 2 * SLICES {
+        if self.waiting.capacity() > 2 * SLICES {
             // A peer that was slow once should not cost more than others ever after.
             self.waiting = VecDeque::new();
+        }
+        if count < self.open.len() {
+            if count > 0 {
+                self.waiting.push_back(Bytes::copy_from_slice(&self.open[count..]));
+            } else {
+                return;
+            }
+        }
+        self.open.clear();
+    }
+}
+
+/// The header of an unmasked frame (RFC 6455 §5.2).
+fn header(open: &mut Vec<u8>, opcode: u8, length: usize) {
+    open.push(FIN | opcode);
+    match length {
+        0..=125 => open.push(length as u8),
+        126..=0xffff => {
+            open.push(126);
+            open.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            open.push(127);
+            open.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
 }
@@ -164,6 +269,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::transport::guard::TEXT;
 
     /// A socket that takes `room` more bytes.
     struct Narrow {
@@ -215,6 +321,49 @@ mod tests {
         assert!(matches!(output.write(&mut io, &mut cx), (true, Poll::Ready(Ok(())))));
         assert_eq!((output.reached(), output.backlog()), (Some(4), 0));
         assert_eq!(io.got, b"abcdef");
+        assert!(output.is_idle());
+    }
+
+    /// RFC 6455 §5.2: each length has one shortest form.
+    #[test]
+    fn frames_of_every_length_leave_whole_and_in_order_whatever_the_socket_takes_at_once() {
+        let lengths = [0, 1, 125, 126, 127, LARGE, LARGE + 1, 0xffff, 0x10000, CHUNK + 1, 5];
+        for room in [1000, usize::MAX] {
+            let mut output = Output::default();
+            let mut io = Narrow { room: 0, got: Vec::new() };
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut expected = Vec::new();
+            for length in lengths {
+                let payload = vec![length as u8; length];
+                header(&mut expected, TEXT, length);
+                expected.extend_from_slice(&payload);
+                output.frame(TEXT, payload.into());
+            }
+            assert_eq!(output.backlog(), expected.len());
+            loop {
+                io.room = room;
+                if output.write(&mut io, &mut cx).1.is_ready() {
+                    break;
+                }
+            }
+            assert!(io.got == expected);
+        }
+    }
+
+    #[test]
+    fn frames_of_many_polls_are_one_after_the_other() {
+        let mut output = Output::default();
+        let mut io = Narrow { room: 3, got: Vec::new() };
+        let mut cx = Context::from_waker(Waker::noop());
+        for text in ["one", "two", "three"] {
+            output.small_frame(TEXT, &[text.as_bytes()]);
+            assert!(output.write(&mut io, &mut cx).1.is_pending());
+        }
+        io.room = 100;
+        assert!(output.write(&mut io, &mut cx).1.is_ready());
+        assert_eq!(io.got, b"\x81\x03one\x81\x03two\x81\x05three");
+        output.deafen();
+        output.small_frame(TEXT, &[b"four"]);
         assert!(output.is_idle());
     }
 }

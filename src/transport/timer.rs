@@ -1,29 +1,43 @@
 //! One timer per connection, armed lazily.
 //!
 //! Moving a deadline on with every message would cost more than the message. So a timer that was
-//! armed too early is left to fire, and then armed for what is due next.
+//! armed too early is left to fire, and then armed for what is due next. And until it fires it is not
+//! even looked at: what an idle connection's timer is made of has long left the caches.
 
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::coop,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// A sleep that is only moved when it must fire earlier than armed.
 #[derive(Debug)]
 pub(super) struct Timer {
     sleep: Pin<Box<Sleep>>,
+    /// When it fires, and whom it wakes then.
+    armed: Option<(Instant, Waker)>,
 }
 
 impl Timer {
     pub(super) fn new(first: Instant) -> Self {
-        Timer { sleep: Box::pin(sleep_until(first)) }
+        Timer { sleep: Box::pin(sleep_until(first)), armed: None }
     }
 
     /// `Ready` once `due` has come; otherwise the task is woken then, or somewhat earlier.
     pub(super) fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<Instant> {
+        if let Some((fires, waker)) = &self.armed
+            && *fires <= due
+            && Instant::now() < *fires
+            && waker.will_wake(cx.waker())
+        {
+            return Poll::Pending;
+        }
+        self.armed = None;
         if due < self.sleep.deadline() {
             self.sleep.as_mut().reset(due);
         }
@@ -33,6 +47,10 @@ impl Timer {
                 return Poll::Ready(now);
             }
             self.sleep.as_mut().reset(due);
+        }
+        // A task that has used up its share is sent away before the timer has heard of it.
+        if coop::has_budget_remaining() {
+            self.armed = Some((self.sleep.deadline(), cx.waker().clone()));
         }
         Poll::Pending
     }

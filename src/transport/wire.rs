@@ -4,13 +4,18 @@
 //! its Close. Here fragments become messages, RFC 6455 §5.5 is obeyed, every breach ends the actor
 //! with the right code, and what is said after the end goes nowhere.
 
+use std::cell::RefCell;
+
 use actix::{Actor, ActorContext};
 use actix_http::ws::{CloseCode, CloseReason, Item, Message, ProtocolError};
 use actix_web_actors::ws::WebsocketContext;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{guard::Breach, line::Line};
+use super::{
+    guard::{self, Breach},
+    line::Line,
+};
 
 /// The longest reason beside a close code, bytes (RFC 6455 §5.5: 125 with the code).
 const REASON_MAX: usize = 123;
@@ -68,20 +73,17 @@ impl Wire {
             return None;
         }
         match item {
-            Ok(Message::Text(text)) => match self.line.0.aside.take() {
-                None => Some(Heard::Text(text)),
-                Some(large) => match ByteString::try_from(large) {
-                    Ok(text) => Some(Heard::Text(text)),
-                    Err(_) => self.fail(Breach::NotUtf8, ctx),
-                },
+            Ok(Message::Text(_)) => match ByteString::try_from(self.payload()) {
+                Ok(text) => Some(Heard::Text(text)),
+                Err(_) => self.fail(Breach::NotUtf8, ctx),
             },
-            Ok(Message::Binary(bytes)) => Some(Heard::Binary(self.whole(bytes))),
+            Ok(Message::Binary(_)) => Some(Heard::Binary(self.payload())),
             Ok(Message::Continuation(item)) => match self.join(item) {
                 Ok(heard) => heard,
                 Err(breach) => self.fail(breach, ctx),
             },
             Ok(Message::Ping(payload)) => {
-                ctx.pong(&payload);
+                self.send(guard::PONG, payload);
                 Some(Heard::Ping)
             }
             Ok(Message::Pong(_)) => Some(Heard::Pong),
@@ -96,8 +98,6 @@ impl Wire {
             Err(error) => {
                 let breach = self.line.0.breach.get().unwrap_or(match error {
                     ProtocolError::Overflow => Breach::TooBig,
-                    // The codec's only I/O error that the guard does not foresee.
-                    ProtocolError::Io(_) => Breach::NotUtf8,
                     _ => Breach::Protocol,
                 });
                 self.fail(breach, ctx)
@@ -106,32 +106,37 @@ impl Wire {
     }
 
     /// Sends a text message; nothing once the wire is closed.
-    pub fn text<A>(&self, text: impl Into<ByteString>, ctx: &mut WebsocketContext<A>)
-    where
-        A: Actor<Context = WebsocketContext<A>>,
-    {
+    pub fn text(&self, text: impl Into<ByteString>) {
+        self.send(guard::TEXT, text.into().into_bytes());
+    }
+
+    /// Sends a short text message that `write` puts into an empty string; nothing once the wire is closed.
+    pub fn compose(&self, write: impl FnOnce(&mut String)) {
+        thread_local! {
+            static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
+        }
         if self.open {
-            ctx.text(text);
+            SCRATCH.with_borrow_mut(|text| {
+                text.clear();
+                write(text);
+                self.line.output().small_frame(guard::TEXT, &[text.as_bytes()]);
+            });
         }
     }
 
     /// Sends a binary message; nothing once the wire is closed.
-    pub fn binary<A>(&self, bytes: impl Into<Bytes>, ctx: &mut WebsocketContext<A>)
-    where
-        A: Actor<Context = WebsocketContext<A>>,
-    {
-        if self.open {
-            ctx.binary(bytes);
-        }
+    pub fn binary(&self, bytes: impl Into<Bytes>) {
+        self.send(guard::BINARY, bytes.into());
     }
 
     /// Sends an empty ping; nothing once the wire is closed.
-    pub fn ping<A>(&self, ctx: &mut WebsocketContext<A>)
-    where
-        A: Actor<Context = WebsocketContext<A>>,
-    {
+    pub fn ping(&self) {
+        self.send(guard::PING, Bytes::new());
+    }
+
+    fn send(&self, opcode: u8, payload: Bytes) {
         if self.open {
-            ctx.ping(b"");
+            self.line.output().frame(opcode, payload);
         }
     }
 
@@ -162,27 +167,26 @@ impl Wire {
         &self.line
     }
 
-    /// A large frame's payload comes beside the codec, which saw an empty frame in its place.
-    fn whole(&self, bytes: Bytes) -> Bytes {
-        self.line.0.aside.take().unwrap_or(bytes)
+    /// A data frame's payload comes beside the codec, which saw an empty frame in its place.
+    fn payload(&self) -> Bytes {
+        self.line.0.aside.take().unwrap_or_default()
     }
 
     fn join(&mut self, item: Item) -> Result<Option<Heard>, Breach> {
         let (bytes, last) = match item {
-            Item::FirstText(bytes) | Item::FirstBinary(bytes) if self.parts.is_some() => {
-                drop(bytes);
+            Item::FirstText(_) | Item::FirstBinary(_) if self.parts.is_some() => {
                 return Err(Breach::Protocol);
             }
-            Item::FirstText(bytes) => {
-                self.parts = Some(Parts { text: true, bytes: self.whole(bytes).into() });
+            Item::FirstText(_) => {
+                self.parts = Some(Parts { text: true, bytes: self.payload().into() });
                 return Ok(None);
             }
-            Item::FirstBinary(bytes) => {
-                self.parts = Some(Parts { text: false, bytes: self.whole(bytes).into() });
+            Item::FirstBinary(_) => {
+                self.parts = Some(Parts { text: false, bytes: self.payload().into() });
                 return Ok(None);
             }
-            Item::Continue(bytes) => (self.whole(bytes), false),
-            Item::Last(bytes) => (self.whole(bytes), true),
+            Item::Continue(_) => (self.payload(), false),
+            Item::Last(_) => (self.payload(), true),
         };
         // The guard has bounded the sum of the fragments before the first byte of each arrived.
         let parts = self.parts.as_mut().ok_or(Breach::Protocol)?;
@@ -222,7 +226,11 @@ impl Wire {
         self.parts = None;
         let code = reason.as_ref().map_or(NO_CODE, |reason| reason.code.into());
         self.line.0.ours.set(Some(code));
-        ctx.close(reason);
+        // RFC 6455 §5.5.1: a code and a reason, or neither.
+        let bytes = code.to_be_bytes();
+        let said = reason.as_ref().and_then(|reason| reason.description.as_deref());
+        let code = reason.as_ref().map_or(&[][..], |_| &bytes);
+        self.line.output().small_frame(guard::CLOSE, &[code, said.unwrap_or_default().as_bytes()]);
         ctx.stop();
     }
 }

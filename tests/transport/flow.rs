@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealpost::transport::{Ending, Event, Limits};
+use sealpost::transport::{Ending, Limits};
 
 use super::{
     peer::{soon, text},
@@ -21,10 +21,10 @@ fn patient() -> Limits {
 async fn a_session_is_heard_while_its_peer_does_not_read() {
     let (mut peer, mut watch) = connect_narrow(patient(), 4096).await;
     watch
-        .act(|session, ctx| {
-            session.wire.text("x".repeat(HEAP), ctx);
+        .act(|session, _| {
+            session.wire.text("x".repeat(HEAP));
             session.line.mark(1);
-            session.wire.text("end", ctx);
+            session.wire.text("end");
             session.line.mark(2);
         })
         .await;
@@ -40,9 +40,7 @@ async fn a_session_is_heard_while_its_peer_does_not_read() {
     peer.expect_text("end").await;
     peer.expect_text("ignored for now").await;
     let mut seen = Vec::new();
-    while !seen.contains(&Report::Event(Event::Taken(2)))
-        || !seen.contains(&Report::text("ignored for now"))
-    {
+    while !seen.contains(&Report::Taken(2)) || !seen.contains(&Report::text("ignored for now")) {
         seen.push(watch.report().await);
     }
     assert_eq!(watch.line.backlog(), 0);
@@ -52,18 +50,18 @@ async fn a_session_is_heard_while_its_peer_does_not_read() {
 async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
     let (mut peer, mut watch) = connect_narrow(patient(), 4096).await;
     watch
-        .act(|session, ctx| {
-            session.wire.text("small", ctx);
+        .act(|session, _| {
+            session.wire.text("small");
             session.line.mark(1);
         })
         .await;
-    watch.expect(Report::Event(Event::Taken(1))).await;
+    watch.expect(Report::Taken(1)).await;
     watch.line.mark(2);
-    watch.expect(Report::Event(Event::Taken(2))).await;
+    watch.expect(Report::Taken(2)).await;
     for mark in 3..10 {
         watch
-            .act(move |session, ctx| {
-                session.wire.text("y".repeat(HEAP / 8), ctx);
+            .act(move |session, _| {
+                session.wire.text("y".repeat(HEAP / 8));
                 session.line.mark(mark);
             })
             .await;
@@ -75,7 +73,7 @@ async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
         // The peer has read what `mark` stands for, so the socket has taken it.
         while last < mark {
             match watch.report().await {
-                Report::Event(Event::Taken(taken)) => {
+                Report::Taken(taken) => {
                     assert!(taken > last);
                     last = taken;
                 }
@@ -90,7 +88,7 @@ async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
 async fn a_backlog_over_the_bound_drops_the_peer() {
     let limits = Limits { backlog_max: HEAP / 2, ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
-    watch.act(|session, ctx| session.wire.text("x".repeat(HEAP), ctx)).await;
+    watch.act(|session, _| session.wire.text("x".repeat(HEAP))).await;
     assert_eq!(watch.ending().await, Ending::Stalled);
     drop(peer);
 }
@@ -99,7 +97,7 @@ async fn a_backlog_over_the_bound_drops_the_peer() {
 async fn a_backlog_without_progress_drops_the_peer() {
     let limits = Limits { stall: Duration::from_millis(30), ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
-    watch.act(|session, ctx| session.wire.text("x".repeat(HEAP), ctx)).await;
+    watch.act(|session, _| session.wire.text("x".repeat(HEAP))).await;
     assert_eq!(watch.ending().await, Ending::Stalled);
     drop(peer);
 }
@@ -110,7 +108,7 @@ async fn last_words_that_nobody_reads_do_not_keep_a_connection() {
     let (peer, watch) = connect_narrow(limits, 4096).await;
     watch
         .act(|session, ctx| {
-            session.wire.text("x".repeat(HEAP), ctx);
+            session.wire.text("x".repeat(HEAP));
             session.wire.close(1001, "going", ctx);
         })
         .await;
@@ -123,7 +121,7 @@ async fn last_words_are_written_to_a_peer_that_reads_late() {
     let (mut peer, watch) = connect_narrow(patient(), 4096).await;
     watch
         .act(|session, ctx| {
-            session.wire.text("x".repeat(HEAP), ctx);
+            session.wire.text("x".repeat(HEAP));
             session.wire.close(1001, "going", ctx);
         })
         .await;

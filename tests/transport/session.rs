@@ -29,6 +29,7 @@ use super::peer::{Peer, soon};
 pub enum Report {
     Heard(Heard),
     Event(Event),
+    Taken(u64),
     Stopped,
 }
 
@@ -54,6 +55,10 @@ impl Actor for Session {
 
     fn started(&mut self, ctx: &mut Ctx) {
         ctx.add_stream(self.line.events());
+        let report = self.report.clone();
+        self.line.on_taken(move |mark| {
+            let _ = report.send(Report::Taken(mark));
+        });
         if let Some(started) = self.started.take() {
             let _ = started.send((ctx.address(), self.line.clone()));
         }
@@ -86,11 +91,11 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
             }
             Heard::Text(text) if text == "bye" => {
                 self.wire.close(4000, "as you wish", ctx);
-                self.wire.text("too late", ctx);
+                self.wire.text("too late");
                 self.wire.close(4001, "too late", ctx);
             }
-            Heard::Text(text) if self.echo => self.wire.text(text, ctx),
-            Heard::Binary(bytes) if self.echo => self.wire.binary(bytes, ctx),
+            Heard::Text(text) if self.echo => self.wire.text(text),
+            Heard::Binary(bytes) if self.echo => self.wire.binary(bytes),
             _ => {}
         }
     }
@@ -98,6 +103,9 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
 
 impl StreamHandler<Event> for Session {
     fn handle(&mut self, event: Event, ctx: &mut Ctx) {
+        if event == Event::Lull {
+            return;
+        }
         let _ = self.report.send(Report::Event(event));
         if event == Event::Silent {
             self.wire.close(4408, "silent", ctx);
