@@ -16,6 +16,7 @@ use actix_web::{App as Site, web};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::actors::fuse;
+use crate::actors::marks::Marks;
 use crate::actors::rate_limiter::{self, RateLimiter};
 use crate::actors::registry::{self, CloseStore, Drain, Registry, Stored};
 use crate::actors::session::Core;
@@ -198,9 +199,11 @@ impl Queue {
 
 /// Starts the core actors on this thread's arbiter.
 fn start_core(settings: &Settings, clock: &Clock, doorway: &Doorway, queue: Option<Queue>) -> Core {
+    let marks = Marks::default();
     let registry = fuse::create("registry", |address| {
         let (store, loaded) = start_store(settings, clock, queue, address.clone());
-        let mut registry = Registry::new(clock.clone(), Rules::from(settings), store);
+        let rules = Rules::from(settings);
+        let mut registry = Registry::new(clock.clone(), rules, store, marks.clone());
         registry.restore(loaded, &doorway.plan);
         registry
     });
@@ -209,7 +212,7 @@ fn start_core(settings: &Settings, clock: &Clock, doorway: &Doorway, queue: Opti
     let (find, forget) = (registry.clone().recipient(), registry.clone().recipient());
     let sweeper = TtlSweeper::new(settings.sweeper.interval, find, forget);
     fuse::start("ttl_sweeper", sweeper);
-    Core { registry, limiter }
+    Core { registry, limiter, marks }
 }
 
 /// What the store reports must arrive; there is one report for each commit.

@@ -17,8 +17,8 @@
 //! socket → transport → Session: decode, own id?, allowance → Registry: rules → peer's Session → transport → socket
 //! ```
 //!
-//! One way: nobody asks back on it. What one read of a socket held travels as one [`Inbound`](actors::registry::Inbound),
-//! what follows for one session comes back as one [`Turn`](actors::session::Turn).
+//! One way: nobody asks back on it. What a socket had to say travels as one [`Inbound`](actors::registry::Inbound), what
+//! follows for one session comes back as one [`Turn`](actors::session::Turn).
 //!
 //! # What always holds
 //!

@@ -11,6 +11,10 @@ use sealpost::settings::{self, Settings};
 use sealpost::store::inspect;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// See docs/performance.md for what it saves.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The settings cannot be used (EX_CONFIG of sysexits.h).
 const EX_CONFIG: u8 = 78;
 /// The relay cannot start or has failed (EX_UNAVAILABLE).

@@ -6,6 +6,8 @@
 #[cfg(test)]
 pub mod deed;
 pub mod fuse;
+pub mod links;
+pub mod marks;
 pub mod rate_limiter;
 pub mod registry;
 pub mod session;

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::registry::{Lease, Register, Registry};
-use super::session::Turn;
+use super::session::{CORE_MAILBOX, Turn};
 use crate::clock::{Clock, Moment};
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
@@ -201,6 +201,7 @@ impl Actor for RateLimiter {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(CORE_MAILBOX);
         ctx.run_interval(TIDY, |limiter, _| limiter.tidy());
     }
 }
@@ -212,7 +213,7 @@ impl Handler<Admit> for RateLimiter {
         let Err(refused) = self.admit(&admit) else { return };
         // A session that is gone, or that never reads its one answer, needs none.
         let posts = vec![Post::Refused(Box::new(refused))];
-        let _ = admit.session.try_send(Turn { posts, answers: false, strays: 0 });
+        let _ = admit.session.try_send(Turn { posts, ..Turn::default() });
     }
 }
 

@@ -1,19 +1,24 @@
 //! The Registry: the one actor that owns presence and routing.
 //!
-//! Its rules are the router's; here is only who is on which line. It never waits for anybody: what follows from a
-//! message goes out at once, one [`Turn`] for each session that it concerns.
+//! Its rules are the router's. It never waits for anybody: it hears what there is to hear, and what follows from all of
+//! it goes out then, one [`Turn`] for each session that it concerns.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use actix::{
-    Actor, AsyncContext as _, Context, Handler, Message, MessageResult, Recipient, WrapFuture as _,
+    Actor, AsyncContext as _, Context, Handler, Message, MessageResult, Recipient, StreamHandler,
+    WrapFuture as _,
 };
-use foldhash::fast::RandomState;
+use futures_core::Stream;
 
-use super::session::Turn;
-use crate::clock::Clock;
-use crate::protocol::envelope::Seq;
+use super::links::Links;
+use super::marks::{Mark, Marks};
+use super::session::{CORE_MAILBOX, Turn};
+use crate::clock::{Clock, Now};
 use crate::protocol::refusal::Farewell;
 use crate::protocol::server::About;
 use crate::relay::quota::{Allowance, Plan};
@@ -21,9 +26,6 @@ use crate::relay::router::{Expired, Router, Rules, Snapshot, Ticket};
 use crate::relay::word::{ConnId, Hello, Outbox, Post, Refused, Word};
 use crate::store::durable::Outcome;
 use crate::store::{Loaded, Store};
-
-/// Messages in its mailbox beyond the one place that every session has for itself.
-const MAILBOX: usize = 4096;
 
 /// Messages, and words in them, between two breaths.
 const BREATH: usize = 256;
@@ -61,19 +63,12 @@ pub struct Inbound {
     pub conn: ConnId,
     /// In order.
     pub words: Vec<Word>,
-    /// What the socket took meanwhile.
-    pub taken: Option<Seq>,
 }
 
-/// The session's socket took everything through a mark; not answered.
+/// Sockets took something: there are [`Marks`]. Not answered.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Taken {
-    /// Whose.
-    pub conn: ConnId,
-    /// Through which mark.
-    pub mark: Seq,
-}
+pub struct Marked;
 
 /// A connection is over. Its last words come first.
 #[derive(Message)]
@@ -85,8 +80,6 @@ pub struct Leave {
     pub conn: Option<ConnId>,
     /// Decoded, not sent yet.
     pub words: Vec<Word>,
-    /// What the socket took, not reported yet.
-    pub taken: Option<Seq>,
 }
 
 /// Asks for what has expired.
@@ -135,30 +128,22 @@ pub struct Reload(pub Rules);
 #[rtype(result = "Snapshot")]
 pub struct Observe;
 
-/// A connection as the Registry reaches it.
-struct Link {
-    session: Recipient<Turn>,
-    conn: Option<ConnId>,
-    /// It has been told to go.
-    leaving: bool,
-    /// What it gets with its next turn.
-    posts: Vec<Post<Lease>>,
-}
+/// Everything that could be heard has been heard: what follows from it goes out.
+struct Lull;
 
 /// See the module.
 pub struct Registry {
     clock: Clock,
     router: Router<Box<dyn Store>, Lease>,
-    links: HashMap<u64, Link, RandomState>,
-    /// The connection's number, by its epoch as a device's connection.
-    lines: HashMap<u64, u64, RandomState>,
+    links: Links,
     /// Whose turn waits until the store has caught up.
     throttled: Vec<ConnId>,
     outbox: Outbox<Lease>,
-    /// Whose posts are not sent yet.
-    touched: Vec<u64>,
-    /// Found to hear nothing any more.
-    gone: Vec<(u64, Option<ConnId>)>,
+    marks: Marks,
+    /// Room for marks, kept from step to step.
+    taken: Vec<Mark>,
+    /// Something was heard since the last [`Lull`].
+    lively: Rc<Cell<bool>>,
     /// Everybody is sent away, those too that come now.
     draining: bool,
     /// Work since the last breath.
@@ -167,16 +152,16 @@ pub struct Registry {
 
 impl Registry {
     /// A relay where nobody is connected.
-    pub fn new(clock: Clock, rules: Rules, store: Box<dyn Store>) -> Self {
+    pub fn new(clock: Clock, rules: Rules, store: Box<dyn Store>, marks: Marks) -> Self {
         Self {
             clock,
             router: Router::new(rules, store),
-            links: HashMap::default(),
-            lines: HashMap::default(),
+            links: Links::default(),
             throttled: Vec::new(),
             outbox: Outbox::default(),
-            touched: Vec::new(),
-            gone: Vec::new(),
+            marks,
+            taken: Vec::new(),
+            lively: Rc::default(),
             draining: false,
             breath: 0,
         }
@@ -188,75 +173,65 @@ impl Registry {
         self.router.restore(now, loaded, || Allowance::new(plan.clone()));
     }
 
-    /// Posts what followed from a step. The session that said the words, if any, gets a turn in any case.
-    fn post(&mut self, turn_of: Option<ConnId>) {
-        let strays = std::mem::take(&mut self.outbox.strays);
-        let speaker = turn_of.and_then(|conn| self.lines.get(&conn.epoch).copied());
-        self.distribute();
-        if let Some(line) = speaker
-            && self.links.get(&line).is_some_and(|link| link.posts.is_empty())
-        {
-            self.touched.push(line);
-        }
-        self.send_turns(speaker, strays);
-        // Whoever heard nothing any more is gone, and that may concern others.
-        while let Some((line, conn)) = self.gone.pop() {
-            self.forget(line, conn);
-            self.distribute();
-            self.send_turns(None, 0);
-        }
-    }
-
     /// Where a connection hears.
     #[cfg(test)]
     pub(super) fn session_of(&self, line: u64) -> Recipient<Turn> {
-        self.links[&line].session.clone()
+        self.links.get(line).expect("a link").session.clone()
     }
 
-    fn send_turns(&mut self, speaker: Option<u64>, strays: u32) {
-        for line in self.touched.drain(..) {
-            let Some(link) = self.links.get_mut(&line) else { continue };
-            let turn = Turn {
-                posts: std::mem::take(&mut link.posts),
-                answers: speaker == Some(line),
-                strays: if speaker == Some(line) { strays } else { 0 },
-            };
-            if let Err(failed) = link.session.try_send(turn) {
-                if matches!(failed, actix::dev::SendError::Full(_)) {
-                    send_away(&link.session, Farewell::SlowConsumer);
-                }
-                self.gone.push((line, link.conn));
-            }
+    /// Begins a step: what sockets took before it comes first. Now and then the others on this thread have their turn:
+    /// actix polls an actor for as long as its mailbox holds anything, and with sessions on other threads it may always
+    /// hold something.
+    fn begin(&mut self, work: usize, ctx: &mut Context<Self>) -> Now {
+        let now = self.clock.now();
+        self.lively.set(true);
+        self.marks.exchange(&mut self.taken);
+        self.breath += 1 + work + self.taken.len();
+        for (conn, mark) in self.taken.drain(..) {
+            self.router.taken(now, conn, mark, &mut self.outbox);
+        }
+        self.taken.shrink_to(BREATH);
+        if self.breath >= BREATH {
+            self.breath = 0;
+            ctx.wait(tokio::task::yield_now().into_actor(self));
+        }
+        now
+    }
+
+    /// What followed from a step waits for the next turn of whom it concerns.
+    fn post(&mut self) {
+        for (conn, post) in self.outbox.posts.drain(..) {
+            self.links.tell(conn, post);
         }
     }
 
-    fn distribute(&mut self) {
-        for (conn, post) in self.outbox.posts.drain(..) {
-            let Some(line) = self.lines.get(&conn.epoch) else { continue };
-            let Some(link) = self.links.get_mut(line) else { continue };
-            if link.posts.is_empty() {
-                self.touched.push(*line);
+    /// The same, and whoever said the words of this step is answered.
+    fn answer(&mut self, speaker: ConnId) {
+        self.post();
+        self.links.answer(speaker, std::mem::take(&mut self.outbox.strays));
+    }
+
+    /// Ends a step: what the store was told is one unit, and everybody hears what there is to hear.
+    fn send_turns(&mut self) {
+        self.router.store_mut().flush();
+        while let Some((link, turn)) = self.links.next_turn() {
+            let Err(failed) = link.session.try_send(turn) else { continue };
+            if matches!(failed, actix::dev::SendError::Full(_)) {
+                send_away(&link.session, Farewell::SlowConsumer);
             }
-            link.posts.push(post);
+            // It hears nothing any more, so it is gone, and that may concern others.
+            let line = link.line;
+            self.forget(line, None);
+            self.router.store_mut().flush();
         }
     }
 
     /// A session that is over. What it borrowed goes back.
     fn forget(&mut self, line: u64, conn: Option<ConnId>) {
-        self.links.remove(&line);
-        if let Some(conn) = conn {
-            self.lines.remove(&conn.epoch);
+        // Registered while its session was leaving, a connection is known by its link alone.
+        if let Some(conn) = self.links.close(line).or(conn) {
             self.router.leave(self.clock.now(), conn, &mut self.outbox);
-        }
-    }
-
-    /// Now and then lets the others on this thread have their turn. actix polls an actor for as long as its mailbox holds
-    /// anything, and with sessions on other threads it may always hold something.
-    fn breathe(&mut self, work: usize, ctx: &mut Context<Self>) {
-        self.breath += 1 + work;
-        if self.breath >= BREATH {
-            self.breath = 0;
-            ctx.wait(tokio::task::yield_now().into_actor(self));
+            self.post();
         }
     }
 }
@@ -265,27 +240,45 @@ impl Actor for Registry {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.set_mailbox_capacity(CORE_MAILBOX);
+        ctx.add_stream(Lulls(self.lively.clone()));
+    }
+}
+
+/// An actor polls its streams when its mailbox is empty, or when it rests.
+struct Lulls(Rc<Cell<bool>>);
+
+impl Stream for Lulls {
+    type Item = Lull;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Option<Lull>> {
+        if self.0.take() { Poll::Ready(Some(Lull)) } else { Poll::Pending }
+    }
+}
+
+impl StreamHandler<Lull> for Registry {
+    fn handle(&mut self, _: Lull, _: &mut Self::Context) {
+        self.send_turns();
     }
 }
 
 /// A goodbye must arrive even where a mailbox is full: it is the last thing the session hears.
 #[allow(clippy::disallowed_methods)]
 fn send_away(session: &Recipient<Turn>, farewell: Farewell) {
-    session.do_send(Turn { posts: vec![Post::Close(farewell)], answers: false, strays: 0 });
+    session.do_send(Turn { posts: vec![Post::Close(farewell)], ..Turn::default() });
 }
 
 impl Handler<Arrive> for Registry {
     type Result = ();
 
     fn handle(&mut self, Arrive { line, session }: Arrive, ctx: &mut Self::Context) {
-        self.breathe(0, ctx);
+        self.begin(0, ctx);
         if self.draining {
             // It was let in just before nobody was.
             send_away(&session, Farewell::Draining);
         }
-        let link = Link { session, conn: None, leaving: self.draining, posts: Vec::new() };
-        self.links.insert(line, link);
+        self.links.open(line, session, self.draining);
+        self.post();
     }
 }
 
@@ -293,32 +286,26 @@ impl Handler<Register> for Registry {
     type Result = ();
 
     fn handle(&mut self, Register { line, hello, lease }: Register, ctx: &mut Self::Context) {
-        self.breathe(0, ctx);
-        let Some(link) = self.links.get_mut(&line) else { return };
-        match self.router.register(self.clock.now(), hello, lease, &mut self.outbox) {
-            Ok(conn) => {
-                link.conn = Some(conn);
-                self.lines.insert(conn.epoch, line);
-            }
+        let now = self.begin(0, ctx);
+        if self.links.get(line).is_none() {
+            return self.post();
+        }
+        match self.router.register(now, hello, lease, &mut self.outbox) {
+            Ok(conn) => self.links.register(line, conn),
             Err(refusal) => {
                 let about = About::NOTHING;
-                link.posts.push(Post::Refused(Box::new(Refused { refusal, about })));
-                self.touched.push(line);
+                self.links.tell_line(line, Post::Refused(Box::new(Refused { refusal, about })));
             }
         }
-        self.post(None);
+        self.post();
     }
 }
 
 impl Handler<Inbound> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Inbound { conn, words, taken }: Inbound, ctx: &mut Self::Context) {
-        self.breathe(words.len(), ctx);
-        let now = self.clock.now();
-        if let Some(mark) = taken {
-            self.router.taken(now, conn, mark, &mut self.outbox);
-        }
+    fn handle(&mut self, Inbound { conn, words }: Inbound, ctx: &mut Self::Context) {
+        let now = self.begin(words.len(), ctx);
         let before = self.router.handed_over();
         for word in words {
             self.router.hear(now, conn, word, &mut self.outbox);
@@ -326,43 +313,37 @@ impl Handler<Inbound> for Registry {
         if self.router.handed_over() > before && self.router.store_mut().is_behind() {
             // It gave the disk more to do: its next batch waits, and so its socket, until the disk has caught up. What
             // passes through, and what confirms, goes on.
-            self.post(None);
+            self.outbox.strays = 0;
+            self.post();
             self.throttled.push(conn);
         } else {
-            self.post(Some(conn));
+            self.answer(conn);
         }
     }
 }
 
-impl Handler<Taken> for Registry {
+impl Handler<Marked> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Taken { conn, mark }: Taken, ctx: &mut Self::Context) {
-        self.breathe(0, ctx);
-        self.router.taken(self.clock.now(), conn, mark, &mut self.outbox);
-        self.post(None);
+    fn handle(&mut self, _: Marked, ctx: &mut Self::Context) {
+        self.begin(0, ctx);
+        self.post();
     }
 }
 
 impl Handler<Leave> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Leave { line, conn, words, taken }: Leave, ctx: &mut Self::Context) {
-        self.breathe(words.len(), ctx);
+    fn handle(&mut self, Leave { line, conn, words }: Leave, ctx: &mut Self::Context) {
+        let now = self.begin(words.len(), ctx);
         if let Some(conn) = conn {
-            let now = self.clock.now();
-            if let Some(mark) = taken {
-                self.router.taken(now, conn, mark, &mut self.outbox);
-            }
             for word in words {
                 self.router.hear(now, conn, word, &mut self.outbox);
             }
         }
         self.outbox.strays = 0;
-        // Registered while its session was leaving, a connection is known by its link alone.
-        let conn = conn.or_else(|| self.links.get(&line).and_then(|link| link.conn));
+        self.post();
         self.forget(line, conn);
-        self.post(None);
     }
 }
 
@@ -372,54 +353,54 @@ impl Handler<NextExpired> for Registry {
     fn handle(
         &mut self,
         NextExpired { limit }: NextExpired,
-        _: &mut Self::Context,
+        ctx: &mut Self::Context,
     ) -> Self::Result {
-        MessageResult(self.router.next_expired(self.clock.now(), limit))
+        let now = self.begin(0, ctx);
+        self.post();
+        MessageResult(self.router.next_expired(now, limit))
     }
 }
 
 impl Handler<DropExpired> for Registry {
     type Result = ();
 
-    fn handle(&mut self, DropExpired { end, notices }: DropExpired, _: &mut Self::Context) {
-        self.router.drop_expired(self.clock.now(), end, notices, &mut self.outbox);
-        self.post(None);
+    fn handle(&mut self, DropExpired { end, notices }: DropExpired, ctx: &mut Self::Context) {
+        let now = self.begin(notices.len(), ctx);
+        self.router.drop_expired(now, end, notices, &mut self.outbox);
+        self.post();
     }
 }
 
 impl Handler<Drain> for Registry {
     type Result = usize;
 
-    /// The map's own order is as good as random: its hasher is seeded anew in every process.
     fn handle(&mut self, Drain { slice }: Drain, _: &mut Self::Context) -> usize {
         self.draining = true;
-        let mut left = slice;
-        for link in self.links.values_mut().filter(|link| !link.leaving) {
-            if left == 0 {
-                return self.links.values().filter(|link| !link.leaving).count();
-            }
-            left -= 1;
+        // A goodbye overtakes nothing.
+        self.send_turns();
+        let staying = self.links.iter_mut().filter(|link| !link.leaving);
+        for link in staying.take(slice) {
             link.leaving = true;
             send_away(&link.session, Farewell::Draining);
         }
-        0
+        self.links.iter().filter(|link| !link.leaving).count()
     }
 }
 
 impl Handler<Stored> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Stored(outcome): Stored, _: &mut Self::Context) {
-        let now = self.clock.now();
+    fn handle(&mut self, Stored(outcome): Stored, ctx: &mut Self::Context) {
+        let now = self.begin(0, ctx);
         match outcome {
             Outcome::Committed(through) => self.router.committed(now, through, &mut self.outbox),
             Outcome::Failed(through) => self.router.failed(now, through, &mut self.outbox),
             Outcome::Recovered => self.router.recovered(now, &mut self.outbox),
         }
-        self.post(None);
+        self.post();
         if !self.router.store_mut().is_behind() {
             for conn in std::mem::take(&mut self.throttled) {
-                self.post(Some(conn));
+                self.links.answer(conn, 0);
             }
         }
     }
@@ -444,7 +425,9 @@ impl Handler<Reload> for Registry {
 impl Handler<Observe> for Registry {
     type Result = MessageResult<Observe>;
 
-    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
+        self.begin(0, ctx);
+        self.post();
         MessageResult(self.router.observe())
     }
 }

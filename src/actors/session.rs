@@ -1,6 +1,6 @@
 //! A session: one WebSocket, an actor on its own socket.
 //!
-//! It decodes what its device says and encodes what the device hears. What one read of the socket held travels to the
+//! It decodes what its device says and encodes what the device hears. What it heard up to a lull travels to the
 //! Registry as one batch; only one batch is on its way at a time, and while the Registry is behind the socket is not
 //! read. What comes back is a [`Turn`]. The session owns nothing: what it has not delivered is the Registry's still.
 
@@ -15,10 +15,11 @@ use actix_http::ws::{Message as Frame, ProtocolError};
 use actix_web_actors::ws::WebsocketContext;
 use bytestring::ByteString;
 
+use super::marks::Marks;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
-use super::registry::{Arrive, Inbound, Lease, Leave, Registry, Taken};
+use super::registry::{Arrive, Inbound, Lease, Leave, Marked, Registry};
 use crate::protocol::client::Register;
-use crate::protocol::envelope::Seq;
+use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::{Farewell, Refusal};
 use crate::protocol::server::{self, About, ClientLimits, Extension, RegisterResponse, Token};
 use crate::relay::conversation::{Registered, Said, Stranger, about_word};
@@ -35,13 +36,17 @@ const SPARE_TURNS: usize = 64;
 /// Turns that can wait in any case.
 const MAILBOX_MAX: usize = 65_536;
 
+/// Messages in the mailbox of a core actor. What bounds it is that a session asks again only when it was answered; this
+/// many connections can all be waiting for an answer.
+pub const CORE_MAILBOX: usize = 1024 * 1024;
+
 /// When a full Registry is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
 type Ctx = WebsocketContext<Session>;
 
 /// What the Registry has for a session, in order.
-#[derive(Message)]
+#[derive(Debug, Default, Message)]
 #[rtype(result = "()")]
 pub struct Turn {
     /// To be told, in order.
@@ -51,11 +56,6 @@ pub struct Turn {
     /// Acks in that batch that confirmed nothing.
     pub strays: u32,
 }
-
-/// Sends the batch that has come together.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Flush;
 
 /// The terms under which a connection was opened; a reload does not change them.
 #[derive(Debug, Clone)]
@@ -74,13 +74,14 @@ pub struct Terms {
     pub limits: ClientLimits,
 }
 
-/// How a session reaches the core.
-#[derive(Clone)]
+/// How sessions reach the core. All share one, for an address of its own would cost each as much as its name.
 pub struct Core {
     /// Presence and routing.
     pub registry: Addr<Registry>,
     /// Admission.
     pub limiter: Addr<RateLimiter>,
+    /// What the sockets took.
+    pub marks: Marks,
 }
 
 /// See the module.
@@ -89,7 +90,7 @@ pub struct Session {
     number: u64,
     address: IpAddr,
     terms: Arc<Terms>,
-    core: Core,
+    core: Arc<Core>,
     line: Line,
     wire: Wire,
     state: State,
@@ -97,14 +98,8 @@ pub struct Session {
     strikes: u32,
     /// Decoded, not sent to the Registry yet.
     batch: Vec<Word>,
-    /// The socket took everything through this, not reported yet.
-    taken: Option<Seq>,
     /// A batch is with the Registry.
     awaits_turn: bool,
-    /// A [`Flush`] is on its way.
-    flushing: bool,
-    /// The Registry did not take the last message.
-    refused: bool,
     /// Pongs that are due once the Registry has answered the batch that it has…
     pongs: u32,
     /// …or the one that is coming together.
@@ -119,7 +114,7 @@ enum State {
     /// It has asked to; what it says meanwhile waits.
     Registering { extended: bool, held: Vec<ByteString> },
     /// It is a device.
-    Registered { me: Registered, conn: ConnId, response: ByteString },
+    Registered { me: Registered, conn: ConnId, extension: Option<Box<Extension>> },
 }
 
 impl Session {
@@ -128,7 +123,7 @@ impl Session {
         number: u64,
         address: IpAddr,
         terms: Arc<Terms>,
-        core: Core,
+        core: Arc<Core>,
         lease: Lease,
         line: Line,
     ) -> Self {
@@ -143,10 +138,7 @@ impl Session {
             lease,
             strikes: 0,
             batch: Vec::new(),
-            taken: None,
             awaits_turn: false,
-            flushing: false,
-            refused: false,
             pongs: 0,
             later_pongs: 0,
             deadline: None,
@@ -176,16 +168,16 @@ impl Session {
             Err((refusal, about)) if refusal.is_malformed() => {
                 self.strikes += 1;
                 if self.strikes >= self.terms.strikes {
-                    self.refuse(refusal, &about, ctx);
+                    self.refuse(refusal, &about);
                     self.farewell(Farewell::Strikes, ctx);
                 } else if self.allow(Class::Control, about.clone(), ctx) {
-                    self.refuse(refusal, &about, ctx);
+                    self.refuse(refusal, &about);
                 }
             }
             Err((refusal, about)) => {
                 self.strikes = 0;
                 if self.allow(Class::Message, about.clone(), ctx) {
-                    self.refuse(refusal, &about, ctx);
+                    self.refuse(refusal, &about);
                 }
             }
         }
@@ -194,10 +186,10 @@ impl Session {
     fn serve(&mut self, said: Said<'_>, ctx: &mut Ctx) {
         match said {
             // Confirmations are as many as the messages that they confirm; stray ones are counted when they are known.
-            Said::Word(word @ Word::Ack { .. }) => self.gather(word, ctx),
+            Said::Word(word @ Word::Ack { .. }) => self.gather(word),
             Said::Word(word) => {
                 if self.allow(Class::Message, about_word(&word), ctx) {
-                    self.gather(word, ctx);
+                    self.gather(word);
                 }
             }
             Said::Register(register) => {
@@ -207,7 +199,7 @@ impl Session {
             }
             Said::Ping => {
                 if self.allow(Class::Control, About::NOTHING, ctx) {
-                    self.pong(ctx);
+                    self.pong();
                 }
             }
             Said::Pong => {
@@ -218,13 +210,13 @@ impl Session {
 
     /// Answers a Ping, after everything that was said before it: whoever hears the Pong knows that the relay has come
     /// so far.
-    fn pong(&mut self, ctx: &mut Ctx) {
+    fn pong(&mut self) {
         if !self.batch.is_empty() {
             self.later_pongs += 1;
         } else if self.awaits_turn {
             self.pongs += 1;
         } else {
-            self.wire.text(ByteString::from_static(server::PONG), ctx);
+            self.wire.text(ByteString::from_static(server::PONG));
         }
     }
 
@@ -234,7 +226,7 @@ impl Session {
             Verdict::Within => true,
             Verdict::Over { limit, retry_after_ms } => {
                 let about = About { retry_after_ms: Some(retry_after_ms), ..about };
-                self.refuse(Refusal::RateLimited(limit), &about, ctx);
+                self.refuse(Refusal::RateLimited(limit), &about);
                 false
             }
             Verdict::Flooding => {
@@ -245,9 +237,8 @@ impl Session {
     }
 
     fn register(&mut self, register: Register<'_>, ctx: &mut Ctx) {
-        if let State::Registered { response, .. } = &self.state {
-            self.wire.text(response.clone(), ctx);
-            return;
+        if let State::Registered { me, extension, .. } = &self.state {
+            return self.welcome(me.device, extension.as_deref());
         }
         let token = register.resume_token.map(|token| Token(token.into_owned()));
         self.state = State::Registering { extended: register.extended, held: Vec::new() };
@@ -268,7 +259,7 @@ impl Session {
 
     fn not_registered(&mut self, refusal: Refusal, about: &About, ctx: &mut Ctx) {
         let former = std::mem::replace(&mut self.state, State::Stranger);
-        self.refuse(refusal, about, ctx);
+        self.refuse(refusal, about);
         if refusal == Refusal::BadToken {
             // Only a count: lost if the limiter is that busy.
             let _ = self.core.limiter.try_send(ResumeFailed { address: self.address });
@@ -285,22 +276,34 @@ impl Session {
             State::Registering { extended, held, .. } => (extended, held),
             State::Stranger | State::Registered { .. } => (false, Vec::new()),
         };
-        let extension = extended.then(|| Extension {
-            resume_token: token,
-            resumed,
-            queued,
-            session_ttl: ttl,
-            limits: self.terms.limits,
+        let extension = extended.then(|| {
+            Box::new(Extension {
+                resume_token: token,
+                resumed,
+                queued,
+                session_ttl: ttl,
+                limits: self.terms.limits,
+            })
         });
-        let response = ByteString::from(RegisterResponse { device_id: device, extension }.encode());
-        self.wire.text(response.clone(), ctx);
+        self.welcome(device, extension.as_deref());
         self.lease = lease;
-        self.state = State::Registered { me: Registered { device }, conn, response };
+        let core = self.core.clone();
+        self.line.on_taken(move |mark| {
+            if core.marks.leave((conn, mark)) {
+                // A full Registry has something to hear, and sees the marks before it.
+                let _ = core.registry.try_send(Marked);
+            }
+        });
+        self.state = State::Registered { me: Registered { device }, conn, extension };
         if let Some(deadline) = self.deadline.take() {
             ctx.cancel_future(deadline);
         }
         log::debug!("registered connection={} device={device:?} resumed={resumed}", self.number);
         self.go_on(held, ctx);
+    }
+
+    fn welcome(&self, device_id: DeviceId, extension: Option<&Extension>) {
+        self.wire.text(RegisterResponse { device_id, extension }.encode());
     }
 
     /// What was said while the registration was under way has its turn.
@@ -311,59 +314,39 @@ impl Session {
         }
     }
 
-    /// A word joins the batch.
-    fn gather(&mut self, word: Word, ctx: &mut Ctx) {
+    /// A word joins the batch, which leaves once everything is heard that can be heard now.
+    fn gather(&mut self, word: Word) {
         self.batch.push(word);
         if self.awaits_turn {
             self.mind_the_socket();
-        } else {
-            self.flush_soon(ctx);
         }
     }
 
     /// Nothing is read while the Registry is behind.
     fn mind_the_socket(&self) {
-        self.line.pause(self.refused || (self.awaits_turn && self.batch.len() >= BATCH));
+        self.line.pause(self.awaits_turn && self.batch.len() >= BATCH);
     }
 
-    /// Once everything is heard that can be heard now.
-    fn flush_soon(&mut self, ctx: &mut Ctx) {
-        if !std::mem::replace(&mut self.flushing, true) {
-            ctx.notify(Flush);
-        }
-    }
-
+    /// Sends the batch that has come together, unless the Registry still has the last one.
     fn flush(&mut self, ctx: &mut Ctx) {
         let State::Registered { conn, .. } = self.state else { return };
-        let registry = &self.core.registry;
-        self.refused = if self.batch.is_empty() || self.awaits_turn {
-            let Some(mark) = self.taken.take() else { return };
-            registry.try_send(Taken { conn, mark }).is_err_and(|failed| {
-                let full = matches!(failed, actix::dev::SendError::Full(_));
-                self.taken = Some(mark);
-                full
-            })
-        } else {
-            let words = std::mem::take(&mut self.batch);
-            let taken = self.taken.take();
-            match registry.try_send(Inbound { conn, words, taken }) {
-                Ok(()) => {
-                    self.awaits_turn = true;
-                    self.pongs = std::mem::take(&mut self.later_pongs);
-                    false
-                }
-                Err(actix::dev::SendError::Full(inbound)) => {
-                    (self.batch, self.taken) = (inbound.words, inbound.taken);
-                    true
-                }
-                Err(actix::dev::SendError::Closed(_)) => false,
-            }
-        };
-        self.mind_the_socket();
-        if self.refused {
-            ctx.notify_later(Flush, RETRY);
-            self.flushing = true;
+        if self.batch.is_empty() || self.awaits_turn {
+            return;
         }
+        self.awaits_turn = true;
+        let words = std::mem::take(&mut self.batch);
+        match self.core.registry.try_send(Inbound { conn, words }) {
+            Ok(()) => self.pongs = std::mem::take(&mut self.later_pongs),
+            Err(actix::dev::SendError::Full(inbound)) => {
+                self.batch = inbound.words;
+                ctx.run_later(RETRY, |session, ctx| {
+                    session.awaits_turn = false;
+                    session.flush(ctx);
+                });
+            }
+            Err(actix::dev::SendError::Closed(_)) => {}
+        }
+        self.mind_the_socket();
     }
 
     fn turn(&mut self, turn: Turn, ctx: &mut Ctx) {
@@ -372,15 +355,17 @@ impl Session {
             match post {
                 Post::Welcome(welcome) => self.registered(*welcome, ctx),
                 Post::Mail { mark: seq, body } => {
-                    self.wire.text(body, ctx);
+                    self.wire.text(body);
                     mark = Some(seq);
                 }
-                Post::Ack { id, status } => self.wire.text(server::ack(id, status), ctx),
+                Post::Ack { id, status } => {
+                    self.wire.compose(|text| server::write_ack(text, id, status));
+                }
                 Post::Refused(refused) => match self.state {
                     State::Registering { .. } => {
                         self.not_registered(refused.refusal, &refused.about, ctx);
                     }
-                    _ => self.refuse(refused.refusal, &refused.about, ctx),
+                    _ => self.refuse(refused.refusal, &refused.about),
                 },
                 Post::Close(farewell) => self.farewell(farewell, ctx),
             }
@@ -398,16 +383,14 @@ impl Session {
             self.awaits_turn = false;
             self.mind_the_socket();
             for _ in 0..std::mem::take(&mut self.pongs) {
-                self.wire.text(ByteString::from_static(server::PONG), ctx);
-            }
-            if !self.batch.is_empty() {
-                self.flush_soon(ctx);
+                self.wire.text(ByteString::from_static(server::PONG));
             }
         }
+        self.flush(ctx);
     }
 
-    fn refuse(&self, refusal: Refusal, about: &About, ctx: &mut Ctx) {
-        self.wire.text(server::error(refusal, about), ctx);
+    fn refuse(&self, refusal: Refusal, about: &About) {
+        self.wire.text(server::error(refusal, about));
     }
 
     fn farewell(&mut self, farewell: Farewell, ctx: &mut Ctx) {
@@ -422,7 +405,7 @@ impl Actor for Session {
     type Context = Ctx;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // A turn for each message in the window, and one for what becomes of each that was sent in one go.
+        // At most a turn for each message in the window, and one for what becomes of each that was sent in one go.
         let ClientLimits { window, burst, .. } = self.terms.limits;
         let turns = window.saturating_add(burst as usize).saturating_add(SPARE_TURNS);
         ctx.set_mailbox_capacity(turns.min(MAILBOX_MAX));
@@ -450,7 +433,6 @@ impl Actor for Session {
             line: self.number,
             conn,
             words: std::mem::take(&mut self.batch),
-            taken: self.taken.take(),
         });
     }
 }
@@ -471,15 +453,12 @@ impl StreamHandler<Result<Frame, ProtocolError>> for Session {
 impl StreamHandler<Event> for Session {
     fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
         match event {
-            Event::Taken(mark) => {
-                self.taken = Some(mark);
-                self.flush_soon(ctx);
-            }
+            Event::Lull => self.flush(ctx),
             Event::Beat { quiet } => {
-                self.wire.ping(ctx);
+                self.wire.ping();
                 if quiet {
                     // A second chance for a client whose library does not answer WebSocket pings.
-                    self.wire.text(ByteString::from_static(server::PING), ctx);
+                    self.wire.text(ByteString::from_static(server::PING));
                 }
             }
             Event::Silent => self.farewell(Farewell::Idle, ctx),
@@ -492,15 +471,6 @@ impl Handler<Turn> for Session {
 
     fn handle(&mut self, turn: Turn, ctx: &mut Self::Context) {
         self.turn(turn, ctx);
-    }
-}
-
-impl Handler<Flush> for Session {
-    type Result = ();
-
-    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
-        self.flushing = false;
-        self.flush(ctx);
     }
 }
 

@@ -18,17 +18,18 @@ use crate::transport;
 use crate::web::doorway::Opening;
 
 /// A core on a thread of its own, as a session on another worker sees it.
-async fn core_elsewhere(arbiter: &Arbiter, plan: &Arc<Plan>, clock: &Clock) -> Core {
+async fn core_elsewhere(arbiter: &Arbiter, plan: &Arc<Plan>, clock: &Clock) -> Arc<Core> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let (plan, clock) = (plan.clone(), clock.clone());
     arbiter.spawn_fn(move || {
         let settings = Settings::default();
         let rules = Rules::from(&settings);
-        let registry = Registry::new(clock.clone(), rules, Box::new(Memory));
+        let marks = Marks::default();
+        let registry = Registry::new(clock.clone(), rules, Box::new(Memory), marks.clone());
         let registry = fuse::start("registry", registry);
         let limiter = RateLimiter::new(clock, plan, &settings, registry.clone());
         let limiter = fuse::start("rate_limiter", limiter);
-        let _ = tell.send(Core { registry, limiter });
+        let _ = tell.send(Arc::new(Core { registry, limiter, marks }));
     });
     told.await.expect("the core starts")
 }
@@ -44,7 +45,7 @@ async fn hears(client: &mut Client, what: &str) {
 /// A recipient that says nothing itself has no batch whose answer would let its socket be read again.
 #[actix::test]
 #[allow(clippy::disallowed_methods, reason = "the flood is the test")]
-async fn a_session_that_the_registry_refused_is_heard_again_when_it_has_caught_up() {
+async fn a_session_is_heard_again_when_a_registry_that_was_too_busy_for_its_marks_has_caught_up() {
     let (arbiter, clock, settings) = (Arbiter::new(), Clock::system(), Settings::default());
     let plan = Plan::new(settings.rate_limit.clone(), clock.clone());
     let core = core_elsewhere(&arbiter, &plan, &clock).await;
@@ -67,15 +68,13 @@ async fn a_session_that_the_registry_refused_is_heard_again_when_it_has_caught_u
     core.registry.do_send(Deed::new(move |_: &mut Registry| {
         let _ = freed.recv();
     }));
-    let nobody = ConnId { slot: 0, epoch: u64::MAX };
     for _ in 0..5000 {
-        core.registry.do_send(Taken { conn: nobody, mark: 0 });
+        core.registry.do_send(Marked);
     }
-    // The first report is the one place that every sender has; the second is refused.
     for mark in 1..3 {
         let body = ByteString::from(format!("mail {mark}"));
         let posts = vec![Post::Mail { mark, body }];
-        session.send(Turn { posts, answers: false, strays: 0 }).await.expect("it lives");
+        session.send(Turn { posts, ..Turn::default() }).await.expect("it lives");
         hears(&mut client, &format!("mail {mark}")).await;
     }
     client.send(Ws::text(r#"{"type":"Ping"}"#)).await.expect("sent");

@@ -13,8 +13,13 @@ use super::registry::{DropExpired, NextExpired};
 use crate::protocol::server;
 use crate::relay::router::Expired;
 
-/// Items of one slice.
-const SLICE: usize = 512;
+/// Items of one slice: live traffic waits for at most so many, and a slice holds it up for less time than it takes a frame
+/// to pass the relay.
+const SLICE: usize = 64;
+
+/// Between two slices. A million that expire at once are no hurry, and live traffic shares the core not only with the
+/// slices but with the disk, which has to forget as many.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// See the module.
 pub struct TtlSweeper {
@@ -67,8 +72,7 @@ impl TtlSweeper {
         ctx.spawn(dropped.map(move |_, sweeper, ctx| {
             sweeper.sweeping = false;
             if full {
-                // Through the own mailbox, so that others have their turn before the next slice.
-                ctx.notify(Sweep);
+                ctx.notify_later(Sweep, PAUSE);
             }
         }));
     }
@@ -87,5 +91,65 @@ impl Handler<Sweep> for TtlSweeper {
 
     fn handle(&mut self, _: Sweep, ctx: &mut Self::Context) {
         self.sweep(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use actix::MessageResult;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::protocol::id::DeviceId;
+    use crate::relay::router::Ticket;
+
+    /// Expired things, by ticket, and how many were dropped.
+    struct Expiring {
+        first: Ticket,
+        left: Arc<AtomicUsize>,
+    }
+
+    impl Actor for Expiring {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<NextExpired> for Expiring {
+        type Result = MessageResult<NextExpired>;
+
+        fn handle(&mut self, asked: NextExpired, _: &mut Self::Context) -> Self::Result {
+            let count = asked.limit.min(self.left.load(Ordering::Relaxed)) as Ticket;
+            let sender = DeviceId::from_u128(1);
+            let expired = |ticket| Expired { ticket, sender, error: None };
+            MessageResult((self.first..self.first + count).map(expired).collect())
+        }
+    }
+
+    impl Handler<DropExpired> for Expiring {
+        type Result = ();
+
+        fn handle(&mut self, dropped: DropExpired, _: &mut Self::Context) {
+            let count = (dropped.end - self.first) as usize;
+            assert!(count <= SLICE, "{count} in one slice");
+            self.left.fetch_sub(count, Ordering::Relaxed);
+            self.first = dropped.end;
+        }
+    }
+
+    #[actix::test]
+    async fn what_expires_at_once_is_dropped_in_slices_with_pauses() {
+        let left = Arc::new(AtomicUsize::new(10 * SLICE + 1));
+        let expiring = Expiring { first: 7, left: left.clone() }.start();
+        let (find, forget) = (expiring.clone().recipient(), expiring.recipient());
+        // Swept once; what follows is up to the sweeper, not to its clock.
+        let hour = Duration::from_secs(3600);
+        let begun = Instant::now();
+        TtlSweeper::new(hour, find, forget).start().try_send(Sweep).unwrap();
+        while left.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        assert!(begun.elapsed() >= 10 * PAUSE, "{:?}", begun.elapsed());
     }
 }

@@ -179,3 +179,25 @@ fn what_a_refused_frame_was_about_is_told_as_far_as_it_can_be_read() {
     assert_eq!((about_key.key_id.as_deref(), about_key.recipient_id), (Some("7"), None));
     assert_eq!(about("{", Refusal::NotAnObject), About::NOTHING);
 }
+
+/// The short way must find exactly what the long one does, whatever stands in the frame or is missing from it.
+#[test]
+fn the_usual_envelope_is_read_as_any_other() {
+    let frame = format!(r#"{{"type":"Send","payload":{}}}"#, send_with(r#","ttl":300"#));
+    let spaced = frame.replace(':', " : ").replace('{', "\t{\n").replace('}', "\r} ");
+    for frame in [frame, spaced] {
+        assert!(usual(&frame).is_some_and(|(kind, payload)| read(kind, payload).is_ok()));
+        for place in 0..frame.len() {
+            let (before, after) = frame.split_at(place);
+            for text in
+                ["", " ", "\u{c}", "{", "}", "\"", ",", ":", "\\", "{}", ",\"x\":{}", "\u{feff}"]
+            {
+                for changed in
+                    [[before, text, after].concat(), [before, text, &after[1..]].concat()]
+                {
+                    assert_eq!(decode(&changed), decode_any(&changed), "{changed}");
+                }
+            }
+        }
+    }
+}

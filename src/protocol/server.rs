@@ -49,12 +49,12 @@ pub const PONG: &str = r#"{"type":"Pong"}"#;
 
 /// `RegisterResponse`.
 #[derive(Debug, Clone, Serialize)]
-pub struct RegisterResponse {
+pub struct RegisterResponse<'a> {
     /// The connection's device.
     pub device_id: DeviceId,
     /// Only for a client that asked for more than the seed's.
     #[serde(flatten)]
-    pub extension: Option<Extension>,
+    pub extension: Option<&'a Extension>,
 }
 
 /// What `RegisterResponse` carries beyond the seed, for a client that sent a payload.
@@ -107,7 +107,7 @@ pub struct ClientLimits {
     pub window: usize,
 }
 
-impl RegisterResponse {
+impl RegisterResponse<'_> {
     /// The frame's text.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -130,8 +130,14 @@ pub enum Status {
 #[must_use]
 pub fn ack(id: MessageId, status: Option<Status>) -> String {
     let mut out = String::with_capacity(128);
+    write_ack(&mut out, id, status);
+    out
+}
+
+/// The same, behind what is there already.
+pub fn write_ack(out: &mut String, id: MessageId, status: Option<Status>) {
     out.push_str(r#"{"type":"Ack","payload":{"message_id":""#);
-    id.write_to(&mut out);
+    id.write_to(out);
     match status {
         None => out.push('"'),
         Some(Status::Delivered) => out.push_str(r#"","status":"delivered""#),
@@ -142,7 +148,6 @@ pub fn ack(id: MessageId, status: Option<Status>) -> String {
         }
     }
     out.push_str("}}");
-    out
 }
 
 /// What an `Error` is about, as far as it helps.

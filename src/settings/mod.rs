@@ -279,7 +279,7 @@ impl Default for Queue {
         Self {
             durable: true,
             path: PathBuf::from("./data"),
-            commit_interval: Duration::from_millis(2),
+            commit_interval: Duration::from_millis(1),
             commit_batch: 1024,
             default_ttl: DAY,
             max_ttl: 7 * DAY,

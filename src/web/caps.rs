@@ -73,6 +73,18 @@ impl Caps {
         Ok(Permit { caps: self.clone(), address })
     }
 
+    /// Counts a connection that has its permit already and goes on as something else.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>, address: IpAddr, most: &Most) -> Permit {
+        let address = (!is_exempt(&most.exempt, address)).then(|| AddressKey::from(address));
+        let mut open = self.open();
+        if let Some(address) = address {
+            *open.by_address.entry(address).or_default() += 1;
+        }
+        open.total += 1;
+        Permit { caps: self.clone(), address }
+    }
+
     /// Open connections.
     #[must_use]
     pub fn total(&self) -> usize {

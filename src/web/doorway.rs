@@ -24,7 +24,7 @@ pub struct Opening {
     /// Of the session.
     pub terms: Arc<Terms>,
     /// Of its socket.
-    pub transport: transport::Limits,
+    pub transport: Arc<transport::Limits>,
     /// Of the door.
     pub most: Most,
     /// Of the way to the door.
@@ -44,7 +44,7 @@ pub struct Doorway {
     pub sockets: Arc<Caps>,
     /// What every device is allowed.
     pub plan: Arc<Plan>,
-    core: OnceLock<Core>,
+    core: OnceLock<Arc<Core>>,
     draining: AtomicBool,
     opened: AtomicU64,
 }
@@ -76,13 +76,13 @@ impl Doorway {
     }
 
     /// The core, once it runs; the first worker starts it.
-    pub fn core(&self) -> Option<&Core> {
+    pub fn core(&self) -> Option<&Arc<Core>> {
         self.core.get()
     }
 
     /// Starts the core if it does not run yet.
-    pub fn core_or(&self, start: impl FnOnce() -> Core) -> &Core {
-        self.core.get_or_init(start)
+    pub fn core_or(&self, start: impl FnOnce() -> Core) -> &Arc<Core> {
+        self.core.get_or_init(|| Arc::new(start()))
     }
 
     /// Nobody is let in from now on.
@@ -130,7 +130,7 @@ impl From<&Settings> for Opening {
                 plain_ttl: settings.session.plain_ttl.as_secs(),
                 limits: client_limits,
             }),
-            transport: transport::Limits {
+            transport: Arc::new(transport::Limits {
                 message_bytes: limits.frame_bytes,
                 fragments: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
                 frame_timeout: limits.frame_timeout,
@@ -138,7 +138,7 @@ impl From<&Settings> for Opening {
                 idle: settings.heartbeat.timeout,
                 stall: settings.server.tcp_user_timeout,
                 ..transport::Limits::default()
-            },
+            }),
             most: Most {
                 connections: limits.connections,
                 per_address: limits.connections_per_address,

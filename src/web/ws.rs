@@ -8,12 +8,13 @@ use actix_codec::{AsyncRead, AsyncWrite, Framed};
 use actix_http::{Request, RequestHead, Response, body::BodySize, h1, ws};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use futures_util::SinkExt as _;
+use futures_util::{FutureExt as _, SinkExt as _};
 
 use super::address::client_address;
 use super::caps::{NoPermit, Permit};
 use super::doorway::{Doorway, Opening};
 use super::handshake::{self, NoUpgrade, judge};
+use crate::actors::registry::Lease;
 use crate::actors::session::{Core, Session};
 use crate::relay::quota::Allowance;
 use crate::transport;
@@ -31,11 +32,13 @@ struct Entered<Io> {
     read_ahead: Bytes,
     address: IpAddr,
     opening: Arc<Opening>,
-    core: Core,
-    permit: Permit,
+    core: Arc<Core>,
+    /// As a session, and as a socket.
+    permits: [Permit; 2],
 }
 
-/// Every request that wants to upgrade comes here, with its socket. Answers when the connection is over.
+/// Every request that wants to upgrade comes here, with its socket. The session lives on by itself: inside the future
+/// that served HTTP it would keep all of that, and be polled through it, for as long as it lasts.
 ///
 /// # Errors
 ///
@@ -47,28 +50,31 @@ pub async fn upgrade<Io>(
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    // The request and the HTTP codec end with the handshake: kept for the session's life they would cost more memory
-    // than the session does.
-    let entered = match Box::pin(enter(&doorway, request, framed)).await {
-        Ok(Some(entered)) => entered,
-        Ok(None) => return Ok(()),
-        Err(failed) => {
-            log::debug!("upgrade failed error={failed}");
-            return Ok(());
+    match enter(&doorway, request, framed).await {
+        Ok(Some(entered)) => {
+            let (number, lease) = (doorway.number(), Allowance::new(doorway.plan.clone()));
+            actix_rt::spawn(session(entered, number, lease));
         }
-    };
-    let Entered { socket, read_ahead, address, opening, core, permit } = entered;
-    let number = doorway.number();
-    let lease = Allowance::new(doorway.plan.clone());
-    drop(doorway);
-    let limits = opening.transport;
-    let ending = transport::connection(socket, read_ahead, limits, move |line| {
-        Session::new(number, address, opening.terms.clone(), core, lease, line)
-    })
-    .await;
-    log::debug!("connection over connection={number} ending={ending:?}");
-    drop(permit);
+        Ok(None) => {}
+        Err(failed) => log::debug!("upgrade failed error={failed}"),
+    }
     Ok(())
+}
+
+/// A connection from its handshake to its end. Nothing is held across it but what it needs.
+fn session<Io>(entered: Entered<Io>, number: u64, lease: Lease) -> impl Future<Output = ()>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let Entered { socket, read_ahead, address, opening, core, permits } = entered;
+    let limits = opening.transport.clone();
+    let connection = transport::connection(socket, read_ahead, limits, move |line| {
+        Session::new(number, address, opening.terms.clone(), core, lease, line)
+    });
+    connection.map(move |ending| {
+        log::debug!("connection over connection={number} ending={ending:?}");
+        drop(permits);
+    })
 }
 
 /// Answers the handshake.
@@ -84,7 +90,7 @@ where
     let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(None) };
     let Some(core) = doorway.core().cloned() else { return Ok(None) };
     let address = client_address(peer, &request.head().headers, &opening.proxies);
-    let permit = match permit(doorway, &opening, request.head(), request.path(), address) {
+    let session = match permit(doorway, &opening, request.head(), request.path(), address) {
         Ok(permit) => permit,
         Err(refused) => {
             log::debug!("upgrade refused status={}", refused.status.as_u16());
@@ -96,7 +102,8 @@ where
     framed.send(h1::Message::Item((accepted, BodySize::None))).await?;
     let parts = framed.into_parts();
     let read_ahead = parts.read_buf.freeze();
-    Ok(Some(Entered { socket: parts.io, read_ahead, address, opening, core, permit }))
+    let permits = [session, doorway.sockets.hold(peer, &opening.most_sockets)];
+    Ok(Some(Entered { socket: parts.io, read_ahead, address, opening, core, permits }))
 }
 
 /// What asks for the path but not for an upgrade: never a success.
