@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::connection::Route;
+use crate::dialect::Dialect;
 use crate::process::Process;
 
 /// Puts load on a Sealpost relay and says what it took: messages, latencies, CPU, memory.
@@ -26,6 +27,10 @@ pub struct Common {
     /// The relay's WebSocket.
     #[arg(long, global = true, default_value = "ws://127.0.0.1:8080/ws")]
     pub url: String,
+    /// What is spoken there. Others than `sealpost` are for peers, to compare with: `pairs` and `idle` only, and nothing
+    /// that the peer has not.
+    #[arg(long, global = true, value_enum, default_value_t = Dialect::Sealpost)]
+    pub dialect: Dialect,
     /// The relay's process id, for its CPU time and memory.
     #[arg(long, global = true)]
     pub pid: Option<u32>,
@@ -62,6 +67,11 @@ pub enum Mode {
     Idle(Idle),
     /// One device sends to many.
     Fanout(Fanout),
+    /// Pairs at a fixed rate, first alone, then beside a device that never reads and one that floods it.
+    Hostile(Hostile),
+    /// Pairs at a fixed rate while nothing waits, while messages wait for devices that are away, and while all of these
+    /// expire.
+    Expiry(Expiry),
 }
 
 /// See [`Mode::Pairs`].
@@ -95,6 +105,10 @@ pub struct Offline {
     /// Messages of each sender that are not acked yet.
     #[arg(long, default_value_t = 64)]
     pub in_flight: u32,
+    /// Send so many messages a second, all senders together, whatever comes back. Latencies count from the time at
+    /// which a message was due.
+    #[arg(long)]
+    pub rate: Option<f64>,
     /// Write the recipients' resume tokens there, for `drain`.
     #[arg(long)]
     pub tokens: Option<PathBuf>,
@@ -142,6 +156,71 @@ pub struct Fanout {
     pub resumable: bool,
 }
 
+/// See [`Mode::Hostile`]. `--seconds` is the length of each phase.
+#[derive(Debug, Args)]
+pub struct Hostile {
+    /// The pairs that are measured.
+    #[command(flatten)]
+    pub paced: Paced,
+    /// Messages of the flooder that are neither acked nor refused.
+    #[arg(long, default_value_t = 64)]
+    pub flood_in_flight: u32,
+    /// The device that never reads registers resumable: what waits for it is kept on disk.
+    #[arg(long)]
+    pub resumable: bool,
+    /// The relay's admin address, `http://host:port`: how much waits at the end.
+    #[arg(long)]
+    pub admin: Option<String>,
+}
+
+/// See [`Mode::Expiry`]. `--seconds` is the length of each phase but the last.
+#[derive(Debug, Args)]
+pub struct Expiry {
+    /// The pairs that are measured.
+    #[command(flatten)]
+    pub paced: Paced,
+    /// Messages that wait and expire.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub messages: u64,
+    /// What each of them carries, before base64.
+    #[arg(long, default_value_t = 32)]
+    pub queued_bytes: usize,
+    /// Devices that are away, for which they wait.
+    #[arg(long, default_value_t = 1000)]
+    pub recipients: usize,
+    /// Devices that sent them, and are told what became of them.
+    #[arg(long, default_value_t = 50)]
+    pub senders: usize,
+    /// All expire so many seconds after the first was sent, within a second; sending them and one phase must fit in.
+    #[arg(long, default_value_t = 60)]
+    pub expire_after: u64,
+    /// They do not expire (`--ttl` is theirs too): only what their waiting costs others.
+    #[arg(long)]
+    pub stay: bool,
+    /// The relay's admin address, `http://host:port`: it says when they have expired.
+    #[arg(long, required_unless_present = "stay")]
+    pub admin: Option<String>,
+}
+
+/// Pairs of devices that send at a fixed rate, whatever comes back.
+#[derive(Debug, Args)]
+pub struct Paced {
+    /// Connections, two of them a pair.
+    #[arg(long, default_value_t = 100)]
+    pub connections: usize,
+    /// Messages a second, all pairs together.
+    #[arg(long, default_value_t = 2000.0)]
+    pub rate: f64,
+}
+
+impl Paced {
+    /// The same as the mode that does nothing else.
+    pub fn pairs(&self) -> Pairs {
+        let Self { connections, rate } = *self;
+        Pairs { connections, in_flight: 1, rate: Some(rate), resumable: false }
+    }
+}
+
 impl Common {
     /// How to get to the relay.
     ///
@@ -156,7 +235,8 @@ impl Common {
             with_port.to_socket_addrs().map_err(|failed| format!("{with_port}: {failed}"))?;
         let address = addresses.next().ok_or_else(|| format!("{with_port}: no address"))?;
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Route { address, host: host.to_owned(), path: path.to_owned(), sources: self.sources })
+        let (host, path) = (host.to_owned(), path.to_owned());
+        Ok(Route { address, host, path, sources: self.sources, dialect: self.dialect })
     }
 
     /// The relay's process, if it is known.

@@ -13,9 +13,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
-use crate::frame::{self, CLOSE, PING, PONG, Parser, TEXT};
+use crate::dialect::Dialect;
+use crate::frame::{self, BINARY, CLOSE, PING, PONG, Parser, TEXT};
+use crate::nats::{self, Word};
 use crate::stats::Stats;
-use crate::words::{ANSWER, Heard, Id, Registered, code};
+use crate::words::{self, ANSWER, Heard, Id, Registered, code};
 
 /// Key and answer are the RFC's own example (RFC 6455, section 1.3).
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -41,6 +43,8 @@ pub struct Route {
     pub path: String,
     /// Connections come from 127.0.0.1 to 127.0.0.N in turn; 0: from wherever the system likes.
     pub sources: u8,
+    /// What is spoken there.
+    pub dialect: Dialect,
 }
 
 /// A registered device: its two ends and what the relay said.
@@ -61,7 +65,13 @@ impl Device {
     /// When the relay does not let us in; the error says why.
     pub async fn join(route: &Route, number: usize, payload: Option<&str>) -> io::Result<Self> {
         let mut stream = open(route, number).await?;
-        handshake(&mut stream, route).await?;
+        let ahead = handshake(&mut stream, route).await?;
+        if route.dialect == Dialect::Nats {
+            return Self::subscribe(stream, &ahead, number).await;
+        }
+        if !ahead.is_empty() {
+            return Err(io::Error::other("the relay speaks before it is spoken to"));
+        }
         let text = match payload {
             Some(payload) => format!(r#"{{"type":"Register","payload":{payload}}}"#),
             None => r#"{"type":"Register"}"#.to_owned(),
@@ -71,16 +81,48 @@ impl Device {
         stream.write_all(&out).await?;
         let registered = response(&mut stream).await?;
         let (read, write) = stream.into_split();
-        let ear = Ear { read, parser: Parser::default() };
+        let frames = Frames { read, parser: Parser::default() };
+        let ear = Ear { frames, nats: None };
         let id = registered.device_id.as_bytes();
         let id = *<&Id>::try_from(id).map_err(|_| io::Error::other("a device_id of odd length"))?;
         Ok(Self { link: Link::new(write, id), ear, registered })
     }
 
+    /// Joins NATS: a device there is who listens to a subject, and it may choose which. `ahead` has come already.
+    async fn subscribe(mut stream: TcpStream, ahead: &[u8], number: usize) -> io::Result<Self> {
+        let id = words::numbered(number);
+        let mut out = Vec::new();
+        frame::write(&mut out, BINARY, &nats::hello(&id));
+        stream.write_all(&out).await?;
+        let (read, write) = stream.into_split();
+        let mut frames = Frames { read, parser: Parser::default() };
+        let mut nats = nats::Parser::default();
+        let is_in = Cell::new(false);
+        let mut say = |first: u8, payload: &[u8]| {
+            if !frame::is_data(first) {
+                return Err(format!("CONNECT was answered by a frame that begins with {first:#x}"));
+            }
+            nats.feed(payload, |word| match word {
+                Word::Error(line) => Err(String::from_utf8_lossy(line).into_owned()),
+                word => {
+                    is_in.set(is_in.get() || word == Word::Pong);
+                    Ok(())
+                }
+            })
+        };
+        let mut answered = frames.cut(ahead, &mut say);
+        while answered.is_ok() && !is_in.get() {
+            answered = frames.hear(&mut say).await;
+        }
+        answered.map_err(io::Error::other)?;
+        let registered = Registered { device_id: String::new(), resume_token: None, queued: 0 };
+        Ok(Self { link: Link::new(write, id), ear: Ear { frames, nats: Some(nats) }, registered })
+    }
+
     /// Says goodbye and waits for the relay's.
     pub async fn leave(mut self) -> io::Result<()> {
         self.link.with(goodbye);
-        while self.ear.read.read(&mut [0; 256]).await? > 0 {}
+        while self.ear.frames.read.read(&mut [0; 256]).await? > 0 {}
         Ok(())
     }
 }
@@ -103,22 +145,27 @@ async fn open(route: &Route, number: usize) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn handshake(stream: &mut TcpStream, Route { host, path, .. }: &Route) -> io::Result<()> {
+/// Answers what has come behind the server's head already.
+async fn handshake(
+    stream: &mut TcpStream,
+    Route { host, path, .. }: &Route,
+) -> io::Result<Vec<u8>> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
-    // The relay says nothing before it is spoken to, so nothing is read too far.
     let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if stream.read_buf(&mut head).await? == 0 || head.len() > HEAD {
+    let mut ahead = Vec::new();
+    while stream.read_buf(&mut head).await? > 0 && head.len() <= HEAD {
+        if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            ahead = head.split_off(end + 4);
             break;
         }
     }
     let head = String::from_utf8_lossy(&head);
     if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) {
-        Ok(())
+        Ok(ahead)
     } else {
         let line = head.lines().next().unwrap_or("nothing");
         Err(io::Error::other(format!("the handshake was answered: {line}")))
@@ -176,7 +223,12 @@ impl Link {
         if out.is_empty() || self.is_full.get() {
             return;
         }
-        let written = self.write.try_write(&out).unwrap_or(0);
+        let written = match self.write.try_write(&out) {
+            Ok(written) => written,
+            Err(full) if full.kind() == io::ErrorKind::WouldBlock => 0,
+            // Nothing will ever fit again; trying on and on would take the time of all others.
+            Err(_) => out.len(),
+        };
         if written == out.len() {
             out.clear();
         } else {
@@ -207,59 +259,94 @@ pub trait Role {
     fn ack(&self, link: &Link, id: &Id, now: u64);
     /// The relay has refused something, and it is counted already.
     fn error(&self, link: &Link);
+    /// That was all for now.
+    fn rest(&self) {}
 }
 
 /// The listening end.
 pub struct Ear {
-    read: OwnedReadHalf,
-    parser: Parser,
+    frames: Frames,
+    /// If NATS is spoken: what has come of its stream.
+    nats: Option<nats::Parser>,
 }
 
 impl Ear {
     /// Listens until the connection ends, which is counted.
-    pub async fn listen(mut self, link: Rc<Link>, role: Rc<impl Role>, stats: Rc<Stats>) {
+    pub async fn listen(self, link: Rc<Link>, role: Rc<impl Role>, stats: Rc<Stats>) {
+        let Self { mut frames, mut nats } = self;
         let how = loop {
-            let heard =
-                self.hear(|first, payload| hear(first, payload, &link, &*role, &stats)).await;
+            let say = |first: u8, payload: &[u8]| match &mut nats {
+                Some(nats) if frame::is_data(first) => {
+                    nats.feed(payload, |word| hear_nats(word, &link, &*role, &stats))
+                }
+                _ => hear(first, payload, &link, &*role, &stats),
+            };
+            let heard = frames.hear(say).await;
             if let Err(how) = heard {
                 break how;
             }
+            role.rest();
             link.flush();
         };
         stats.close(how);
     }
+}
 
+/// What comes in, frame by frame.
+struct Frames {
+    read: OwnedReadHalf,
+    parser: Parser,
+}
+
+impl Frames {
     /// Reads once and says each frame that is whole; an error says how the connection ended.
     async fn hear(
         &mut self,
         mut say: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
-        let Self { read, parser } = self;
         poll_fn(|cx| {
             READ.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
-                if let Err(failed) = ready!(Pin::new(&mut *read).poll_read(cx, &mut buffer)) {
+                if let Err(failed) = ready!(Pin::new(&mut self.read).poll_read(cx, &mut buffer)) {
                     return Poll::Ready(Err(failed.to_string()));
                 }
-                let mut input = buffer.filled();
-                if input.is_empty() {
+                if buffer.filled().is_empty() {
                     return Poll::Ready(Err("end of stream".to_owned()));
                 }
-                loop {
-                    match parser.next(&mut input) {
-                        Ok(Some(frame)) => {
-                            if let Err(how) = say(frame.first, frame.payload) {
-                                return Poll::Ready(Err(how));
-                            }
-                        }
-                        Ok(None) => return Poll::Ready(Ok(())),
-                        Err(masked) => return Poll::Ready(Err(masked.to_string())),
-                    }
-                }
+                Poll::Ready(self.cut(buffer.filled(), &mut say))
             })
         })
         .await
     }
+
+    /// Says each frame that is whole with this.
+    fn cut(
+        &mut self,
+        mut input: &[u8],
+        mut say: impl FnMut(u8, &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        while let Some(frame) = self.parser.next(&mut input).map_err(|masked| masked.to_string())? {
+            say(frame.first, frame.payload)?;
+        }
+        Ok(())
+    }
+}
+
+/// One word of NATS; an error says how the connection ended.
+fn hear_nats(word: Word<'_>, link: &Link, role: &impl Role, stats: &Stats) -> Result<(), String> {
+    match word {
+        Word::Message(text) => {
+            let id = words::sent(text)
+                .ok_or_else(|| format!("heard {}", String::from_utf8_lossy(text)))?;
+            let now = stats.now();
+            stats.receive(id, now);
+            role.receive(link, id, now);
+        }
+        Word::Ping => link.put(|out| frame::write(out, BINARY, nats::ANSWER)),
+        Word::Pong | Word::Other => {}
+        Word::Error(line) => return Err(String::from_utf8_lossy(line).into_owned()),
+    }
+    Ok(())
 }
 
 /// One frame; an error says how the connection ended.

@@ -7,12 +7,19 @@ use std::fmt;
 
 /// The final frame of a text message.
 pub const TEXT: u8 = 0x81;
+/// The final frame of a binary message.
+pub const BINARY: u8 = 0x82;
 /// The closing frame.
 pub const CLOSE: u8 = 0x88;
 /// A ping, which wants a pong.
 pub const PING: u8 = 0x89;
 /// Its answer.
 pub const PONG: u8 = 0x8a;
+
+/// Whether a frame that begins so has a part of what the application says, rather than something about the connection.
+pub fn is_data(first: u8) -> bool {
+    first & 0xf < 8
+}
 
 /// Appends a client's frame with the zero key.
 pub fn write(out: &mut Vec<u8>, first: u8, payload: &[u8]) {

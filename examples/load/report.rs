@@ -6,6 +6,7 @@ use std::fmt;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::phase::Phase;
 use crate::stats::{Latencies, Stats};
 
 /// The figures of a run; those that the mode does not measure are absent.
@@ -33,13 +34,15 @@ pub struct Report {
     pub to_receive_us: Option<Percentiles>,
     /// From sending (or when it should have been sent) to the relay's Ack.
     pub to_ack_us: Option<Percentiles>,
+    /// Where the same is measured under different conditions: each of them.
+    pub phases: Vec<Phase>,
     /// Figures of one mode only.
     pub more: BTreeMap<&'static str, f64>,
     /// By code, over the whole run.
     pub errors: BTreeMap<u16, u64>,
     /// Messages without Ack or Error when patience was at an end.
     pub unanswered: u64,
-    /// Messages acked that have not arrived when patience was at an end; always 0 where nobody is there.
+    /// Messages acked (sent, where there are no acks) that have not arrived when patience was at an end; always 0 where nobody is there.
     pub undelivered: u64,
     /// Connections that ended though they should not have.
     pub unexpected_closes: BTreeMap<String, u64>,
@@ -48,17 +51,20 @@ pub struct Report {
 /// Latencies in microseconds.
 #[derive(Debug, Serialize)]
 pub struct Percentiles {
-    count: u64,
-    p50: f64,
+    /// Of so many messages.
+    pub count: u64,
+    /// The median.
+    pub p50: f64,
     p90: f64,
-    p99: f64,
+    /// What one of a hundred exceeds.
+    pub p99: f64,
     p99_9: f64,
     max: f64,
 }
 
 impl Percentiles {
     /// None if nothing was measured.
-    fn of(latencies: &Latencies) -> Option<Self> {
+    pub fn of(latencies: &Latencies) -> Option<Self> {
         let latencies: &Histogram<u64> = &latencies.borrow();
         let at = |percentile| us(latencies.value_at_percentile(percentile));
         (!latencies.is_empty()).then(|| Self {
@@ -69,6 +75,16 @@ impl Percentiles {
             p99_9: at(99.9),
             max: us(latencies.max()),
         })
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, p50, p90, p99, p99_9, max } = self;
+        write!(
+            f,
+            "us  p50 {p50:.0}  p90 {p90:.0}  p99 {p99:.0}  p99.9 {p99_9:.0}  max {max:.0}  (of {count})"
+        )
     }
 }
 
@@ -117,12 +133,11 @@ impl fmt::Display for Report {
         for (name, percentiles) in
             [("send -> Receive", &self.to_receive_us), ("send -> Ack", &self.to_ack_us)]
         {
-            let Some(p) = percentiles else { continue };
-            writeln!(
-                f,
-                "{name:<16} us  p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  max {:.0}  (of {})",
-                p.p50, p.p90, p.p99, p.p99_9, p.max, p.count
-            )?;
+            let Some(percentiles) = percentiles else { continue };
+            writeln!(f, "{name:<16} {percentiles}")?;
+        }
+        for phase in &self.phases {
+            writeln!(f, "{phase}")?;
         }
         for (code, count) in &self.errors {
             writeln!(f, "Error {code:<18}{count:>14}")?;
@@ -136,7 +151,7 @@ impl fmt::Display for Report {
         if self.undelivered > 0 {
             writeln!(
                 f,
-                "UNDELIVERED: {} messages were acked and did not arrive",
+                "UNDELIVERED: {} messages were taken and did not arrive",
                 self.undelivered
             )?;
         }

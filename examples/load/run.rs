@@ -107,6 +107,34 @@ pub async fn measure(stats: &Stats, common: &Common, counts: Counts) -> io::Resu
     Ok(report)
 }
 
+/// Ends a run whose phases are measured: nothing new is sent, and the last answers are waited for. What is reported is the
+/// whole run.
+///
+/// # Errors
+///
+/// When our own process cannot be read.
+pub async fn conclude(stats: &Stats) -> io::Result<Report> {
+    stats.stop();
+    settle(|| {
+        let progress = stats.received.get() + stats.acked.get();
+        (progress, stats.undelivered() == 0 && stats.unanswered() == 0)
+    })
+    .await;
+    let seconds = stats.now() as f64 / 1e9;
+    let delivered = stats.received.get();
+    Ok(Report {
+        seconds,
+        sent: stats.sent.get(),
+        delivered,
+        acked: stats.acked.get(),
+        messages_per_second: delivered as f64 / seconds,
+        generator_cores: Process::own().run_time()? as f64 / 1e9 / seconds,
+        unanswered: stats.unanswered(),
+        undelivered: stats.undelivered(),
+        ..Report::default()
+    })
+}
+
 /// Measures one piece of work.
 ///
 /// # Errors

@@ -26,6 +26,10 @@ pub struct Stats {
     stopped: Cell<bool>,
     /// Connections are to be left in peace: from here on their ends are no surprise.
     is_over: Cell<bool>,
+    /// The relay acks what it has; otherwise arriving is the only answer.
+    acks: bool,
+    /// After so many Errors the run has nothing more to say.
+    enough: u64,
     /// Messages sent.
     pub sent: Cell<u64>,
     /// Messages that arrived.
@@ -45,6 +49,20 @@ pub struct Stats {
 impl Stats {
     /// Nothing yet, and nothing is measured yet.
     pub fn new() -> Rc<Self> {
+        Self::with_acks(true)
+    }
+
+    /// The same for a relay that acks, or does not.
+    pub fn with_acks(acks: bool) -> Rc<Self> {
+        Self::of(acks, ENOUGH)
+    }
+
+    /// The same for devices to whom Errors are part of the plan: no number of them stops the run.
+    pub fn expecting_errors() -> Rc<Self> {
+        Self::of(true, u64::MAX)
+    }
+
+    fn of(acks: bool, enough: u64) -> Rc<Self> {
         let latencies = || {
             let histogram = Histogram::new_with_bounds(1, LONGEST, 3);
             RefCell::new(histogram.expect("these bounds are possible"))
@@ -54,6 +72,8 @@ impl Stats {
             window: Cell::new((u64::MAX, u64::MAX)),
             stopped: Cell::default(),
             is_over: Cell::default(),
+            acks,
+            enough,
             sent: Cell::default(),
             received: Cell::default(),
             acked: Cell::default(),
@@ -73,6 +93,18 @@ impl Stats {
     pub fn measure(&self, time: Duration) {
         let now = self.now();
         self.window.set((now, now + time.as_nanos() as u64));
+    }
+
+    /// From now on, until [`Self::close_window`], what is sent is measured; what was measured before is forgotten.
+    pub fn open_window(&self) {
+        self.to_receive.borrow_mut().reset();
+        self.to_ack.borrow_mut().reset();
+        self.window.set((self.now(), u64::MAX));
+    }
+
+    /// What is sent from now on is not measured. What was sent before is, whenever it arrives.
+    pub fn close_window(&self) {
+        self.window.set((self.window.get().0, self.now()));
     }
 
     /// From now on nothing new is sent.
@@ -119,7 +151,7 @@ impl Stats {
     /// The relay refused something.
     pub fn error(&self, code: u16) {
         *self.errors.borrow_mut().entry(code).or_default() += 1;
-        if self.errors() >= ENOUGH {
+        if self.enough < u64::MAX && self.errors() >= self.enough {
             self.stop();
         }
     }
@@ -138,11 +170,15 @@ impl Stats {
 
     /// Messages that got neither Ack nor Error yet.
     pub fn unanswered(&self) -> u64 {
+        if !self.acks {
+            return 0;
+        }
         self.sent.get().saturating_sub(self.acked.get() + self.errors())
     }
 
-    /// Messages that were acked and have not arrived yet.
+    /// Messages that were acked, or sent where there are no acks, and have not arrived yet.
     pub fn undelivered(&self) -> u64 {
-        self.acked.get().saturating_sub(self.received.get())
+        let taken = if self.acks { &self.acked } else { &self.sent };
+        taken.get().saturating_sub(self.received.get())
     }
 }

@@ -13,6 +13,7 @@ use crate::frame::{self, TEXT};
 pub type Id = [u8; 36];
 
 const NIL: &Id = b"00000000-0000-0000-0000-000000000000";
+const SEND: &[u8] = br#"{"type":"Send","payload":{"message_id":""#;
 const RECEIVE: &[u8] = br#"{"type":"Receive","payload":{"message_id":""#;
 const ACK: &[u8] = br#"{"type":"Ack","payload":{"message_id":""#;
 const ERROR: &[u8] = br#"{"type":"Error""#;
@@ -109,7 +110,57 @@ fn write_hex(out: &mut [u8], mut number: u64) {
     }
 }
 
-/// A `Send` that is ready to go, but for its id.
+/// The message id in the text of a `Send`, for whoever gets it as it was sent.
+pub fn sent(text: &[u8]) -> Option<&Id> {
+    text.strip_prefix(SEND)?.first_chunk()
+}
+
+/// A message without its frame, and where in it the message id and the recipient stand.
+pub struct Text {
+    /// The text.
+    pub bytes: Vec<u8>,
+    /// Where the message id begins.
+    pub id: usize,
+    /// Where the recipient's id begins.
+    pub recipient: usize,
+}
+
+impl Text {
+    /// A `Send` of one sender, for nobody yet. `sender` tells the ids of different senders apart; `ttl` is in seconds.
+    pub fn new(sender: usize, from: &Id, data: &[u8], ttl: u64) -> Self {
+        let mut bytes = SEND.to_vec();
+        let id = bytes.len();
+        bytes.extend_from_slice(&numbered(sender));
+        bytes.extend_from_slice(br#"","recipient_id":""#);
+        let recipient = bytes.len();
+        bytes.extend_from_slice(NIL);
+        bytes.extend_from_slice(br#"","sender_id":""#);
+        bytes.extend_from_slice(from);
+        bytes.extend_from_slice(br#"","encrypted_data":""#);
+        bytes.extend_from_slice(data);
+        bytes.extend_from_slice(br#"","ttl":"#);
+        bytes.extend_from_slice(ttl.to_string().as_bytes());
+        bytes.extend_from_slice(b"}}");
+        Self { bytes, id, recipient }
+    }
+}
+
+/// An id in which only the 12 digits that say who are not 0.
+pub fn numbered(who: usize) -> Id {
+    let mut id = *NIL;
+    write_hex(&mut id[9..13], who as u64 >> 32);
+    write_hex(&mut id[14..18], who as u64 >> 16 & 0xffff);
+    write_hex(&mut id[19..23], who as u64 & 0xffff);
+    id
+}
+
+/// So many bytes, as long as base64 makes them.
+pub fn data(payload: usize) -> Vec<u8> {
+    const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    BASE64.iter().cycle().take(payload.div_ceil(3) * 4).copied().collect()
+}
+
+/// A message that is ready to go, but for its id.
 #[derive(Debug)]
 pub struct Letter {
     frame: Vec<u8>,
@@ -122,32 +173,19 @@ impl Letter {
     /// A message of one sender, for nobody yet. `sender` tells the ids of different senders apart; `payload` is in bytes
     /// before base64, `ttl` in seconds.
     pub fn new(sender: usize, from: &Id, payload: usize, ttl: u64) -> Self {
-        const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let data: Vec<u8> = BASE64.iter().cycle().take(payload.div_ceil(3) * 4).copied().collect();
-        Self::with_data(sender, from, &data, ttl)
+        Self::with_data(sender, from, &data(payload), ttl)
     }
 
     /// The same with `encrypted_data` as given.
     pub fn with_data(sender: usize, from: &Id, data: &[u8], ttl: u64) -> Self {
-        let mut text = br#"{"type":"Send","payload":{"message_id":""#.to_vec();
-        let id = text.len();
-        text.extend_from_slice(NIL);
-        write_hex(&mut text[id + 9..id + 13], sender as u64 >> 32);
-        write_hex(&mut text[id + 14..id + 18], sender as u64 >> 16 & 0xffff);
-        write_hex(&mut text[id + 19..id + 23], sender as u64 & 0xffff);
-        text.extend_from_slice(br#"","recipient_id":""#);
-        let recipient = text.len();
-        text.extend_from_slice(NIL);
-        text.extend_from_slice(br#"","sender_id":""#);
-        text.extend_from_slice(from);
-        text.extend_from_slice(br#"","encrypted_data":""#);
-        text.extend_from_slice(data);
-        text.extend_from_slice(br#"","ttl":"#);
-        text.extend_from_slice(ttl.to_string().as_bytes());
-        text.extend_from_slice(b"}}");
+        Self::framed(TEXT, Text::new(sender, from, data, ttl))
+    }
+
+    /// In a frame that begins so.
+    pub fn framed(first: u8, Text { bytes, id, recipient }: Text) -> Self {
         let mut frame = Vec::new();
-        frame::write(&mut frame, TEXT, &text);
-        let head = frame.len() - text.len();
+        frame::write(&mut frame, first, &bytes);
+        let head = frame.len() - bytes.len();
         Self { frame, id: head + id, recipient: head + recipient, count: 0 }
     }
 

@@ -39,7 +39,8 @@ pub async fn run(common: &Common, options: &Fanout) -> io::Result<Report> {
         run::live(device, Rc::new(Recipient { confirms: options.resumable }), &stats);
     }
     for device in run::join(&route, 0, 1, false).await? {
-        Sender::start(device, 0, ids.clone(), options.in_flight, common, &stats);
+        let (link, sender) = Sender::join(device, 0, ids.clone(), false, common, &stats);
+        sender.begin(&link, options.in_flight);
     }
     let mode = format!(
         "fanout: 1 -> {} connections, {} in flight{}",

@@ -1,7 +1,9 @@
 //! One file for each thing that can be done.
 
 pub mod drain;
+pub mod expiry;
 pub mod fanout;
+pub mod hostile;
 pub mod idle;
 pub mod offline;
 pub mod pairs;

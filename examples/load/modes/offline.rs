@@ -5,10 +5,12 @@ use std::io;
 use std::rc::Rc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::task::spawn_local;
 
 use super::drain;
 use crate::cli::{Common, Offline};
 use crate::connection::{Device, Link, Role};
+use crate::pacer;
 use crate::report::Report;
 use crate::run::{self, Counts};
 use crate::stats::Stats;
@@ -17,24 +19,25 @@ use crate::words::{Id, Letter};
 /// Goodbyes at the same time.
 const AT_ONCE: usize = 64;
 
-/// Sends to all recipients in turn, no more at once than are acked.
+/// Sends to all recipients in turn, no more at once than are acked, or as many as are due.
 pub struct Sender {
     stats: Rc<Stats>,
     letter: RefCell<Letter>,
     recipients: Rc<[Id]>,
     next: Cell<usize>,
+    is_open_loop: bool,
 }
 
 impl Sender {
-    /// Begins; `number` says which sender it is, so that not all begin with the same recipient.
-    pub fn start(
+    /// Joins in; `number` says which sender it is, so that not all begin with the same recipient.
+    pub fn join(
         device: Device,
         number: usize,
         recipients: Rc<[Id]>,
-        in_flight: u32,
+        is_open_loop: bool,
         common: &Common,
         stats: &Rc<Stats>,
-    ) {
+    ) -> (Rc<Link>, Rc<Self>) {
         let link = device.link.clone();
         let letter = Letter::new(number, &link.id, common.payload_bytes, common.ttl);
         let sender = Rc::new(Self {
@@ -42,23 +45,31 @@ impl Sender {
             letter: letter.into(),
             next: number.into(),
             recipients,
+            is_open_loop,
         });
         run::live(device, sender.clone(), stats);
-        for _ in 0..in_flight {
-            sender.send(&link);
-        }
+        (link, sender)
+    }
+
+    /// Sends as many as may be without Ack.
+    pub fn begin(&self, link: &Link, in_flight: u32) {
+        (0..in_flight).for_each(|_| self.go_on(link));
         link.flush();
     }
 
-    fn send(&self, link: &Link) {
-        if self.stats.is_stopped() {
-            return;
+    /// Sends another for one that came to its end.
+    fn go_on(&self, link: &Link) {
+        if !self.is_open_loop && !self.stats.is_stopped() {
+            self.send(link, self.stats.now());
         }
+    }
+
+    fn send(&self, link: &Link, time: u64) {
         let mut letter = self.letter.borrow_mut();
         letter.address(&self.recipients[self.next.get() % self.recipients.len()]);
         self.next.set(self.next.get() + 1);
         self.stats.send();
-        link.put(|out| letter.send(out, self.stats.now()));
+        link.put(|out| letter.send(out, time));
     }
 }
 
@@ -66,11 +77,11 @@ impl Role for Sender {
     fn receive(&self, _: &Link, _: &Id, _: u64) {}
 
     fn ack(&self, link: &Link, _: &Id, _: u64) {
-        self.send(link);
+        self.go_on(link);
     }
 
     fn error(&self, link: &Link) {
-        self.send(link);
+        self.go_on(link);
     }
 }
 
@@ -88,13 +99,29 @@ pub async fn run(common: &Common, options: &Offline) -> io::Result<Report> {
         std::fs::write(path, tokens.join("\n"))?;
     }
     let senders = run::join(&route, 0, options.senders, false).await?;
-    for (number, device) in senders.into_iter().enumerate() {
-        Sender::start(device, number, ids.clone(), options.in_flight, common, &stats);
-    }
-    let mode = format!(
-        "offline: {} senders, {} in flight -> {} recipients",
-        options.senders, options.in_flight, options.recipients
-    );
+    let is_open_loop = options.rate.is_some();
+    let join =
+        |(number, device)| Sender::join(device, number, ids.clone(), is_open_loop, common, &stats);
+    let ends: Vec<_> = senders.into_iter().enumerate().map(join).collect();
+    let how = match options.rate {
+        Some(rate) => {
+            let send = move |number: usize, due| {
+                let (link, sender) = &ends[number % ends.len()];
+                sender.send(link, due);
+                link.flush();
+            };
+            spawn_local(pacer::pace(stats.clone(), rate, send)?);
+            format!("{rate} messages/s")
+        }
+        None => {
+            for (link, sender) in &ends {
+                sender.begin(link, options.in_flight);
+            }
+            format!("{} in flight", options.in_flight)
+        }
+    };
+    let mode =
+        format!("offline: {} senders, {how} -> {} recipients", options.senders, options.recipients);
     let report = run::measure(&stats, common, Counts::Acked).await?;
     let mut report = report.concluded(mode, &stats);
     let acked = stats.acked.get();
