@@ -89,16 +89,8 @@ impl Mail {
             receipts: false,
             content: 0,
         };
-        self.mailbox.wait(Item {
-            seq: self.last,
-            deadline: deadline_of(self.last),
-            settles,
-            kept: false,
-            owes_ack: false,
-            in_flight: false,
-            seen: false,
-            envelope,
-        });
+        let item = Item::new(self.last, deadline_of(self.last), envelope, true);
+        self.mailbox.wait(Item { settles, ..item });
     }
 
     /// The head of what waits is handed over.

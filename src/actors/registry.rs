@@ -191,6 +191,7 @@ impl Registry {
             self.router.taken(now, conn, mark, &mut self.outbox);
         }
         self.taken.shrink_to(BREATH);
+        self.post();
         if self.breath >= BREATH {
             self.breath = 0;
             ctx.wait(tokio::task::yield_now().into_actor(self));
@@ -278,7 +279,6 @@ impl Handler<Arrive> for Registry {
             send_away(&session, Farewell::Draining);
         }
         self.links.open(line, session, self.draining);
-        self.post();
     }
 }
 
@@ -288,7 +288,7 @@ impl Handler<Register> for Registry {
     fn handle(&mut self, Register { line, hello, lease }: Register, ctx: &mut Self::Context) {
         let now = self.begin(0, ctx);
         if self.links.get(line).is_none() {
-            return self.post();
+            return;
         }
         match self.router.register(now, hello, lease, &mut self.outbox) {
             Ok(conn) => self.links.register(line, conn),
@@ -327,7 +327,6 @@ impl Handler<Marked> for Registry {
 
     fn handle(&mut self, _: Marked, ctx: &mut Self::Context) {
         self.begin(0, ctx);
-        self.post();
     }
 }
 
@@ -356,7 +355,6 @@ impl Handler<NextExpired> for Registry {
         ctx: &mut Self::Context,
     ) -> Self::Result {
         let now = self.begin(0, ctx);
-        self.post();
         MessageResult(self.router.next_expired(now, limit))
     }
 }
@@ -427,7 +425,6 @@ impl Handler<Observe> for Registry {
 
     fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
         self.begin(0, ctx);
-        self.post();
         MessageResult(self.router.observe())
     }
 }

@@ -61,6 +61,21 @@ pub struct Item {
 }
 
 impl Item {
+    /// For a device that can resume, or cannot; kept by nobody yet, and nobody has it.
+    #[must_use]
+    pub fn new(seq: Seq, deadline: Moment, envelope: Envelope, resumable: bool) -> Self {
+        Self {
+            seq,
+            deadline,
+            settles: Settles::of(&envelope, resumable),
+            kept: false,
+            owes_ack: false,
+            in_flight: false,
+            seen: false,
+            envelope,
+        }
+    }
+
     /// Whether it must outlive the process once it waits for its device.
     #[must_use]
     pub fn must_be_kept(&self, resumable: bool) -> bool {

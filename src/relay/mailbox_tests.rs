@@ -19,23 +19,15 @@ fn of(window: usize) -> Credit {
 
 /// A message of Alice's, ten bytes, for a resumable recipient, that expires after a minute.
 fn item(seq: Seq) -> Item {
-    Item {
-        seq,
-        deadline: at(60),
-        settles: Settles::Confirmed,
-        kept: false,
-        owes_ack: false,
-        in_flight: false,
-        seen: false,
-        envelope: Envelope {
-            from: ALICE,
-            subject: Subject::Message(MessageId::from_u128(u128::from(seq))),
-            ttl: 60,
-            body: TEN_BYTES.into(),
-            receipts: false,
-            content: 0,
-        },
-    }
+    let envelope = Envelope {
+        from: ALICE,
+        subject: Subject::Message(MessageId::from_u128(u128::from(seq))),
+        ttl: 60,
+        body: TEN_BYTES.into(),
+        receipts: false,
+        content: 0,
+    };
+    Item::new(seq, at(60), envelope, true)
 }
 
 fn until(seq: Seq, deadline: Moment) -> Item {

@@ -125,9 +125,6 @@ where
             if self.ending.is_some() {
                 return Poll::Ready(());
             }
-            if let (Some(mark), None) = (self.line.take_mark(), self.deaf) {
-                self.line.output().mark(mark);
-            }
             self.write(cx);
             if self.line.backlog() > self.line.limits().backlog_max {
                 self.end(Ending::Stalled);

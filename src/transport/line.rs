@@ -39,7 +39,6 @@ pub(super) struct Shared {
     pub(super) limits: Arc<Limits>,
     paused: Cell<bool>,
     backlog: Cell<usize>,
-    mark: Cell<Option<u64>>,
     /// What was written and not yet taken by the socket.
     output: RefCell<Output>,
     /// Who is told what the socket took.
@@ -84,7 +83,6 @@ impl Line {
             limits,
             paused: Cell::default(),
             backlog: Cell::default(),
-            mark: Cell::default(),
             output: RefCell::default(),
             on_taken: RefCell::default(),
             beat: Cell::default(),
@@ -131,7 +129,7 @@ impl Line {
     /// Declares that everything written so far is "up to `mark`". Marks only grow.
     /// Whoever asked by [`Self::on_taken`] is told once the socket took those bytes.
     pub fn mark(&self, mark: u64) {
-        self.0.mark.set(Some(mark));
+        self.output().mark(mark);
         if !self.0.polling.get() {
             self.nudge();
         }
@@ -173,10 +171,6 @@ impl Line {
     /// Whoever asked has no actor any more, though others may still hold its line.
     pub(super) fn forget_on_taken(&self) {
         self.0.on_taken.take();
-    }
-
-    pub(super) fn take_mark(&self) -> Option<u64> {
-        self.0.mark.take()
     }
 
     /// Tells the actor at its next poll, which this also asks for.

@@ -117,6 +117,9 @@ impl Output {
 
     /// Everything pushed so far is up to `mark`.
     pub(super) fn mark(&mut self, mark: u64) {
+        if self.deaf {
+            return;
+        }
         match self.marks.back_mut() {
             Some((at, last)) if *at == self.pushed => *last = mark,
             _ => self.marks.push_back((self.pushed, mark)),

@@ -8,7 +8,7 @@ use crate::protocol::envelope::{Seq, Subject};
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::server::{About, Status};
-use crate::relay::mailbox::{Item, Settles};
+use crate::relay::mailbox::Item;
 use crate::relay::repeats::Print;
 use crate::relay::word::{Outbox, Post, TokenHash};
 use crate::store::{Kept, Known, Loaded, LoadedDevice, LoadedRecord, Store, Turn};
@@ -199,17 +199,8 @@ impl<S: Store, L: Clone> Router<S, L> {
         }
         let deadline = if left == Duration::MAX { Moment::NEVER } else { now.mono + left };
         let device = self.device(slot);
-        let settles = Settles::of(&envelope, device.token.is_some());
-        let item = Item {
-            seq,
-            deadline,
-            settles,
-            kept: true,
-            owes_ack: false,
-            in_flight: false,
-            seen: false,
-            envelope,
-        };
+        let resumable = device.token.is_some();
+        let item = Item { kept: true, ..Item::new(seq, deadline, envelope, resumable) };
         let counted = u64::from(item.envelope.subject.is_counted());
         let bytes = item.bytes();
         device.mailbox.wait(item);

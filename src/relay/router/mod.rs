@@ -291,17 +291,8 @@ impl<S: Store, L: Clone> Router<S, L> {
         self.next_seq += 1;
         let device = &mut self.devices[slot as usize];
         let counted = envelope.subject.is_counted();
-        let settles = Settles::of(&envelope, device.token.is_some());
-        let mut item = Item {
-            seq,
-            deadline,
-            settles,
-            kept: false,
-            owes_ack: false,
-            in_flight: false,
-            seen: false,
-            envelope,
-        };
+        let mut item = Item::new(seq, deadline, envelope, device.token.is_some());
+        let settles = item.settles;
         let flies = device.can_take(self.rules.credit, item.bytes());
         let passing = flies && settles == Settles::Taken;
         // What the relay itself says passes no socket unkept: what it says the end of is forgotten in the same step.
