@@ -17,14 +17,14 @@ use actix_service::fn_service;
 use actix_web_actors::ws::WebsocketContext;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
-use sealpost::transport::{Event, Heard, Limits, Line, Wire, connection};
+use sealpost::transport::{Event, Incoming, Limits, SocketHandle, WebSocketWriter, connection};
 
 /// The suite's longest message, bytes.
 const LONGEST: usize = 16 * 1024 * 1024;
 
 struct Echo {
-    line: Line,
-    wire: Wire,
+    line: SocketHandle,
+    wire: WebSocketWriter,
 }
 
 impl Actor for Echo {
@@ -37,10 +37,10 @@ impl Actor for Echo {
 
 impl StreamHandler<Result<Message, ProtocolError>> for Echo {
     fn handle(&mut self, item: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
-        match self.wire.hear(item, ctx) {
-            Some(Heard::Text(text)) => self.wire.text(text),
-            Some(Heard::Binary(bytes)) => self.wire.binary(bytes),
-            Some(Heard::Ping | Heard::Pong) | None => {}
+        match self.wire.receive(item, ctx) {
+            Some(Incoming::Text(text)) => self.wire.text(text),
+            Some(Incoming::Binary(bytes)) => self.wire.binary(bytes),
+            Some(Incoming::Ping | Incoming::Pong) | None => {}
         }
     }
 }
@@ -48,9 +48,9 @@ impl StreamHandler<Result<Message, ProtocolError>> for Echo {
 impl StreamHandler<Event> for Echo {
     fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
         match event {
-            Event::Beat { quiet: true } => self.wire.ping(),
-            Event::Silent => self.wire.close(1001, "silent for too long", ctx),
-            Event::Beat { quiet: false } | Event::Lull => {}
+            Event::HeartbeatDue { quiet: true } => self.wire.ping(),
+            Event::IdleTimeout => self.wire.close(1001, "silent for too long", ctx),
+            Event::HeartbeatDue { quiet: false } | Event::ReadComplete => {}
         }
     }
 }
@@ -82,12 +82,14 @@ async fn upgrade(upgrade: Upgrade) -> Result<(), actix_http::Error> {
         message_bytes: LONGEST,
         fragments: u32::MAX,
         frame_timeout: Duration::from_secs(60),
-        backlog_max: 2 * LONGEST,
+        outbound_max: 2 * LONGEST,
         ..Limits::default()
     };
-    let ending =
-        connection(io, read_ahead, limits, |line| Echo { wire: Wire::new(line.clone()), line })
-            .await;
+    let ending = connection(io, read_ahead, limits, |line| Echo {
+        wire: WebSocketWriter::new(line.clone()),
+        line,
+    })
+    .await;
     log::info!("session ended ending={ending:?}");
     Ok(())
 }

@@ -15,22 +15,22 @@ use actix_web::dev::AppConfig;
 use actix_web::{App as Site, web};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::actors::fuse;
-use crate::actors::marks::Marks;
+use crate::actors::abort_on_panic;
 use crate::actors::rate_limiter::{self, RateLimiter};
 use crate::actors::registry::{self, CloseStore, Drain, Registry, Stored};
 use crate::actors::session::Core;
 use crate::actors::ttl_sweeper::TtlSweeper;
+use crate::actors::write_watermarks::WriteWatermarks;
 use crate::clock::Clock;
-use crate::relay::quota::Plan;
+use crate::relay::rate_limit::RatePlan;
 use crate::relay::router::Rules;
 use crate::settings::Settings;
-use crate::store::backend::SyncFailed;
-use crate::store::disk::{Directory, Disk};
-use crate::store::durable::{Durable, Outcome, Pace};
+use crate::store::database::{Database, Directory};
 use crate::store::memory::Memory;
+use crate::store::sync_watch::SyncFailed;
+use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
 use crate::store::{Loaded, Store};
-use crate::web::doorway::Doorway;
+use crate::web::ingress::Ingress;
 use crate::web::ws::Peer;
 use crate::web::{health, ws};
 
@@ -52,7 +52,7 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// A relay that is bound to its addresses.
 pub struct App {
     settings: Settings,
-    doorway: Arc<Doorway>,
+    ingress: Arc<Ingress>,
     server: Server,
     public: SocketAddr,
     admin: SocketAddr,
@@ -60,7 +60,7 @@ pub struct App {
 
 /// Changes a running relay.
 #[derive(Clone)]
-pub struct Remote(Arc<Doorway>);
+pub struct ReloadHandle(Arc<Ingress>);
 
 impl App {
     /// Binds the addresses and prepares everything; nobody is served before [`Self::run`].
@@ -70,8 +70,8 @@ impl App {
     /// When an address cannot be bound; the error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
         let queue = Arc::new(Mutex::new(Some(Queue::open(&settings, &clock)?)));
-        let plan = Plan::new(settings.rate_limit.clone(), clock.clone());
-        let doorway = Arc::new(Doorway::new(&settings, plan));
+        let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
+        let ingress = Arc::new(Ingress::new(&settings, plan));
         let listener = bind("server.listen", settings.server.listen)?;
         let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
@@ -82,22 +82,22 @@ impl App {
             .max_concurrent_connections(usize::MAX)
             .disable_signals()
             .listen("relay", listener, {
-                let (doorway, settings) = (doorway.clone(), settings.clone());
+                let (ingress, settings) = (ingress.clone(), settings.clone());
                 move || {
                     // This runs on each worker's own thread; the core lives on the first one's.
-                    doorway.core_or(|| {
+                    ingress.core_or(|| {
                         let queue = queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-                        start_core(&settings, &clock, &doorway, queue)
+                        start_core(&settings, &clock, &ingress, queue)
                     });
-                    public_service(&doorway, settings.server.tcp_user_timeout)
+                    public_service(&ingress, settings.server.tcp_user_timeout)
                 }
             })?
             .listen("admin", admin_listener, {
-                let doorway = doorway.clone();
-                move || admin_service(&doorway)
+                let ingress = ingress.clone();
+                move || admin_service(&ingress)
             })?
             .run();
-        Ok(Self { settings, doorway, server, public, admin })
+        Ok(Self { settings, ingress, server, public, admin })
     }
 
     /// Where the WebSocket is served; the port is the real one where the settings say 0.
@@ -111,8 +111,8 @@ impl App {
     }
 
     /// What changes this relay while it runs.
-    pub fn remote(&self) -> Remote {
-        Remote(self.doorway.clone())
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(self.ingress.clone())
     }
 
     /// Serves until `shutdown`, then sends everybody away and ends.
@@ -128,12 +128,12 @@ impl App {
             ended = &mut server => return ended.map_err(io::Error::other)?,
             () = shutdown => {}
         }
-        drain(&self.doorway, &handle, self.settings.server.drain_timeout).await;
+        drain(&self.ingress, &handle, self.settings.server.drain_timeout).await;
         server.await.map_err(io::Error::other)?
     }
 }
 
-impl Remote {
+impl ReloadHandle {
     /// Other settings from now on, as far as a running relay can take them.
     pub fn reload(&self, settings: &Settings) {
         self.0.reload(settings);
@@ -162,7 +162,7 @@ enum Queue {
     /// It lives and dies with the process.
     InMemory,
     /// It is kept in a directory.
-    OnDisk { directory: Directory, disk: Disk, sync_failed: SyncFailed, loaded: Loaded },
+    OnDisk { directory: Directory, disk: Database, sync_failed: SyncFailed, loaded: Loaded },
 }
 
 impl Queue {
@@ -198,21 +198,21 @@ impl Queue {
 }
 
 /// Starts the core actors on this thread's arbiter.
-fn start_core(settings: &Settings, clock: &Clock, doorway: &Doorway, queue: Option<Queue>) -> Core {
-    let marks = Marks::default();
-    let registry = fuse::create("registry", |address| {
+fn start_core(settings: &Settings, clock: &Clock, ingress: &Ingress, queue: Option<Queue>) -> Core {
+    let watermarks = WriteWatermarks::default();
+    let registry = abort_on_panic::create("registry", |address| {
         let (store, loaded) = start_store(settings, clock, queue, address.clone());
         let rules = Rules::from(settings);
-        let mut registry = Registry::new(clock.clone(), rules, store, marks.clone());
-        registry.restore(loaded, &doorway.plan);
+        let mut registry = Registry::new(clock.clone(), rules, store, watermarks.clone());
+        registry.restore(loaded, &ingress.plan);
         registry
     });
-    let limiter = RateLimiter::new(clock.clone(), doorway.plan.clone(), settings, registry.clone());
-    let limiter = fuse::start("rate_limiter", limiter);
+    let limiter = RateLimiter::new(clock.clone(), ingress.plan.clone(), settings, registry.clone());
+    let limiter = abort_on_panic::start("rate_limiter", limiter);
     let (find, forget) = (registry.clone().recipient(), registry.clone().recipient());
     let sweeper = TtlSweeper::new(settings.sweeper.interval, find, forget);
-    fuse::start("ttl_sweeper", sweeper);
-    Core { registry, limiter, marks }
+    abort_on_panic::start("ttl_sweeper", sweeper);
+    Core { registry, limiter, watermarks }
 }
 
 /// What the store reports must arrive; there is one report for each commit.
@@ -226,26 +226,26 @@ fn start_store(
     let Some(Queue::OnDisk { directory, disk, sync_failed, loaded }) = queue else {
         return (Box::new(Memory), Loaded::default());
     };
-    let pace = Pace {
+    let policy = CommitPolicy {
         interval: settings.queue.commit_interval,
         batch: settings.queue.commit_batch,
         dedup_window: settings.queue.dedup_window,
     };
     let report = move |outcome: Outcome| registry.do_send(Stored(outcome));
     let reopen = move |sync_failed: &SyncFailed| directory.open(sync_failed);
-    match Durable::start(disk, reopen, sync_failed, pace, clock.clone(), report) {
+    match QueueWriter::start(disk, reopen, sync_failed, policy, clock.clone(), report) {
         Ok(store) => (Box::new(store), loaded),
         Err(failed) => {
             // Serving without the promise that the settings make would be worse than not serving.
             log::error!("the queue's thread cannot be started error={failed}");
-            std::process::exit(fuse::EXIT_CODE);
+            std::process::exit(abort_on_panic::EXIT_CODE);
         }
     }
 }
 
 fn public_service(
-    doorway: &Arc<Doorway>,
-    stall: Duration,
+    ingress: &Arc<Ingress>,
+    user_timeout: Duration,
 ) -> impl actix_service::ServiceFactory<
     TcpStream,
     Config = (),
@@ -254,14 +254,14 @@ fn public_service(
     InitError = (),
 > + use<> {
     let site = {
-        let doorway = web::Data::new(doorway.clone());
+        let ingress = web::Data::new(ingress.clone());
         Site::new()
-            .app_data(doorway)
+            .app_data(ingress)
             .route("/livez", web::get().to(health::livez))
             .route("/readyz", web::get().to(health::readyz))
             .route(ws::PATH, web::route().to(ws::not_upgrading))
     };
-    let (doorway, way) = (doorway.clone(), doorway.clone());
+    let (ingress, way) = (ingress.clone(), ingress.clone());
     let http = HttpService::build()
         .client_request_timeout(HEAD_TIMEOUT)
         // Never between 1 and 500 ms, where the dispatcher leaks the connection.
@@ -270,9 +270,9 @@ fn public_service(
             if let Ok(peer) = socket.peer_addr() {
                 data.insert(Peer(peer.ip()));
             }
-            tune(socket, stall);
+            tune(socket, user_timeout);
         })
-        .upgrade(fn_service(move |upgraded| ws::upgrade(doorway.clone(), upgraded)))
+        .upgrade(fn_service(move |upgraded| ws::upgrade(ingress.clone(), upgraded)))
         .finish(map_config(site, |()| AppConfig::default()))
         .tcp();
     // Connections that never become a session are counted here, and one too many is not even answered.
@@ -289,7 +289,7 @@ fn public_service(
 }
 
 fn admin_service(
-    doorway: &Arc<Doorway>,
+    ingress: &Arc<Ingress>,
 ) -> impl actix_service::ServiceFactory<
     TcpStream,
     Config = (),
@@ -298,7 +298,7 @@ fn admin_service(
     InitError = (),
 > + use<> {
     let site = Site::new()
-        .app_data(web::Data::new(doorway.clone()))
+        .app_data(web::Data::new(ingress.clone()))
         .route("/livez", web::get().to(health::livez))
         .route("/readyz", web::get().to(health::readyz))
         .route("/healthz", web::get().to(health::healthz));
@@ -309,14 +309,14 @@ fn admin_service(
         .tcp()
 }
 
-/// Small frames leave at once, and the kernel ends a connection whose peer takes nothing for `stall`.
-fn tune(socket: &TcpStream, stall: Duration) {
+/// Small frames leave at once, and the kernel ends a connection whose peer takes nothing for `user_timeout`.
+fn tune(socket: &TcpStream, user_timeout: Duration) {
     let socket = SockRef::from(socket);
-    let keepalive = TcpKeepalive::new().with_time(stall).with_interval(stall / 3);
+    let keepalive = TcpKeepalive::new().with_time(user_timeout).with_interval(user_timeout / 3);
     let tuned = socket
         .set_tcp_nodelay(true)
         .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT))
-        .and_then(|()| socket.set_tcp_user_timeout(Some(stall)))
+        .and_then(|()| socket.set_tcp_user_timeout(Some(user_timeout)))
         .and_then(|()| socket.set_tcp_keepalive(&keepalive));
     if let Err(failed) = tuned {
         log::debug!("socket options failed error={failed}");
@@ -324,23 +324,23 @@ fn tune(socket: &TcpStream, stall: Duration) {
 }
 
 /// Sends all sessions away, slice by slice, and stops the server when they are gone or the time is over.
-async fn drain(doorway: &Doorway, server: &ServerHandle, timeout: Duration) {
-    doorway.drain();
-    let sessions = doorway.caps.total();
+async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
+    ingress.drain();
+    let sessions = ingress.caps.total();
     log::info!("draining sessions={sessions}");
     let slice = (sessions / DRAIN_SLICES).max(DRAIN_SLICE);
     let goodbyes = async {
-        if let Some(core) = doorway.core() {
+        if let Some(core) = ingress.core() {
             while core.registry.send(Drain { slice }).await.is_ok_and(|left| left > 0) {
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
         }
-        doorway.caps.all_closed().await;
+        ingress.caps.all_closed().await;
     };
     if tokio::time::timeout(timeout, goodbyes).await.is_err() {
-        log::warn!("drained in part, the time is over sessions={}", doorway.caps.total());
+        log::warn!("drained in part, the time is over sessions={}", ingress.caps.total());
     }
-    if let Some(core) = doorway.core()
+    if let Some(core) = ingress.core()
         && core.registry.send(CloseStore).await.is_err()
     {
         log::error!("the queue could not be closed; what was acked is safe all the same");

@@ -6,8 +6,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
-use crate::actors::deed::Deed;
 use crate::actors::registry::Observe;
+use crate::actors::test_probe::RunOnActor;
 
 /// Tells a process of this test that it is the one in which an actor panics, and which actor.
 const PANIC_IN: &str = "SEALPOST_TEST_PANIC_IN";
@@ -23,19 +23,20 @@ fn a_core_actor_that_panics_ends_the_process() {
         let name = "app::tests::a_core_actor_that_panics_ends_the_process";
         let ended = Command::new(program).args(["--exact", name]).env(PANIC_IN, actor).output();
         let ended = ended.expect("it runs");
-        assert_eq!(ended.status.code(), Some(fuse::EXIT_CODE), "{actor} {ended:?}");
+        assert_eq!(ended.status.code(), Some(abort_on_panic::EXIT_CODE), "{actor} {ended:?}");
     }
 }
 
 async fn panics_in(actor: &str) {
     let (settings, clock) = (Settings::default(), Clock::system());
-    let plan = Plan::new(settings.rate_limit.clone(), clock.clone());
-    let doorway = Doorway::new(&settings, plan);
-    let core = start_core(&settings, &clock, &doorway, None);
+    let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
+    let ingress = Ingress::new(&settings, plan);
+    let core = start_core(&settings, &clock, &ingress, None);
     let told = match actor {
-        "registry" => core.registry.try_send(Deed::new(|_: &mut Registry| panic!("told to"))),
+        "registry" => core.registry.try_send(RunOnActor::new(|_: &mut Registry| panic!("told to"))),
         "rate_limiter" => {
-            let told = core.limiter.try_send(Deed::new(|_: &mut RateLimiter| panic!("told to")));
+            let told =
+                core.limiter.try_send(RunOnActor::new(|_: &mut RateLimiter| panic!("told to")));
             assert!(told.is_ok());
             Ok(())
         }
@@ -45,8 +46,10 @@ async fn panics_in(actor: &str) {
                 core.registry.clone().recipient(),
                 core.registry.clone().recipient(),
             );
-            let sweeper = fuse::start("ttl_sweeper", sweeper);
-            assert!(sweeper.try_send(Deed::new(|_: &mut TtlSweeper| panic!("told to"))).is_ok());
+            let sweeper = abort_on_panic::start("ttl_sweeper", sweeper);
+            assert!(
+                sweeper.try_send(RunOnActor::new(|_: &mut TtlSweeper| panic!("told to"))).is_ok()
+            );
             Ok(())
         }
     };
@@ -78,7 +81,7 @@ async fn a_session_that_panics_ends_alone() {
     // Nothing here is about the queue, and the sources are no place for one.
     settings.queue.durable = false;
     let app = App::build(settings, Clock::system()).expect("free ports");
-    let (relay, doorway) = (app.public_address(), app.doorway.clone());
+    let (relay, ingress) = (app.public_address(), app.ingress.clone());
     let (stop, stopped) = oneshot::channel::<()>();
     let running = actix_rt::spawn(app.run(async {
         let _ = stopped.await;
@@ -92,10 +95,10 @@ async fn a_session_that_panics_ends_alone() {
     while victim.next().await.is_some_and(|message| message.is_ok()) {}
     bystander.send(Message::text(r#"{"type":"Ping"}"#)).await.expect("sent");
     assert!(next(&mut bystander).await.to_text().expect("text").contains("Pong"));
-    let core = doorway.core().expect("a core").clone();
+    let core = ingress.core().expect("a core").clone();
     assert_eq!(core.registry.send(Observe).await.expect("it lives").connected, 1);
     drop((bystander, victim));
-    tokio::time::timeout(Duration::from_secs(20), doorway.caps.all_closed()).await.expect("all");
+    tokio::time::timeout(Duration::from_secs(20), ingress.caps.all_closed()).await.expect("all");
     drop(stop);
     running.await.expect("no panic").expect("a good end");
 }

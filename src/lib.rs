@@ -1,34 +1,20 @@
-//! Sealpost: a relay for end-to-end-encrypted devices. It carries, keeps and reports, and never looks inside.
-//!
-//! # Floors
+//! Sealpost: a relay for end-to-end-encrypted devices. The relay carries, keeps and reports messages, and never reads one.
 //!
 //! Imports point down only:
 //!
 //! ```text
-//! main → app → web → actors → relay → store → protocol
-//!              doors  doers    rules           words
+//! main → app → web → actors → relay (rules) → store → protocol
 //!
-//! transport: beside them, under a session     settings, cli, clock, logging: the ground
+//! transport: beside them, under a session     settings, cli, clock, logging: ground
 //! ```
 //!
-//! # The journey of a frame
+//! A frame goes one way, and no stage waits for an answer:
 //!
 //! ```text
-//! socket → transport → Session: decode, own id?, allowance → Registry: rules → peer's Session → transport → socket
+//! socket → transport → Session → CommandBatch → Registry: Router → DeliveryBatch → peer's Session → transport → socket
 //! ```
 //!
-//! One way: nobody asks back on it. What a socket had to say travels as one [`Inbound`](actors::registry::Inbound), what
-//! follows for one session comes back as one [`Turn`](actors::session::Turn).
-//!
-//! # What always holds
-//!
-//! * A message has one owner, its recipient's [`Mailbox`](relay::mailbox); a session borrows what it has credit for.
-//! * Every attachment of a device has an epoch; what an older one still says changes nothing.
-//! * Who sent it is checked at the door and believed inside.
-//! * What expires is told to its sender first and dropped after.
-//! * accepted = delivered + expired + queued + in flight, at all times.
-//!
-//! `docs/architecture.md` has the whole map, with the test that guards each invariant; `docs/protocol.md` what is said.
+//! `docs/architecture.md` has the glossary, the map and the invariants; `docs/protocol.md` has the messages.
 
 pub mod actors;
 pub mod app;

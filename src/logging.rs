@@ -29,9 +29,9 @@ const WEBSOCKET_PATH: &str = "/ws";
 ///
 /// A process has one log: a second call changes its level and no more.
 pub fn init(settings: &Settings) -> LogHandle {
-    static GATE: OnceLock<Arc<Gate>> = OnceLock::new();
+    static GATE: OnceLock<Arc<ReloadableFilter>> = OnceLock::new();
     let gate = GATE.get_or_init(|| {
-        let gate = Arc::new(Gate {
+        let gate = Arc::new(ReloadableFilter {
             filter: RwLock::new(env_filter::Builder::new().build()),
             writer: writer(settings.log.format),
         });
@@ -54,7 +54,7 @@ pub fn init(settings: &Settings) -> LogHandle {
 /// The running log, for a reload.
 #[derive(Clone)]
 pub struct LogHandle {
-    gate: Arc<Gate>,
+    gate: Arc<ReloadableFilter>,
     /// The filter of the environment, which wins over every `log.level`.
     rust_log: Option<String>,
 }
@@ -91,12 +91,12 @@ fn choose(rust_log: Option<String>) -> (Option<String>, Option<String>) {
 }
 
 /// The filter that can change, before the writer that cannot.
-struct Gate {
+struct ReloadableFilter {
     filter: RwLock<Filter>,
     writer: env_logger::Logger,
 }
 
-impl Log for Gate {
+impl Log for ReloadableFilter {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.filter.read().unwrap_or_else(PoisonError::into_inner).enabled(metadata)
     }
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_gate_lets_through_what_the_filter_names_and_changes_while_running() {
-        let gate = Arc::new(Gate {
+        let gate = Arc::new(ReloadableFilter {
             filter: RwLock::new(env_filter::Builder::new().build()),
             writer: env_logger::Builder::new().filter_level(LevelFilter::Trace).build(),
         });

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sealpost::app::{App, Remote};
+use sealpost::app::{App, ReloadHandle};
 use sealpost::cli::{Cli, Command, QueueCommand};
 use sealpost::clock::Clock;
 use sealpost::logging::{self, LogHandle};
@@ -89,7 +89,8 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
         log::info!("{line}");
     }
     logging::warn_of_exposure(&bound);
-    let reloads = actix_rt::spawn(reload_on_hangup(hangup, cli, settings, app.remote(), log));
+    let reloads =
+        actix_rt::spawn(reload_on_hangup(hangup, cli, settings, app.reload_handle(), log));
     let ended = app.run(stop).await;
     reloads.abort();
     log::info!("goodbye");
@@ -124,7 +125,7 @@ async fn reload_on_hangup(
     hangup: std::io::Result<Signal>,
     cli: Cli,
     mut running: Settings,
-    remote: Remote,
+    reload_handle: ReloadHandle,
     log: LogHandle,
 ) {
     let Ok(mut hangup) = hangup else { return };
@@ -145,7 +146,7 @@ async fn reload_on_hangup(
         }
         running = reload.settings;
         log.apply(&running);
-        remote.reload(&running);
+        reload_handle.reload(&running);
         log::info!("settings reloaded");
     }
 }

@@ -1,4 +1,4 @@
-//! The floors of the house (docs/architecture.md): imports point down only, and a few words stay in their rooms.
+//! The floors of the support (docs/architecture.md): imports point down only, and a few words stay in their rooms.
 //!
 //! The page itself is held to the same: every test that it names exists.
 //!
@@ -50,7 +50,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
     ("tokio", &["transport/", "actors/", "web/", "app.rs", "main.rs"], "rules do no I/O"),
     (
         "Instant::now",
-        &["clock.rs", "transport/", "store/durable.rs"],
+        &["clock.rs", "transport/", "store/writer.rs"],
         "time is an argument; the clock is read by doers, and by whoever waits on a thread of its own",
     ),
     ("SystemTime::now", &["clock.rs"], "time is an argument; the clock is read by doers"),

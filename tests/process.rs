@@ -1,7 +1,7 @@
 //! The binary as an operator meets it: command line, settings, signals, exit codes, log.
 
-#[path = "it/house/mod.rs"]
-mod house;
+#[path = "it/support/mod.rs"]
+mod support;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 
-use house::{Device, PATIENCE, message_id};
+use support::{Device, PATIENCE, message_id};
 
 /// A place without settings but those a test puts there.
 fn place() -> TempDir {

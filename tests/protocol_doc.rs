@@ -1,7 +1,7 @@
 //! Every JSON block of `docs/protocol.md`, held against the relay as the comment at the top of that file says.
 
-#[path = "it/house/mod.rs"]
-mod house;
+#[path = "it/support/mod.rs"]
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use sealpost::protocol::client::{AuthStep, ClientFrame, decode};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use house::{Device, Relay};
+use support::{Device, Relay};
 
 const DOCUMENT: &str = include_str!("../docs/protocol.md");
 

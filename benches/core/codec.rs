@@ -10,7 +10,7 @@ use criterion::Criterion;
 use sealpost::protocol::client::decode;
 use sealpost::protocol::id::DeviceId;
 use sealpost::protocol::refusal::{Expired, Refusal};
-use sealpost::protocol::server::{About, Status, ack, error};
+use sealpost::protocol::server::{ErrorContext, Status, ack, error};
 
 use crate::group;
 use crate::words::{self, MESSAGE, SIZES};
@@ -33,7 +33,7 @@ pub fn run(criterion: &mut Criterion) {
         bench.iter(|| ack(black_box(MESSAGE), Some(Status::Queued(black_box(1_678_886_700)))));
     });
     let expired = Refusal::Expired(Expired::Message(MESSAGE), 300);
-    let about = About::message(MESSAGE, DeviceId::random());
+    let about = ErrorContext::message(MESSAGE, DeviceId::random());
     group.bench_function("encode Error 410", |bench| {
         bench.iter(|| error(black_box(expired), black_box(&about)));
     });

@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion};
 use sealpost::clock::Moment;
 use sealpost::protocol::envelope::{Envelope, Seq, Subject};
 use sealpost::protocol::id::{DeviceId, MessageId};
-use sealpost::relay::mailbox::{Credit, Head, Item, Mailbox, Settles};
+use sealpost::relay::mailbox::{Credit, Item, Mailbox, Next, SettledBy};
 
 use crate::relay::BODY;
 use crate::{DEPTHS, group};
@@ -29,23 +29,23 @@ pub fn run(criterion: &mut Criterion) {
     let mut group = group(criterion, "mailbox");
     for depth in DEPTHS {
         let mut mail = Mail::default();
-        (0..depth).for_each(|_| mail.arrives(Settles::Taken));
+        (0..depth).for_each(|_| mail.arrives(SettledBy::Write));
         let name = BenchmarkId::new("in, handed over and taken, behind", depth);
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                mail.arrives(Settles::Taken);
+                mail.arrives(SettledBy::Write);
                 let mark = mail.flies();
-                mail.mailbox.taken(mark, |item| drop(black_box(item)));
+                mail.mailbox.on_written(mark, |item| drop(black_box(item)));
             });
         });
         assert_eq!((mail.mailbox.waiting() as u64, mail.mailbox.in_flight()), (depth, 0));
     }
     for depth in DEPTHS {
         let mut mail = Mail::default();
-        (0..depth).for_each(|_| mail.arrives(Settles::Taken));
+        (0..depth).for_each(|_| mail.arrives(SettledBy::Write));
         group.bench_function(BenchmarkId::new("in, and the oldest expired, of", depth), |bench| {
             bench.iter(|| {
-                mail.arrives(Settles::Taken);
+                mail.arrives(SettledBy::Write);
                 let now = deadline_of(mail.last - depth);
                 mail.mailbox.expire(now, 1, |item| drop(black_box(item)));
             });
@@ -55,16 +55,16 @@ pub fn run(criterion: &mut Criterion) {
     for (name, place) in [("oldest", 0), ("middle", WINDOW / 2), ("newest", WINDOW - 1)] {
         for depth in [0, DEPTHS[2]] {
             let mut mail = Mail::default();
-            (0..WINDOW + depth).for_each(|_| mail.arrives(Settles::Confirmed));
+            (0..WINDOW + depth).for_each(|_| mail.arrives(SettledBy::Ack));
             // What is in flight, in order.
             let mut flight: Vec<_> = (0..WINDOW).map(|_| mail.flies()).collect();
             let name = BenchmarkId::new(format!("the {name} of 256 confirmed, before"), depth);
             group.bench_function(name, |bench| {
                 bench.iter(|| {
                     let seq = flight.remove(place as usize);
-                    let confirmed = mail.mailbox.confirm(name_of(seq), Some(SENDER));
+                    let confirmed = mail.mailbox.ack(name_of(seq), Some(SENDER));
                     assert!(black_box(confirmed).is_some());
-                    mail.arrives(Settles::Confirmed);
+                    mail.arrives(SettledBy::Ack);
                     flight.push(mail.flies());
                 });
             });
@@ -79,7 +79,7 @@ struct Mail {
 }
 
 impl Mail {
-    fn arrives(&mut self, settles: Settles) {
+    fn arrives(&mut self, settles: SettledBy) {
         self.last += 1;
         let envelope = Envelope {
             from: SENDER,
@@ -90,14 +90,14 @@ impl Mail {
             content: 0,
         };
         let item = Item::new(self.last, deadline_of(self.last), envelope, true);
-        self.mailbox.wait(Item { settles, ..item });
+        self.mailbox.push_waiting(Item { settles, ..item });
     }
 
     /// The head of what waits is handed over.
     fn flies(&mut self) -> Seq {
-        match self.mailbox.hand_over(NOW, CREDIT) {
-            Head::Flies(item) => item.seq,
-            Head::Lapsed(_) | Head::Nothing => panic!("there is credit, and nothing expires"),
+        match self.mailbox.next_deliverable(NOW, CREDIT) {
+            Next::InFlight(item) => item.seq,
+            Next::Expired(_) | Next::Nothing => panic!("there is credit, and nothing expires"),
         }
     }
 }

@@ -7,9 +7,11 @@ use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::protocol::server::{self, Token};
-use sealpost::relay::mailbox::{Credit, Quota};
+use sealpost::relay::command::{
+    Command, ConnectionId, Deliveries, Registration, SendCommand, TokenHash,
+};
+use sealpost::relay::mailbox::{Credit, MailboxQuota};
 use sealpost::relay::router::{Expired, Router, Rules};
-use sealpost::relay::word::{ConnId, Hello, Outbox, Outgoing, TokenHash, Word};
 use sealpost::store::memory::Memory;
 
 /// What every message carries; all share one body, so that a million of them measure the relay and not the allocator.
@@ -17,7 +19,7 @@ pub const BODY: &str = "a body that is carried and not looked at";
 
 const RULES: Rules = Rules {
     credit: Credit { window: 256, bytes: 256 * 1024 },
-    quota: Quota { messages: usize::MAX, bytes: u64::MAX, sender_share: 1.0 },
+    quota: MailboxQuota { messages: usize::MAX, bytes: u64::MAX, sender_share: 1.0 },
     total_bytes: u64::MAX,
     default_ttl: 300,
     max_ttl: u64::MAX,
@@ -33,7 +35,7 @@ const RULES: Rules = Rules {
 pub struct Relay {
     pub router: Router<Memory, ()>,
     pub now: Now,
-    out: Outbox<()>,
+    out: Deliveries<()>,
     names: u128,
 }
 
@@ -41,7 +43,7 @@ pub struct Relay {
 #[derive(Clone, Copy)]
 pub struct Device {
     pub id: DeviceId,
-    conn: ConnId,
+    conn: ConnectionId,
 }
 
 /// What a sweep found, and what its senders are to be told.
@@ -55,7 +57,7 @@ impl Relay {
         Self {
             router: Router::new(RULES, Memory),
             now: Now { mono: Moment(0), unix: 1_678_886_400 },
-            out: Outbox::default(),
+            out: Deliveries::default(),
             names: 0,
         }
     }
@@ -65,35 +67,36 @@ impl Relay {
         let mut hash = [0; 32];
         hash[..16].copy_from_slice(&id.to_u128().to_le_bytes());
         let fresh_token = (Token(id.to_string()), TokenHash(hash));
-        let hello = Hello { resumable, receipts: false, resume: None, fresh_id: id, fresh_token };
+        let hello =
+            Registration { resumable, receipts: false, resume: None, fresh_id: id, fresh_token };
         let conn = self.router.register(self.now, hello, (), &mut self.out);
-        self.out.posts.clear();
+        self.out.items.clear();
         Device { id, conn: conn.expect("there is room for everybody") }
     }
 
     pub fn leave(&mut self, device: Device) {
         self.router.leave(self.now, device.conn, &mut self.out);
-        self.out.posts.clear();
+        self.out.items.clear();
     }
 
     pub fn send(&mut self, from: Device, to: Device, ttl: u64) -> MessageId {
         self.names += 1;
         let (id, body) = (MessageId::from_u128(self.names), ByteString::from_static(BODY));
-        let message = Outgoing { recipient: to.id, id, ttl: Some(ttl), content: 1, body };
-        self.router.hear(self.now, from.conn, Word::Send(message), &mut self.out);
+        let message = SendCommand { recipient: to.id, id, ttl: Some(ttl), content: 1, body };
+        self.router.handle(self.now, from.conn, Command::Send(message), &mut self.out);
         self.post();
         id
     }
 
     pub fn confirm(&mut self, by: Device, message_id: MessageId) {
-        let word = Word::Ack { message_id, sender: None };
-        self.router.hear(self.now, by.conn, word, &mut self.out);
+        let word = Command::Ack { message_id, sender: None };
+        self.router.handle(self.now, by.conn, word, &mut self.out);
         self.post();
     }
 
     /// The socket took all that its device was handed.
     pub fn take(&mut self, by: Device) {
-        self.router.taken(self.now, by.conn, Seq::MAX, &mut self.out);
+        self.router.on_written(self.now, by.conn, Seq::MAX, &mut self.out);
         self.post();
     }
 
@@ -116,8 +119,8 @@ impl Relay {
 
     /// Hands the posts to nobody, as the registry hands them to sessions after each step.
     fn post(&mut self) {
-        std::hint::black_box(&self.out.posts);
-        self.out.posts.clear();
+        std::hint::black_box(&self.out.items);
+        self.out.items.clear();
     }
 }
 

@@ -7,8 +7,8 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use sealpost::protocol::server::{Carried, splice};
-use sealpost::relay::conversation::Registered;
+use sealpost::protocol::server::{Forwarded, splice};
+use sealpost::relay::connection_state::Registered;
 
 use crate::group;
 use crate::words::{self, ALICE, SIZES};
@@ -19,12 +19,12 @@ pub fn run(criterion: &mut Criterion) {
     for (size, bytes) in SIZES {
         let payload = words::payload(bytes);
         group.bench_function(format!("Send to Receive, {size}"), |bench| {
-            bench.iter(|| splice(Carried::Receive, black_box(&payload)));
+            bench.iter(|| splice(Forwarded::Receive, black_box(&payload)));
         });
         let (text, alice) = (words::send(bytes), Registered { device: ALICE });
-        assert!(alice.hear(&text, 65_536).is_ok());
+        assert!(alice.parse(&text, 65_536).is_ok());
         group.bench_function(format!("hear, {size}"), |bench| {
-            bench.iter(|| alice.hear(black_box(&text), 65_536).is_ok());
+            bench.iter(|| alice.parse(black_box(&text), 65_536).is_ok());
         });
     }
 }

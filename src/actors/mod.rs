@@ -3,12 +3,12 @@
 //! A message type lives in the file of the actor that hears it. Nobody asks and waits on a message's way: sessions push
 //! to the Registry, the Registry pushes to sessions.
 
-#[cfg(test)]
-pub mod deed;
-pub mod fuse;
-pub mod links;
-pub mod marks;
+pub mod abort_on_panic;
+pub mod connection_table;
 pub mod rate_limiter;
 pub mod registry;
 pub mod session;
+#[cfg(test)]
+pub mod test_probe;
 pub mod ttl_sweeper;
+pub mod write_watermarks;

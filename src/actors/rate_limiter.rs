@@ -18,17 +18,17 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::registry::{Lease, Register, Registry};
-use super::session::{CORE_MAILBOX, Turn};
+use super::session::{CORE_MAILBOX, DeliveryBatch};
 use crate::clock::{Clock, Moment};
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
-use crate::protocol::server::{About, Token};
-use crate::relay::quota::{Plan, per_minute, whole_ms};
-use crate::relay::word::{Hello, Post, Refused, TokenHash};
+use crate::protocol::server::{ErrorContext, Token};
+use crate::relay::command::{Delivery, Refused, Registration, TokenHash};
+use crate::relay::rate_limit::{RatePlan, per_minute, whole_ms};
 use crate::settings::{RateLimit, Settings};
 
 /// How often quiet addresses are forgotten.
-const TIDY: Duration = Duration::from_secs(60);
+const FORGET_QUIET_EVERY: Duration = Duration::from_secs(60);
 
 /// An address as limits count it: a whole /64 of IPv6 is one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,11 +55,11 @@ pub fn is_exempt(exempt: &[IpNet], address: IpAddr) -> bool {
 #[rtype(result = "()")]
 pub struct Admit {
     /// The connection's number.
-    pub line: u64,
+    pub number: u64,
     /// Where it comes from.
     pub address: IpAddr,
     /// Where it hears.
-    pub session: Recipient<Turn>,
+    pub session: Recipient<DeliveryBatch>,
     /// Its allowance, should it become a new device.
     pub lease: Lease,
     /// Wants an identity that outlives the connection.
@@ -94,7 +94,7 @@ type ByAddress =
 /// See the module.
 pub struct RateLimiter {
     clock: Clock,
-    plan: Arc<Plan>,
+    plan: Arc<RatePlan>,
     rates: RateLimit,
     exempt: Vec<IpNet>,
     registrations: ByAddress,
@@ -108,7 +108,7 @@ impl RateLimiter {
     /// Admits to that Registry.
     pub fn new(
         clock: Clock,
-        plan: Arc<Plan>,
+        plan: Arc<RatePlan>,
         settings: &Settings,
         registry: Addr<Registry>,
     ) -> Self {
@@ -147,15 +147,15 @@ impl RateLimiter {
         };
         Err(Refused {
             refusal: Refusal::RateLimited(limit.get()),
-            about: About { retry_after_ms: Some(whole_ms(wait)), ..About::NOTHING },
+            about: ErrorContext { retry_after_ms: Some(whole_ms(wait)), ..ErrorContext::NOTHING },
         })
     }
 
     /// Passes a stranger on to the Registry.
     fn admit(&self, admit: &Admit) -> Result<(), Refused> {
         self.check(admit.address, admit.token.is_some())?;
-        let full = || Refused { refusal: Refusal::Full, about: About::NOTHING };
-        let hello = Hello {
+        let full = || Refused { refusal: Refusal::Full, about: ErrorContext::NOTHING };
+        let registration = Registration {
             resumable: admit.resumable,
             receipts: admit.receipts,
             resume: admit.token.clone().map(|token| {
@@ -165,11 +165,11 @@ impl RateLimiter {
             fresh_id: DeviceId::random(),
             fresh_token: fresh_token().map_err(|_| full())?,
         };
-        let register = Register { line: admit.line, hello, lease: admit.lease.clone() };
+        let register = Register { number: admit.number, registration, lease: admit.lease.clone() };
         self.registry.try_send(register).map_err(|_| full())
     }
 
-    fn tidy(&mut self) {
+    fn forget_quiet(&mut self) {
         for limiter in [&self.registrations, &self.failures] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
@@ -202,7 +202,7 @@ impl Actor for RateLimiter {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(CORE_MAILBOX);
-        ctx.run_interval(TIDY, |limiter, _| limiter.tidy());
+        ctx.run_interval(FORGET_QUIET_EVERY, |limiter, _| limiter.forget_quiet());
     }
 }
 
@@ -212,8 +212,8 @@ impl Handler<Admit> for RateLimiter {
     fn handle(&mut self, admit: Admit, _: &mut Self::Context) {
         let Err(refused) = self.admit(&admit) else { return };
         // A session that is gone, or that never reads its one answer, needs none.
-        let posts = vec![Post::Refused(Box::new(refused))];
-        let _ = admit.session.try_send(Turn { posts, ..Turn::default() });
+        let deliveries = vec![Delivery::Refused(Box::new(refused))];
+        let _ = admit.session.try_send(DeliveryBatch { deliveries, ..DeliveryBatch::default() });
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Registry: the one actor that owns presence and routing.
 //!
 //! Its rules are the router's. It never waits for anybody: it hears what there is to hear, and what follows from all of
-//! it goes out then, one [`Turn`] for each session that it concerns.
+//! it goes out then, one [`DeliveryBatch`] for each session that it concerns.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -15,20 +15,20 @@ use actix::{
 };
 use futures_core::Stream;
 
-use super::links::Links;
-use super::marks::{Mark, Marks};
-use super::session::{CORE_MAILBOX, Turn};
+use super::connection_table::ConnectionTable;
+use super::session::{CORE_MAILBOX, DeliveryBatch};
+use super::write_watermarks::{Watermark, WriteWatermarks};
 use crate::clock::{Clock, Now};
-use crate::protocol::refusal::Farewell;
-use crate::protocol::server::About;
-use crate::relay::quota::{Allowance, Plan};
+use crate::protocol::refusal::CloseReason;
+use crate::protocol::server::ErrorContext;
+use crate::relay::command::{Command, ConnectionId, Deliveries, Delivery, Refused, Registration};
+use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::relay::router::{Expired, Router, Rules, Snapshot, Ticket};
-use crate::relay::word::{ConnId, Hello, Outbox, Post, Refused, Word};
-use crate::store::durable::Outcome;
+use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
 
-/// Messages, and words in them, between two breaths.
-const BREATH: usize = 256;
+/// Messages, and commands in them, between two breaths.
+const YIELD_EVERY: usize = 256;
 
 /// A device's allowance as the Registry carries it.
 pub type Lease = Arc<Allowance>;
@@ -36,11 +36,11 @@ pub type Lease = Arc<Allowance>;
 /// A connection has been opened; it may never register.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Arrive {
+pub struct Connected {
     /// The connection's number.
-    pub line: u64,
+    pub number: u64,
     /// Where it hears.
-    pub session: Recipient<Turn>,
+    pub session: Recipient<DeliveryBatch>,
 }
 
 /// A connection wants to be a device.
@@ -48,38 +48,38 @@ pub struct Arrive {
 #[rtype(result = "()")]
 pub struct Register {
     /// The connection's number.
-    pub line: u64,
+    pub number: u64,
     /// What it asks for.
-    pub hello: Hello,
+    pub registration: Registration,
     /// Its allowance, should it become a new device.
     pub lease: Lease,
 }
 
-/// Everything one session has decoded since its last turn; answered by one [`Turn`].
+/// Everything one session has decoded since its last turn; answered by one [`DeliveryBatch`].
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Inbound {
+pub struct CommandBatch {
     /// From whom.
-    pub conn: ConnId,
+    pub conn: ConnectionId,
     /// In order.
-    pub words: Vec<Word>,
+    pub commands: Vec<Command>,
 }
 
-/// Sockets took something: there are [`Marks`]. Not answered.
+/// Sockets took something: there are [`WriteWatermarks`]. Not answered.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Marked;
+pub struct WriteProgress;
 
-/// A connection is over. Its last words come first.
+/// A connection is over. Its last commands come first.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Leave {
+pub struct Disconnected {
     /// The connection's number.
-    pub line: u64,
+    pub number: u64,
     /// What it was registered as.
-    pub conn: Option<ConnId>,
+    pub conn: Option<ConnectionId>,
     /// Decoded, not sent yet.
-    pub words: Vec<Word>,
+    pub commands: Vec<Command>,
 }
 
 /// Asks for what has expired.
@@ -129,110 +129,115 @@ pub struct Reload(pub Rules);
 pub struct Observe;
 
 /// Everything that could be heard has been heard: what follows from it goes out.
-struct Lull;
+struct MailboxDrained;
 
 /// See the module.
 pub struct Registry {
     clock: Clock,
     router: Router<Box<dyn Store>, Lease>,
-    links: Links,
+    connections: ConnectionTable,
     /// Whose turn waits until the store has caught up.
-    throttled: Vec<ConnId>,
-    outbox: Outbox<Lease>,
-    marks: Marks,
+    throttled: Vec<ConnectionId>,
+    deliveries: Deliveries<Lease>,
+    watermarks: WriteWatermarks,
     /// Room for marks, kept from step to step.
-    taken: Vec<Mark>,
-    /// Something was heard since the last [`Lull`].
-    lively: Rc<Cell<bool>>,
+    written: Vec<Watermark>,
+    /// Something was heard since the last [`MailboxDrained`].
+    dirty: Rc<Cell<bool>>,
     /// Everybody is sent away, those too that come now.
     draining: bool,
-    /// Work since the last breath.
-    breath: usize,
+    /// Work since the last work_since_yield.
+    work_since_yield: usize,
 }
 
 impl Registry {
     /// A relay where nobody is connected.
-    pub fn new(clock: Clock, rules: Rules, store: Box<dyn Store>, marks: Marks) -> Self {
+    pub fn new(
+        clock: Clock,
+        rules: Rules,
+        store: Box<dyn Store>,
+        watermarks: WriteWatermarks,
+    ) -> Self {
         Self {
             clock,
             router: Router::new(rules, store),
-            links: Links::default(),
+            connections: ConnectionTable::default(),
             throttled: Vec::new(),
-            outbox: Outbox::default(),
-            marks,
-            taken: Vec::new(),
-            lively: Rc::default(),
+            deliveries: Deliveries::default(),
+            watermarks,
+            written: Vec::new(),
+            dirty: Rc::default(),
             draining: false,
-            breath: 0,
+            work_since_yield: 0,
         }
     }
 
     /// Takes up what a store has kept.
-    pub fn restore(&mut self, loaded: Loaded, plan: &Arc<Plan>) {
+    pub fn restore(&mut self, loaded: Loaded, plan: &Arc<RatePlan>) {
         let now = self.clock.now();
         self.router.restore(now, loaded, || Allowance::new(plan.clone()));
     }
 
     /// Where a connection hears.
     #[cfg(test)]
-    pub(super) fn session_of(&self, line: u64) -> Recipient<Turn> {
-        self.links.get(line).expect("a link").session.clone()
+    pub(super) fn session_of(&self, number: u64) -> Recipient<DeliveryBatch> {
+        self.connections.get(number).expect("a connection").session.clone()
     }
 
     /// Begins a step: what sockets took before it comes first. Now and then the others on this thread have their turn:
     /// actix polls an actor for as long as its mailbox holds anything, and with sessions on other threads it may always
     /// hold something.
-    fn begin(&mut self, work: usize, ctx: &mut Context<Self>) -> Now {
+    fn start_step(&mut self, work: usize, ctx: &mut Context<Self>) -> Now {
         let now = self.clock.now();
-        self.lively.set(true);
-        self.marks.exchange(&mut self.taken);
-        self.breath += 1 + work + self.taken.len();
-        for (conn, mark) in self.taken.drain(..) {
-            self.router.taken(now, conn, mark, &mut self.outbox);
+        self.dirty.set(true);
+        self.watermarks.exchange(&mut self.written);
+        self.work_since_yield += 1 + work + self.written.len();
+        for (conn, seq) in self.written.drain(..) {
+            self.router.on_written(now, conn, seq, &mut self.deliveries);
         }
-        self.taken.shrink_to(BREATH);
-        self.post();
-        if self.breath >= BREATH {
-            self.breath = 0;
+        self.written.shrink_to(YIELD_EVERY);
+        self.stage();
+        if self.work_since_yield >= YIELD_EVERY {
+            self.work_since_yield = 0;
             ctx.wait(tokio::task::yield_now().into_actor(self));
         }
         now
     }
 
     /// What followed from a step waits for the next turn of whom it concerns.
-    fn post(&mut self) {
-        for (conn, post) in self.outbox.posts.drain(..) {
-            self.links.tell(conn, post);
+    fn stage(&mut self) {
+        for (conn, delivery) in self.deliveries.items.drain(..) {
+            self.connections.push(conn, delivery);
         }
     }
 
-    /// The same, and whoever said the words of this step is answered.
-    fn answer(&mut self, speaker: ConnId) {
-        self.post();
-        self.links.answer(speaker, std::mem::take(&mut self.outbox.strays));
+    /// The same, and whoever said the commands of this step is answered.
+    fn acknowledge_batch(&mut self, speaker: ConnectionId) {
+        self.stage();
+        self.connections.acknowledge(speaker, std::mem::take(&mut self.deliveries.unmatched_acks));
     }
 
     /// Ends a step: what the store was told is one unit, and everybody hears what there is to hear.
-    fn send_turns(&mut self) {
+    fn send_batches(&mut self) {
         self.router.store_mut().flush();
-        while let Some((link, turn)) = self.links.next_turn() {
-            let Err(failed) = link.session.try_send(turn) else { continue };
+        while let Some((connection, batch)) = self.connections.next_batch() {
+            let Err(failed) = connection.session.try_send(batch) else { continue };
             if matches!(failed, actix::dev::SendError::Full(_)) {
-                send_away(&link.session, Farewell::SlowConsumer);
+                close_session(&connection.session, CloseReason::SlowConsumer);
             }
             // It hears nothing any more, so it is gone, and that may concern others.
-            let line = link.line;
-            self.forget(line, None);
+            let number = connection.number;
+            self.forget(number, None);
             self.router.store_mut().flush();
         }
     }
 
     /// A session that is over. What it borrowed goes back.
-    fn forget(&mut self, line: u64, conn: Option<ConnId>) {
-        // Registered while its session was leaving, a connection is known by its link alone.
-        if let Some(conn) = self.links.close(line).or(conn) {
-            self.router.leave(self.clock.now(), conn, &mut self.outbox);
-            self.post();
+    fn forget(&mut self, number: u64, conn: Option<ConnectionId>) {
+        // Registered while its session was leaving, a connection is known by its connection alone.
+        if let Some(conn) = self.connections.close(number).or(conn) {
+            self.router.leave(self.clock.now(), conn, &mut self.deliveries);
+            self.stage();
         }
     }
 }
@@ -242,107 +247,124 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(CORE_MAILBOX);
-        ctx.add_stream(Lulls(self.lively.clone()));
+        ctx.add_stream(WhenDrained(self.dirty.clone()));
     }
 }
 
 /// An actor polls its streams when its mailbox is empty, or when it rests.
-struct Lulls(Rc<Cell<bool>>);
+struct WhenDrained(Rc<Cell<bool>>);
 
-impl Stream for Lulls {
-    type Item = Lull;
+impl Stream for WhenDrained {
+    type Item = MailboxDrained;
 
-    fn poll_next(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Option<Lull>> {
-        if self.0.take() { Poll::Ready(Some(Lull)) } else { Poll::Pending }
+    fn poll_next(
+        self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> Poll<Option<MailboxDrained>> {
+        if self.0.take() { Poll::Ready(Some(MailboxDrained)) } else { Poll::Pending }
     }
 }
 
-impl StreamHandler<Lull> for Registry {
-    fn handle(&mut self, _: Lull, _: &mut Self::Context) {
-        self.send_turns();
+impl StreamHandler<MailboxDrained> for Registry {
+    fn handle(&mut self, _: MailboxDrained, _: &mut Self::Context) {
+        self.send_batches();
     }
 }
 
 /// A goodbye must arrive even where a mailbox is full: it is the last thing the session hears.
 #[allow(clippy::disallowed_methods)]
-fn send_away(session: &Recipient<Turn>, farewell: Farewell) {
-    session.do_send(Turn { posts: vec![Post::Close(farewell)], ..Turn::default() });
+fn close_session(session: &Recipient<DeliveryBatch>, reason: CloseReason) {
+    session.do_send(DeliveryBatch {
+        deliveries: vec![Delivery::Close(reason)],
+        ..DeliveryBatch::default()
+    });
 }
 
-impl Handler<Arrive> for Registry {
+impl Handler<Connected> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Arrive { line, session }: Arrive, ctx: &mut Self::Context) {
-        self.begin(0, ctx);
+    fn handle(&mut self, Connected { number, session }: Connected, ctx: &mut Self::Context) {
+        self.start_step(0, ctx);
         if self.draining {
             // It was let in just before nobody was.
-            send_away(&session, Farewell::Draining);
+            close_session(&session, CloseReason::Draining);
         }
-        self.links.open(line, session, self.draining);
+        self.connections.open(number, session, self.draining);
     }
 }
 
 impl Handler<Register> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Register { line, hello, lease }: Register, ctx: &mut Self::Context) {
-        let now = self.begin(0, ctx);
-        if self.links.get(line).is_none() {
+    fn handle(
+        &mut self,
+        Register { number, registration, lease }: Register,
+        ctx: &mut Self::Context,
+    ) {
+        let now = self.start_step(0, ctx);
+        if self.connections.get(number).is_none() {
             return;
         }
-        match self.router.register(now, hello, lease, &mut self.outbox) {
-            Ok(conn) => self.links.register(line, conn),
+        match self.router.register(now, registration, lease, &mut self.deliveries) {
+            Ok(conn) => self.connections.register(number, conn),
             Err(refusal) => {
-                let about = About::NOTHING;
-                self.links.tell_line(line, Post::Refused(Box::new(Refused { refusal, about })));
+                let about = ErrorContext::NOTHING;
+                self.connections.push_unregistered(
+                    number,
+                    Delivery::Refused(Box::new(Refused { refusal, about })),
+                );
             }
         }
-        self.post();
+        self.stage();
     }
 }
 
-impl Handler<Inbound> for Registry {
+impl Handler<CommandBatch> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Inbound { conn, words }: Inbound, ctx: &mut Self::Context) {
-        let now = self.begin(words.len(), ctx);
-        let before = self.router.handed_over();
-        for word in words {
-            self.router.hear(now, conn, word, &mut self.outbox);
+    fn handle(&mut self, CommandBatch { conn, commands }: CommandBatch, ctx: &mut Self::Context) {
+        let now = self.start_step(commands.len(), ctx);
+        let before = self.router.last_put();
+        for command in commands {
+            self.router.handle(now, conn, command, &mut self.deliveries);
         }
-        if self.router.handed_over() > before && self.router.store_mut().is_behind() {
+        if self.router.last_put() > before && self.router.store_mut().is_backlogged() {
             // It gave the disk more to do: its next batch waits, and so its socket, until the disk has caught up. What
             // passes through, and what confirms, goes on.
-            self.outbox.strays = 0;
-            self.post();
+            self.deliveries.unmatched_acks = 0;
+            self.stage();
             self.throttled.push(conn);
         } else {
-            self.answer(conn);
+            self.acknowledge_batch(conn);
         }
     }
 }
 
-impl Handler<Marked> for Registry {
+impl Handler<WriteProgress> for Registry {
     type Result = ();
 
-    fn handle(&mut self, _: Marked, ctx: &mut Self::Context) {
-        self.begin(0, ctx);
+    fn handle(&mut self, _: WriteProgress, ctx: &mut Self::Context) {
+        self.start_step(0, ctx);
     }
 }
 
-impl Handler<Leave> for Registry {
+impl Handler<Disconnected> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Leave { line, conn, words }: Leave, ctx: &mut Self::Context) {
-        let now = self.begin(words.len(), ctx);
+    fn handle(
+        &mut self,
+        Disconnected { number, conn, commands }: Disconnected,
+        ctx: &mut Self::Context,
+    ) {
+        let now = self.start_step(commands.len(), ctx);
         if let Some(conn) = conn {
-            for word in words {
-                self.router.hear(now, conn, word, &mut self.outbox);
+            for command in commands {
+                self.router.handle(now, conn, command, &mut self.deliveries);
             }
         }
-        self.outbox.strays = 0;
-        self.post();
-        self.forget(line, conn);
+        self.deliveries.unmatched_acks = 0;
+        self.stage();
+        self.forget(number, conn);
     }
 }
 
@@ -354,7 +376,7 @@ impl Handler<NextExpired> for Registry {
         NextExpired { limit }: NextExpired,
         ctx: &mut Self::Context,
     ) -> Self::Result {
-        let now = self.begin(0, ctx);
+        let now = self.start_step(0, ctx);
         MessageResult(self.router.next_expired(now, limit))
     }
 }
@@ -363,9 +385,9 @@ impl Handler<DropExpired> for Registry {
     type Result = ();
 
     fn handle(&mut self, DropExpired { end, notices }: DropExpired, ctx: &mut Self::Context) {
-        let now = self.begin(notices.len(), ctx);
-        self.router.drop_expired(now, end, notices, &mut self.outbox);
-        self.post();
+        let now = self.start_step(notices.len(), ctx);
+        self.router.drop_expired(now, end, notices, &mut self.deliveries);
+        self.stage();
     }
 }
 
@@ -375,13 +397,13 @@ impl Handler<Drain> for Registry {
     fn handle(&mut self, Drain { slice }: Drain, _: &mut Self::Context) -> usize {
         self.draining = true;
         // A goodbye overtakes nothing.
-        self.send_turns();
-        let staying = self.links.iter_mut().filter(|link| !link.leaving);
-        for link in staying.take(slice) {
-            link.leaving = true;
-            send_away(&link.session, Farewell::Draining);
+        self.send_batches();
+        let staying = self.connections.iter_mut().filter(|connection| !connection.leaving);
+        for connection in staying.take(slice) {
+            connection.leaving = true;
+            close_session(&connection.session, CloseReason::Draining);
         }
-        self.links.iter().filter(|link| !link.leaving).count()
+        self.connections.iter().filter(|connection| !connection.leaving).count()
     }
 }
 
@@ -389,16 +411,18 @@ impl Handler<Stored> for Registry {
     type Result = ();
 
     fn handle(&mut self, Stored(outcome): Stored, ctx: &mut Self::Context) {
-        let now = self.begin(0, ctx);
+        let now = self.start_step(0, ctx);
         match outcome {
-            Outcome::Committed(through) => self.router.committed(now, through, &mut self.outbox),
-            Outcome::Failed(through) => self.router.failed(now, through, &mut self.outbox),
-            Outcome::Recovered => self.router.recovered(now, &mut self.outbox),
+            Outcome::Committed(through) => {
+                self.router.committed(now, through, &mut self.deliveries)
+            }
+            Outcome::Failed(through) => self.router.failed(now, through, &mut self.deliveries),
+            Outcome::Recovered => self.router.recovered(now, &mut self.deliveries),
         }
-        self.post();
-        if !self.router.store_mut().is_behind() {
+        self.stage();
+        if !self.router.store_mut().is_backlogged() {
             for conn in std::mem::take(&mut self.throttled) {
-                self.links.answer(conn, 0);
+                self.connections.acknowledge(conn, 0);
             }
         }
     }
@@ -424,7 +448,7 @@ impl Handler<Observe> for Registry {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
-        self.begin(0, ctx);
+        self.start_step(0, ctx);
         MessageResult(self.router.observe())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It decodes what its device says and encodes what the device hears. What it heard up to a lull travels to the
 //! Registry as one batch; only one batch is on its way at a time, and while the Registry is behind the socket is not
-//! read. What comes back is a [`Turn`]. The session owns nothing: what it has not delivered is the Registry's still.
+//! read. What comes back is a [`DeliveryBatch`]. The session owns nothing: what it has not delivered is the Registry's still.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,23 +15,25 @@ use actix_http::ws::{Message as Frame, ProtocolError};
 use actix_web_actors::ws::WebsocketContext;
 use bytestring::ByteString;
 
-use super::marks::Marks;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
-use super::registry::{Arrive, Inbound, Lease, Leave, Marked, Registry};
+use super::registry::{CommandBatch, Connected, Disconnected, Lease, Registry, WriteProgress};
+use super::write_watermarks::WriteWatermarks;
 use crate::protocol::client::Register;
 use crate::protocol::id::DeviceId;
-use crate::protocol::refusal::{Farewell, Refusal};
-use crate::protocol::server::{self, About, ClientLimits, Extension, RegisterResponse, Token};
-use crate::relay::conversation::{Registered, Said, Stranger, about_word};
-use crate::relay::quota::{Class, Verdict};
-use crate::relay::word::{ConnId, Post, Welcome, Word};
-use crate::transport::{Event, Heard, Line, Wire};
+use crate::protocol::refusal::{CloseReason, Refusal};
+use crate::protocol::server::{
+    self, ClientLimits, ErrorContext, Extension, RegisterResponse, Token,
+};
+use crate::relay::command::{Command, ConnectionId, Delivery, RegistrationAccepted};
+use crate::relay::connection_state::{Registered, Request, Unregistered, error_context_of};
+use crate::relay::rate_limit::{Class, Verdict};
+use crate::transport::{Event, Incoming, SocketHandle, WebSocketWriter};
 
 /// Words that wait for the Registry before the socket is no longer read.
 const BATCH: usize = 64;
 
 /// Turns that can wait beyond the ones that the delivery window allows.
-const SPARE_TURNS: usize = 64;
+const SPARE_BATCHES: usize = 64;
 
 /// Turns that can wait in any case.
 const MAILBOX_MAX: usize = 65_536;
@@ -48,13 +50,13 @@ type Ctx = WebsocketContext<Session>;
 /// What the Registry has for a session, in order.
 #[derive(Debug, Default, Message)]
 #[rtype(result = "()")]
-pub struct Turn {
+pub struct DeliveryBatch {
     /// To be told, in order.
-    pub posts: Vec<Post<Lease>>,
-    /// Whether this answers the session's batch, so that the next one may go.
-    pub answers: bool,
+    pub deliveries: Vec<Delivery<Lease>>,
+    /// Whether this acknowledges the session's batch, so that the next one may go.
+    pub acknowledges: bool,
     /// Acks in that batch that confirmed nothing.
-    pub strays: u32,
+    pub unmatched_acks: u32,
 }
 
 /// The terms under which a connection was opened; a reload does not change them.
@@ -81,7 +83,7 @@ pub struct Core {
     /// Admission.
     pub limiter: Addr<RateLimiter>,
     /// What the sockets took.
-    pub marks: Marks,
+    pub watermarks: WriteWatermarks,
 }
 
 /// See the module.
@@ -91,15 +93,15 @@ pub struct Session {
     address: IpAddr,
     terms: Arc<Terms>,
     core: Arc<Core>,
-    line: Line,
-    wire: Wire,
+    socket: SocketHandle,
+    writer: WebSocketWriter,
     state: State,
     lease: Lease,
     strikes: u32,
     /// Decoded, not sent to the Registry yet.
-    batch: Vec<Word>,
+    batch: Vec<Command>,
     /// A batch is with the Registry.
-    awaits_turn: bool,
+    batch_in_flight: bool,
     /// Pongs that are due once the Registry has answered the batch that it has…
     pongs: u32,
     /// …or the one that is coming together.
@@ -110,11 +112,11 @@ pub struct Session {
 /// How far the connection has come.
 enum State {
     /// It may only register.
-    Stranger,
+    Unregistered,
     /// It has asked to; what it says meanwhile waits.
-    Registering { extended: bool, held: Vec<ByteString> },
+    Registering { extended: bool, buffered: Vec<ByteString> },
     /// It is a device.
-    Registered { me: Registered, conn: ConnId, extension: Option<Box<Extension>> },
+    Registered { me: Registered, conn: ConnectionId, extension: Option<Box<Extension>> },
 }
 
 impl Session {
@@ -125,20 +127,20 @@ impl Session {
         terms: Arc<Terms>,
         core: Arc<Core>,
         lease: Lease,
-        line: Line,
+        socket: SocketHandle,
     ) -> Self {
         Self {
             number,
             address,
             terms,
             core,
-            wire: Wire::new(line.clone()),
-            line,
-            state: State::Stranger,
+            writer: WebSocketWriter::new(socket.clone()),
+            socket,
+            state: State::Unregistered,
             lease,
             strikes: 0,
             batch: Vec::new(),
-            awaits_turn: false,
+            batch_in_flight: false,
             pongs: 0,
             later_pongs: 0,
             deadline: None,
@@ -146,21 +148,21 @@ impl Session {
     }
 
     /// One text message of the device.
-    fn hear(&mut self, text: ByteString, ctx: &mut Ctx) {
-        if !self.wire.is_open() {
+    fn on_text(&mut self, text: ByteString, ctx: &mut Ctx) {
+        if !self.writer.is_open() {
             return;
         }
         #[cfg(test)]
         assert_ne!(text, "panic", "told to");
-        let heard = match &mut self.state {
-            State::Registering { held, .. } => {
-                held.push(text);
+        let parsed = match &mut self.state {
+            State::Registering { buffered, .. } => {
+                buffered.push(text);
                 return;
             }
-            State::Stranger => Stranger.hear(&text, self.terms.message_bytes),
-            State::Registered { me, .. } => me.hear(&text, self.terms.message_bytes),
+            State::Unregistered => Unregistered.parse(&text, self.terms.message_bytes),
+            State::Registered { me, .. } => me.parse(&text, self.terms.message_bytes),
         };
-        match heard {
+        match parsed {
             Ok(said) => {
                 self.strikes = 0;
                 self.serve(said, ctx);
@@ -169,7 +171,7 @@ impl Session {
                 self.strikes += 1;
                 if self.strikes >= self.terms.strikes {
                     self.refuse(refusal, &about);
-                    self.farewell(Farewell::Strikes, ctx);
+                    self.close(CloseReason::Strikes, ctx);
                 } else if self.allow(Class::Control, about.clone(), ctx) {
                     self.refuse(refusal, &about);
                 }
@@ -183,27 +185,27 @@ impl Session {
         }
     }
 
-    fn serve(&mut self, said: Said<'_>, ctx: &mut Ctx) {
+    fn serve(&mut self, said: Request<'_>, ctx: &mut Ctx) {
         match said {
             // Confirmations are as many as the messages that they confirm; stray ones are counted when they are known.
-            Said::Word(word @ Word::Ack { .. }) => self.gather(word),
-            Said::Word(word) => {
-                if self.allow(Class::Message, about_word(&word), ctx) {
-                    self.gather(word);
+            Request::Command(command @ Command::Ack { .. }) => self.enqueue_command(command),
+            Request::Command(command) => {
+                if self.allow(Class::Message, error_context_of(&command), ctx) {
+                    self.enqueue_command(command);
                 }
             }
-            Said::Register(register) => {
-                if self.allow(Class::Control, About::NOTHING, ctx) {
+            Request::Register(register) => {
+                if self.allow(Class::Control, ErrorContext::NOTHING, ctx) {
                     self.register(register, ctx);
                 }
             }
-            Said::Ping => {
-                if self.allow(Class::Control, About::NOTHING, ctx) {
+            Request::Ping => {
+                if self.allow(Class::Control, ErrorContext::NOTHING, ctx) {
                     self.pong();
                 }
             }
-            Said::Pong => {
-                self.allow(Class::Control, About::NOTHING, ctx);
+            Request::Pong => {
+                self.allow(Class::Control, ErrorContext::NOTHING, ctx);
             }
         }
     }
@@ -213,24 +215,24 @@ impl Session {
     fn pong(&mut self) {
         if !self.batch.is_empty() {
             self.later_pongs += 1;
-        } else if self.awaits_turn {
+        } else if self.batch_in_flight {
             self.pongs += 1;
         } else {
-            self.wire.text(ByteString::from_static(server::PONG));
+            self.writer.text(ByteString::from_static(server::PONG));
         }
     }
 
     /// Whether the allowance covers one more; says so if it does not.
-    fn allow(&mut self, class: Class, about: About, ctx: &mut Ctx) -> bool {
+    fn allow(&mut self, class: Class, about: ErrorContext, ctx: &mut Ctx) -> bool {
         match self.lease.check(class) {
-            Verdict::Within => true,
-            Verdict::Over { limit, retry_after_ms } => {
-                let about = About { retry_after_ms: Some(retry_after_ms), ..about };
+            Verdict::Allowed => true,
+            Verdict::Limited { limit, retry_after_ms } => {
+                let about = ErrorContext { retry_after_ms: Some(retry_after_ms), ..about };
                 self.refuse(Refusal::RateLimited(limit), &about);
                 false
             }
             Verdict::Flooding => {
-                self.farewell(Farewell::Flooding, ctx);
+                self.close(CloseReason::Flooding, ctx);
                 false
             }
         }
@@ -238,13 +240,13 @@ impl Session {
 
     fn register(&mut self, register: Register<'_>, ctx: &mut Ctx) {
         if let State::Registered { me, extension, .. } = &self.state {
-            return self.welcome(me.device, extension.as_deref());
+            return self.send_register_response(me.device, extension.as_deref());
         }
         let token = register.resume_token.map(|token| Token(token.into_owned()));
-        self.state = State::Registering { extended: register.extended, held: Vec::new() };
-        self.line.pause(true);
+        self.state = State::Registering { extended: register.extended, buffered: Vec::new() };
+        self.socket.pause(true);
         let admit = Admit {
-            line: self.number,
+            number: self.number,
             address: self.address,
             session: ctx.address().recipient(),
             lease: self.lease.clone(),
@@ -253,28 +255,28 @@ impl Session {
             token,
         };
         if self.core.limiter.try_send(admit).is_err() {
-            self.not_registered(Refusal::Full, &About::NOTHING, ctx);
+            self.not_registered(Refusal::Full, &ErrorContext::NOTHING, ctx);
         }
     }
 
-    fn not_registered(&mut self, refusal: Refusal, about: &About, ctx: &mut Ctx) {
-        let former = std::mem::replace(&mut self.state, State::Stranger);
+    fn not_registered(&mut self, refusal: Refusal, about: &ErrorContext, ctx: &mut Ctx) {
+        let former = std::mem::replace(&mut self.state, State::Unregistered);
         self.refuse(refusal, about);
         if refusal == Refusal::BadToken {
             // Only a count: lost if the limiter is that busy.
             let _ = self.core.limiter.try_send(ResumeFailed { address: self.address });
         }
-        if let State::Registering { held, .. } = former {
-            self.go_on(held, ctx);
+        if let State::Registering { buffered, .. } = former {
+            self.replay_buffered(buffered, ctx);
         }
     }
 
-    fn registered(&mut self, welcome: Welcome<Lease>, ctx: &mut Ctx) {
-        let Welcome { conn, device, lease, resumed, queued, token } = welcome;
+    fn registered(&mut self, welcome: RegistrationAccepted<Lease>, ctx: &mut Ctx) {
+        let RegistrationAccepted { conn, device, lease, resumed, queued, token } = welcome;
         let ttl = if token.is_some() { self.terms.session_ttl } else { self.terms.plain_ttl };
-        let (extended, held) = match std::mem::replace(&mut self.state, State::Stranger) {
-            State::Registering { extended, held, .. } => (extended, held),
-            State::Stranger | State::Registered { .. } => (false, Vec::new()),
+        let (extended, buffered) = match std::mem::replace(&mut self.state, State::Unregistered) {
+            State::Registering { extended, buffered, .. } => (extended, buffered),
+            State::Unregistered | State::Registered { .. } => (false, Vec::new()),
         };
         let extension = extended.then(|| {
             Box::new(Extension {
@@ -285,13 +287,13 @@ impl Session {
                 limits: self.terms.limits,
             })
         });
-        self.welcome(device, extension.as_deref());
+        self.send_register_response(device, extension.as_deref());
         self.lease = lease;
         let core = self.core.clone();
-        self.line.on_taken(move |mark| {
-            if core.marks.leave((conn, mark)) {
+        self.socket.on_written(move |seq| {
+            if core.watermarks.record((conn, seq)) {
                 // A full Registry has something to hear, and sees the marks before it.
-                let _ = core.registry.try_send(Marked);
+                let _ = core.registry.try_send(WriteProgress);
             }
         });
         self.state = State::Registered { me: Registered { device }, conn, extension };
@@ -299,105 +301,105 @@ impl Session {
             ctx.cancel_future(deadline);
         }
         log::debug!("registered connection={} device={device:?} resumed={resumed}", self.number);
-        self.go_on(held, ctx);
+        self.replay_buffered(buffered, ctx);
     }
 
-    fn welcome(&self, device_id: DeviceId, extension: Option<&Extension>) {
-        self.wire.text(RegisterResponse { device_id, extension }.encode());
+    fn send_register_response(&self, device_id: DeviceId, extension: Option<&Extension>) {
+        self.writer.text(RegisterResponse { device_id, extension }.encode());
     }
 
-    /// What was said while the registration was under way has its turn.
-    fn go_on(&mut self, held: Vec<ByteString>, ctx: &mut Ctx) {
-        self.line.pause(false);
-        for text in held {
-            self.hear(text, ctx);
+    /// What was said while the registration was under way has its batch.
+    fn replay_buffered(&mut self, buffered: Vec<ByteString>, ctx: &mut Ctx) {
+        self.socket.pause(false);
+        for text in buffered {
+            self.on_text(text, ctx);
         }
     }
 
     /// A word joins the batch, which leaves once everything is heard that can be heard now.
-    fn gather(&mut self, word: Word) {
-        self.batch.push(word);
-        if self.awaits_turn {
-            self.mind_the_socket();
+    fn enqueue_command(&mut self, command: Command) {
+        self.batch.push(command);
+        if self.batch_in_flight {
+            self.update_read_pause();
         }
     }
 
     /// Nothing is read while the Registry is behind.
-    fn mind_the_socket(&self) {
-        self.line.pause(self.awaits_turn && self.batch.len() >= BATCH);
+    fn update_read_pause(&self) {
+        self.socket.pause(self.batch_in_flight && self.batch.len() >= BATCH);
     }
 
     /// Sends the batch that has come together, unless the Registry still has the last one.
     fn flush(&mut self, ctx: &mut Ctx) {
         let State::Registered { conn, .. } = self.state else { return };
-        if self.batch.is_empty() || self.awaits_turn {
+        if self.batch.is_empty() || self.batch_in_flight {
             return;
         }
-        self.awaits_turn = true;
-        let words = std::mem::take(&mut self.batch);
-        match self.core.registry.try_send(Inbound { conn, words }) {
+        self.batch_in_flight = true;
+        let commands = std::mem::take(&mut self.batch);
+        match self.core.registry.try_send(CommandBatch { conn, commands }) {
             Ok(()) => self.pongs = std::mem::take(&mut self.later_pongs),
-            Err(actix::dev::SendError::Full(inbound)) => {
-                self.batch = inbound.words;
+            Err(actix::dev::SendError::Full(unsent)) => {
+                self.batch = unsent.commands;
                 ctx.run_later(RETRY, |session, ctx| {
-                    session.awaits_turn = false;
+                    session.batch_in_flight = false;
                     session.flush(ctx);
                 });
             }
             Err(actix::dev::SendError::Closed(_)) => {}
         }
-        self.mind_the_socket();
+        self.update_read_pause();
     }
 
-    fn turn(&mut self, turn: Turn, ctx: &mut Ctx) {
-        let mut mark = None;
-        for post in turn.posts {
-            match post {
-                Post::Welcome(welcome) => self.registered(*welcome, ctx),
-                Post::Mail { mark: seq, body } => {
-                    self.wire.text(body);
-                    mark = Some(seq);
+    fn on_batch(&mut self, batch: DeliveryBatch, ctx: &mut Ctx) {
+        let mut watermark = None;
+        for delivery in batch.deliveries {
+            match delivery {
+                Delivery::Registered(welcome) => self.registered(*welcome, ctx),
+                Delivery::Frame { seq, body } => {
+                    self.writer.text(body);
+                    watermark = Some(seq);
                 }
-                Post::Ack { id, status } => {
-                    self.wire.compose(|text| server::write_ack(text, id, status));
+                Delivery::Ack { id, status } => {
+                    self.writer.compose(|text| server::write_ack(text, id, status));
                 }
-                Post::Refused(refused) => match self.state {
+                Delivery::Refused(refused) => match self.state {
                     State::Registering { .. } => {
                         self.not_registered(refused.refusal, &refused.about, ctx);
                     }
                     _ => self.refuse(refused.refusal, &refused.about),
                 },
-                Post::Close(farewell) => self.farewell(farewell, ctx),
+                Delivery::Close(reason) => self.close(reason, ctx),
             }
         }
-        if let Some(mark) = mark.filter(|_| self.wire.is_open()) {
-            self.line.mark(mark);
+        if let Some(watermark) = watermark.filter(|_| self.writer.is_open()) {
+            self.socket.watermark(watermark);
         }
-        for _ in 0..turn.strays {
-            // An Error never answers an Ack; only a flood of them has a consequence.
+        for _ in 0..batch.unmatched_acks {
+            // An Error never acknowledges an Ack; only a flood of them has a consequence.
             if self.lease.check(Class::Control) == Verdict::Flooding {
-                return self.farewell(Farewell::Flooding, ctx);
+                return self.close(CloseReason::Flooding, ctx);
             }
         }
-        if turn.answers {
-            self.awaits_turn = false;
-            self.mind_the_socket();
+        if batch.acknowledges {
+            self.batch_in_flight = false;
+            self.update_read_pause();
             for _ in 0..std::mem::take(&mut self.pongs) {
-                self.wire.text(ByteString::from_static(server::PONG));
+                self.writer.text(ByteString::from_static(server::PONG));
             }
         }
         self.flush(ctx);
     }
 
-    fn refuse(&self, refusal: Refusal, about: &About) {
-        self.wire.text(server::error(refusal, about));
+    fn refuse(&self, refusal: Refusal, about: &ErrorContext) {
+        self.writer.text(server::error(refusal, about));
     }
 
-    fn farewell(&mut self, farewell: Farewell, ctx: &mut Ctx) {
-        if self.wire.is_open() {
-            log::debug!("closing connection={} code={}", self.number, farewell.code());
+    fn close(&mut self, reason: CloseReason, ctx: &mut Ctx) {
+        if self.writer.is_open() {
+            log::debug!("closing connection={} code={}", self.number, reason.code());
         }
-        self.wire.close(farewell.code(), farewell.reason(), ctx);
+        self.writer.close(reason.code(), reason.reason(), ctx);
     }
 }
 
@@ -407,17 +409,17 @@ impl Actor for Session {
     fn started(&mut self, ctx: &mut Self::Context) {
         // At most a turn for each message in the window, and one for what becomes of each that was sent in one go.
         let ClientLimits { window, burst, .. } = self.terms.limits;
-        let turns = window.saturating_add(burst as usize).saturating_add(SPARE_TURNS);
+        let turns = window.saturating_add(burst as usize).saturating_add(SPARE_BATCHES);
         ctx.set_mailbox_capacity(turns.min(MAILBOX_MAX));
-        ctx.add_stream(self.line.events());
+        ctx.add_stream(self.socket.events());
         let session = ctx.address().recipient();
-        if self.core.registry.try_send(Arrive { line: self.number, session }).is_err() {
+        if self.core.registry.try_send(Connected { number: self.number, session }).is_err() {
             ctx.stop();
             return;
         }
         let deadline = ctx.run_later(self.terms.register_timeout, |session, ctx| {
             session.deadline = None;
-            session.farewell(Farewell::NotRegistered, ctx);
+            session.close(CloseReason::NotRegistered, ctx);
         });
         self.deadline = Some(deadline);
     }
@@ -427,23 +429,23 @@ impl Actor for Session {
     fn stopped(&mut self, _: &mut Self::Context) {
         let conn = match self.state {
             State::Registered { conn, .. } => Some(conn),
-            State::Stranger | State::Registering { .. } => None,
+            State::Unregistered | State::Registering { .. } => None,
         };
-        self.core.registry.do_send(Leave {
-            line: self.number,
+        self.core.registry.do_send(Disconnected {
+            number: self.number,
             conn,
-            words: std::mem::take(&mut self.batch),
+            commands: std::mem::take(&mut self.batch),
         });
     }
 }
 
 impl StreamHandler<Result<Frame, ProtocolError>> for Session {
     fn handle(&mut self, item: Result<Frame, ProtocolError>, ctx: &mut Self::Context) {
-        match self.wire.hear(item, ctx) {
-            Some(Heard::Text(text)) => self.hear(text, ctx),
-            Some(Heard::Binary(_)) => self.farewell(Farewell::Binary, ctx),
-            Some(Heard::Ping | Heard::Pong) => {
-                self.allow(Class::Control, About::NOTHING, ctx);
+        match self.writer.receive(item, ctx) {
+            Some(Incoming::Text(text)) => self.on_text(text, ctx),
+            Some(Incoming::Binary(_)) => self.close(CloseReason::Binary, ctx),
+            Some(Incoming::Ping | Incoming::Pong) => {
+                self.allow(Class::Control, ErrorContext::NOTHING, ctx);
             }
             None => {}
         }
@@ -453,24 +455,24 @@ impl StreamHandler<Result<Frame, ProtocolError>> for Session {
 impl StreamHandler<Event> for Session {
     fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
         match event {
-            Event::Lull => self.flush(ctx),
-            Event::Beat { quiet } => {
-                self.wire.ping();
+            Event::ReadComplete => self.flush(ctx),
+            Event::HeartbeatDue { quiet } => {
+                self.writer.ping();
                 if quiet {
                     // A second chance for a client whose library does not answer WebSocket pings.
-                    self.wire.text(ByteString::from_static(server::PING));
+                    self.writer.text(ByteString::from_static(server::PING));
                 }
             }
-            Event::Silent => self.farewell(Farewell::Idle, ctx),
+            Event::IdleTimeout => self.close(CloseReason::Idle, ctx),
         }
     }
 }
 
-impl Handler<Turn> for Session {
+impl Handler<DeliveryBatch> for Session {
     type Result = ();
 
-    fn handle(&mut self, turn: Turn, ctx: &mut Self::Context) {
-        self.turn(turn, ctx);
+    fn handle(&mut self, batch: DeliveryBatch, ctx: &mut Self::Context) {
+        self.on_batch(batch, ctx);
     }
 }
 

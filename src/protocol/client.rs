@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 
 use super::id::{DeviceId, MessageId};
-use super::object::{self, Flaw};
+use super::json_object::{self, JsonError};
 use super::refusal::Refusal;
-use super::server::About;
+use super::server::ErrorContext;
 
 /// The types that a client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +224,7 @@ const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 ///
 /// The [`Refusal`] to answer with; every one of them is malformed input (400).
 pub fn decode(text: &str) -> Result<ClientFrame<'_>, Refusal> {
-    if let Some((kind, payload)) = usual(text)
+    if let Some((kind, payload)) = split_common_envelope(text)
         && let Ok(frame) = read(kind, payload)
     {
         return Ok(frame);
@@ -234,8 +234,8 @@ pub fn decode(text: &str) -> Result<ClientFrame<'_>, Refusal> {
 
 fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
     const ENVELOPE: [&str; 2] = ["type", "payload"];
-    let [kind, payload] =
-        object::fields(text, 1, &ENVELOPE, Some(1)).map_err(|flaw| refusal(flaw, &ENVELOPE))?;
+    let [kind, payload] = json_object::fields(text, 1, &ENVELOPE, Some(1))
+        .map_err(|error| refusal(error, &ENVELOPE))?;
     let name = kind.and_then(string).ok_or(Refusal::NotAnObject)?;
     let kind = Kind::parse(&name)?;
     // For these three, absent, null and {} are the same thing.
@@ -251,10 +251,10 @@ fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
     read(kind, payload)
 }
 
-/// Takes the usual envelope apart, `type` first and then nothing but `payload`, so that the payload need be walked only
+/// Takes the split_common_envelope envelope apart, `type` first and then nothing but `payload`, so that the payload need be skip_depth_check_for only
 /// once. Whether it is one whole object is for [`read`] to find out: if so, then so is what is around it. Everything
 /// else goes the long way, which also knows what to refuse it for.
-fn usual(text: &str) -> Option<(Kind, &str)> {
+fn split_common_envelope(text: &str) -> Option<(Kind, &str)> {
     fn after<'a>(text: &'a str, token: &str) -> Option<&'a str> {
         text.trim_start_matches(SPACE).strip_prefix(token)
     }
@@ -285,23 +285,25 @@ fn read(kind: Kind, payload: &str) -> Result<ClientFrame<'_>, Refusal> {
 /// What a refused frame was about, so that its sender can tell which of its messages came to nothing: the ids of a
 /// `Send` and the name of a key rotation, as far as they can be read.
 #[must_use]
-pub fn about(text: &str, refusal: Refusal) -> About {
+pub fn about(text: &str, refusal: Refusal) -> ErrorContext {
     let (Refusal::Missing(kind, _) | Refusal::Wrong(kind, ..)) = refusal else {
-        return About::NOTHING;
+        return ErrorContext::NOTHING;
     };
     let names = match kind {
         Kind::Send => ["recipient_id", "message_id"],
         Kind::KeyRotationUpdate | Kind::KeyRotationAck => ["recipient_id", "key_id"],
-        _ => return About::NOTHING,
+        _ => return ErrorContext::NOTHING,
     };
     // Only a field is wrong, so that the walk was fine once already.
-    let Ok([Some(payload)]) = object::fields(text, 1, &["payload"], Some(0)) else {
-        return About::NOTHING;
+    let Ok([Some(payload)]) = json_object::fields(text, 1, &["payload"], Some(0)) else {
+        return ErrorContext::NOTHING;
     };
-    let Ok(raw) = object::fields(payload, 2, &names, None) else { return About::NOTHING };
+    let Ok(raw) = json_object::fields(payload, 2, &names, None) else {
+        return ErrorContext::NOTHING;
+    };
     let fields = Fields { kind, names, raw };
     let key_id = if kind == Kind::Send { None } else { fields.key_id(1).ok() };
-    About {
+    ErrorContext {
         message_id: if kind == Kind::Send { fields.message(1).ok() } else { None },
         key_id: key_id.map(Into::into),
         recipient_id: fields.device(0).ok(),
@@ -366,7 +368,7 @@ fn ack(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
 }
 
 fn empty(payload: &str) -> Result<(), Refusal> {
-    object::fields(payload, 2, &[], None).map(|[]| ()).map_err(|flaw| refusal(flaw, &[]))
+    json_object::fields(payload, 2, &[], None).map(|[]| ()).map_err(|error| refusal(error, &[]))
 }
 
 fn auth(payload: &str, kind: Kind, step: AuthStep) -> Result<ClientFrame<'_>, Refusal> {
@@ -454,7 +456,8 @@ struct Fields<'a, const N: usize> {
 
 impl<'a, const N: usize> Fields<'a, N> {
     fn read(kind: Kind, payload: &'a str, names: [&'static str; N]) -> Result<Self, Refusal> {
-        let raw = object::fields(payload, 2, &names, None).map_err(|flaw| refusal(flaw, &names))?;
+        let raw = json_object::fields(payload, 2, &names, None)
+            .map_err(|error| refusal(error, &names))?;
         Ok(Self { kind, names, raw })
     }
 
@@ -536,11 +539,11 @@ fn seconds(raw: &str) -> Option<u64> {
     raw.bytes().all(|byte| byte.is_ascii_digit()).then(|| raw.parse().unwrap_or(u64::MAX))
 }
 
-fn refusal(flaw: Flaw, names: &[&'static str]) -> Refusal {
-    match flaw {
-        Flaw::NotAnObject => Refusal::NotAnObject,
-        Flaw::Twice(place) => Refusal::Twice(place.map(|place| names[place])),
-        Flaw::TooDeep => Refusal::TooDeep,
+fn refusal(error: JsonError, names: &[&'static str]) -> Refusal {
+    match error {
+        JsonError::NotAnObject => Refusal::NotAnObject,
+        JsonError::Twice(place) => Refusal::Twice(place.map(|place| names[place])),
+        JsonError::TooDeep => Refusal::TooDeep,
     }
 }
 

@@ -172,12 +172,12 @@ fn what_a_refused_frame_was_about_is_told_as_far_as_it_can_be_read() {
         about(&text, decode(&text).unwrap_err())
     };
     let (message, bob) = (MessageId::parse(MESSAGE).unwrap(), DeviceId::parse(BOB).unwrap());
-    assert_eq!(about_send(r#","ttl":-1"#), About::message(message, bob));
-    assert_eq!(about_send(r#","message_id":"other""#), About::NOTHING);
+    assert_eq!(about_send(r#","ttl":-1"#), ErrorContext::message(message, bob));
+    assert_eq!(about_send(r#","message_id":"other""#), ErrorContext::NOTHING);
     let text = r#"{"type":"KeyRotationAck","payload":{"key_id":7,"recipient_id":5}}"#;
     let about_key = about(text, decode(text).unwrap_err());
     assert_eq!((about_key.key_id.as_deref(), about_key.recipient_id), (Some("7"), None));
-    assert_eq!(about("{", Refusal::NotAnObject), About::NOTHING);
+    assert_eq!(about("{", Refusal::NotAnObject), ErrorContext::NOTHING);
 }
 
 /// The short way must find exactly what the long one does, whatever stands in the frame or is missing from it.
@@ -186,7 +186,10 @@ fn the_usual_envelope_is_read_as_any_other() {
     let frame = format!(r#"{{"type":"Send","payload":{}}}"#, send_with(r#","ttl":300"#));
     let spaced = frame.replace(':', " : ").replace('{', "\t{\n").replace('}', "\r} ");
     for frame in [frame, spaced] {
-        assert!(usual(&frame).is_some_and(|(kind, payload)| read(kind, payload).is_ok()));
+        assert!(
+            split_common_envelope(&frame)
+                .is_some_and(|(kind, payload)| read(kind, payload).is_ok())
+        );
         for place in 0..frame.len() {
             let (before, after) = frame.split_at(place);
             for text in

@@ -5,6 +5,6 @@
 pub mod client;
 pub mod envelope;
 pub mod id;
-mod object;
+mod json_object;
 pub mod refusal;
 pub mod server;

@@ -166,7 +166,7 @@ impl Refusal {
 
 /// Why the relay ends a connection. (protocol: Close codes; RFC 6455 §7.4)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
+pub enum CloseReason {
     /// 1001: the relay goes away; reconnect with jitter.
     Draining,
     /// 1003: a binary message.
@@ -187,7 +187,7 @@ pub enum Farewell {
     Replaced,
 }
 
-impl Farewell {
+impl CloseReason {
     /// The close code.
     #[must_use]
     pub fn code(self) -> u16 {
@@ -234,18 +234,18 @@ mod tests {
 
     #[test]
     fn a_reason_fits_into_a_close_frame() {
-        for farewell in [
-            Farewell::Draining,
-            Farewell::Binary,
-            Farewell::Strikes,
-            Farewell::Flooding,
-            Farewell::Internal,
-            Farewell::SlowConsumer,
-            Farewell::NotRegistered,
-            Farewell::Idle,
-            Farewell::Replaced,
+        for reason in [
+            CloseReason::Draining,
+            CloseReason::Binary,
+            CloseReason::Strikes,
+            CloseReason::Flooding,
+            CloseReason::Internal,
+            CloseReason::SlowConsumer,
+            CloseReason::NotRegistered,
+            CloseReason::Idle,
+            CloseReason::Replaced,
         ] {
-            assert!(farewell.reason().len() < 123, "{farewell:?}");
+            assert!(reason.reason().len() < 123, "{reason:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 
 /// A frame that carries a client's payload to another client: only the `type` is the relay's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carried {
+pub enum Forwarded {
     /// `Receive`, made from a `Send`.
     Receive,
     /// One of the three first `Auth*` messages.
@@ -29,15 +29,15 @@ const PIECE: usize = 1024;
 
 /// Puts a payload, byte for byte, behind the head of the frame that carries it on.
 #[must_use]
-pub fn splice(carried: Carried, payload: &str) -> ByteString {
+pub fn splice(carried: Forwarded, payload: &str) -> ByteString {
     let head = match carried {
-        Carried::Receive => r#"{"type":"Receive","payload":"#,
-        Carried::Auth(AuthStep::Request) => r#"{"type":"AuthRequest","payload":"#,
-        Carried::Auth(AuthStep::Response) => r#"{"type":"AuthResponse","payload":"#,
-        Carried::Auth(AuthStep::Verify) => r#"{"type":"AuthVerify","payload":"#,
-        Carried::AuthSuccess => r#"{"type":"AuthSuccess","payload":"#,
-        Carried::KeyRotationUpdate => r#"{"type":"KeyRotationUpdate","payload":"#,
-        Carried::KeyRotationAck => r#"{"type":"KeyRotationAck","payload":"#,
+        Forwarded::Receive => r#"{"type":"Receive","payload":"#,
+        Forwarded::Auth(AuthStep::Request) => r#"{"type":"AuthRequest","payload":"#,
+        Forwarded::Auth(AuthStep::Response) => r#"{"type":"AuthResponse","payload":"#,
+        Forwarded::Auth(AuthStep::Verify) => r#"{"type":"AuthVerify","payload":"#,
+        Forwarded::AuthSuccess => r#"{"type":"AuthSuccess","payload":"#,
+        Forwarded::KeyRotationUpdate => r#"{"type":"KeyRotationUpdate","payload":"#,
+        Forwarded::KeyRotationAck => r#"{"type":"KeyRotationAck","payload":"#,
     };
     let mut frame = String::with_capacity(head.len() + payload.len() + 1);
     frame.push_str(head);
@@ -161,7 +161,7 @@ pub fn write_ack(out: &mut String, id: MessageId, status: Option<Status>) {
 
 /// What an `Error` is about, as far as it helps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
+pub struct ErrorContext {
     /// The message it answers.
     pub message_id: Option<MessageId>,
     /// The key rotation it answers: the client's raw JSON.
@@ -172,24 +172,24 @@ pub struct About {
     pub retry_after_ms: Option<u64>,
 }
 
-impl About {
+impl ErrorContext {
     /// Nothing to add.
     pub const NOTHING: Self =
         Self { message_id: None, key_id: None, recipient_id: None, retry_after_ms: None };
 
-    /// About a message.
+    /// ErrorContext a message.
     #[must_use]
     pub fn message(id: MessageId, recipient: DeviceId) -> Self {
         Self { message_id: Some(id), recipient_id: Some(recipient), ..Self::NOTHING }
     }
 
-    /// About a key rotation.
+    /// ErrorContext a key rotation.
     #[must_use]
     pub fn key(key_id: &str, recipient: DeviceId) -> Self {
         Self { key_id: Some(key_id.into()), recipient_id: Some(recipient), ..Self::NOTHING }
     }
 
-    /// About something for that device.
+    /// ErrorContext something for that device.
     #[must_use]
     pub fn recipient(recipient: DeviceId) -> Self {
         Self { recipient_id: Some(recipient), ..Self::NOTHING }
@@ -201,7 +201,7 @@ const FULL_PAUSE_MS: u64 = 30_000;
 
 /// The text of an `Error`.
 #[must_use]
-pub fn error(refusal: Refusal, about: &About) -> String {
+pub fn error(refusal: Refusal, about: &ErrorContext) -> String {
     #[derive(Serialize)]
     struct Payload<'a> {
         message: &'a str,
@@ -283,15 +283,15 @@ mod tests {
     #[test]
     fn an_error_carries_only_what_helps() {
         assert_eq!(
-            error(Refusal::UnknownType, &About::NOTHING),
+            error(Refusal::UnknownType, &ErrorContext::NOTHING),
             r#"{"type":"Error","payload":{"message":"Unknown message type.","code":400}}"#
         );
-        let about = About { retry_after_ms: Some(900), ..About::NOTHING };
+        let about = ErrorContext { retry_after_ms: Some(900), ..ErrorContext::NOTHING };
         assert_eq!(
             error(Refusal::RateLimited(60), &about),
             r#"{"type":"Error","payload":{"message":"Rate limit exceeded (60/60). Try again in a minute.","code":429,"retry_after_ms":900,"limit":60,"remaining":0}}"#
         );
-        let about = About::key("1678886401", DeviceId::parse(ID).unwrap());
+        let about = ErrorContext::key("1678886401", DeviceId::parse(ID).unwrap());
         assert!(error(Refusal::UnknownRecipient, &about).contains(r#""key_id":1678886401,"#));
     }
 
@@ -300,7 +300,7 @@ mod tests {
         for (before, character) in [("", "x"), ("", "é"), ("x", "é"), ("xx", "€"), ("xyz", "🦭")]
         {
             let payload = [before, &character.repeat(3 * PIECE)].concat();
-            let frame = splice(Carried::Receive, &payload);
+            let frame = splice(Forwarded::Receive, &payload);
             assert_eq!(frame, format!(r#"{{"type":"Receive","payload":{payload}}}"#));
         }
     }
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_payload_is_carried_byte_for_byte() {
         assert_eq!(
-            splice(Carried::Receive, "{ \"x\" :1}"),
+            splice(Forwarded::Receive, "{ \"x\" :1}"),
             r#"{"type":"Receive","payload":{ "x" :1}}"#
         );
     }

@@ -14,27 +14,27 @@ use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 
 /// Empty queues with room for more than this many items give the room back.
-const SPARE: usize = 4;
+const SPARE_CAPACITY: usize = 4;
 
 /// What settles an item: the moment from which the recipient has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settles {
+pub enum SettledBy {
     /// Its connection took the bytes.
-    Taken,
+    Write,
     /// It confirmed.
-    Confirmed,
+    Ack,
 }
 
-impl Settles {
+impl SettledBy {
     /// What settles this envelope for a device that can resume, or cannot.
     #[must_use]
     pub fn of(envelope: &Envelope, resumable: bool) -> Self {
         match envelope.subject {
             // With a ttl of 0 it is for this moment only: nothing is left to be confirmed later.
             Subject::Message(_) | Subject::KeyRotation(_) if resumable && envelope.ttl > 0 => {
-                Self::Confirmed
+                Self::Ack
             }
-            _ => Self::Taken,
+            _ => Self::Write,
         }
     }
 }
@@ -47,9 +47,9 @@ pub struct Item {
     /// From this moment on it is never handed over again.
     pub deadline: Moment,
     /// When it counts as delivered.
-    pub settles: Settles,
+    pub settles: SettledBy,
     /// Whether the store was asked to keep it.
-    pub kept: bool,
+    pub stored: bool,
     /// Whether its sender still waits for the Ack.
     pub owes_ack: bool,
     /// Whether a connection has it; the mailbox sets it.
@@ -67,8 +67,8 @@ impl Item {
         Self {
             seq,
             deadline,
-            settles: Settles::of(&envelope, resumable),
-            kept: false,
+            settles: SettledBy::of(&envelope, resumable),
+            stored: false,
             owes_ack: false,
             in_flight: false,
             seen: false,
@@ -78,7 +78,7 @@ impl Item {
 
     /// Whether it must outlive the process once it waits for its device.
     #[must_use]
-    pub fn must_be_kept(&self, resumable: bool) -> bool {
+    pub fn must_be_stored(&self, resumable: bool) -> bool {
         match self.envelope.subject {
             Subject::Message(_) | Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => true,
             // Only a resumable device comes back to read what the relay has to say to it.
@@ -106,7 +106,7 @@ pub struct Credit {
 
 /// How much one mailbox may hold.
 #[derive(Debug, Clone, Copy)]
-pub struct Quota {
+pub struct MailboxQuota {
     /// Items, without the relay's own notices.
     pub messages: usize,
     /// Their bytes.
@@ -117,14 +117,14 @@ pub struct Quota {
 
 /// Number and bytes of what devices sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct Usage {
     /// Items.
     pub messages: usize,
     /// Their bytes.
     pub bytes: u64,
 }
 
-impl Load {
+impl Usage {
     fn add(&mut self, bytes: u64) {
         self.messages += 1;
         self.bytes += bytes;
@@ -141,13 +141,13 @@ impl Load {
     }
 }
 
-/// What [`Mailbox::hand_over`] found at the head.
+/// What [`Mailbox::next_deliverable`] found at the head.
 #[derive(Debug)]
-pub enum Head<'a> {
+pub enum Next<'a> {
     /// This one is in flight now.
-    Flies(&'a Item),
+    InFlight(&'a Item),
     /// This one had expired and has left the mailbox.
-    Lapsed(Item),
+    Expired(Item),
     /// Nothing waits, or there is no credit for it.
     Nothing,
 }
@@ -161,8 +161,8 @@ pub struct Mailbox {
     waiting: VecDeque<(Seq, Option<Item>)>,
     holes: usize,
     deadlines: BinaryHeap<Reverse<(Moment, Seq)>>,
-    held: Load,
-    by_sender: HashMap<DeviceId, Load, RandomState>,
+    usage: Usage,
+    by_sender: HashMap<DeviceId, Usage, RandomState>,
     notices: usize,
 }
 
@@ -187,8 +187,8 @@ impl Mailbox {
 
     /// What the quota sees.
     #[must_use]
-    pub fn held(&self) -> Load {
-        self.held
+    pub fn usage(&self) -> Usage {
+        self.usage
     }
 
     /// The relay's own words that wait or are in flight.
@@ -211,8 +211,8 @@ impl Mailbox {
 
     /// Whether the quota has no place for an item of that sender.
     #[must_use]
-    pub fn is_full(&self, quota: Quota, from: DeviceId, bytes: u64) -> bool {
-        if self.held.exceeds_with(bytes, quota.messages, quota.bytes) {
+    pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
+        if self.usage.exceeds_with(bytes, quota.messages, quota.bytes) {
             return true;
         }
         let messages = ((quota.messages as f64 * quota.sender_share) as usize).max(1);
@@ -221,8 +221,8 @@ impl Mailbox {
     }
 
     /// Puts an item into flight that overtakes nothing; see [`Self::has_credit`].
-    pub fn fly(&mut self, item: Item) {
-        if item.settles == Settles::Confirmed {
+    pub fn push_in_flight(&mut self, item: Item) {
+        if item.settles == SettledBy::Ack {
             self.hold(&item);
         }
         self.notices += usize::from(item.envelope.subject == Subject::Notice);
@@ -233,7 +233,7 @@ impl Mailbox {
     }
 
     /// Puts an item behind everything that waits.
-    pub fn wait(&mut self, item: Item) {
+    pub fn push_waiting(&mut self, item: Item) {
         self.hold(&item);
         self.notices += usize::from(item.envelope.subject == Subject::Notice);
         self.waiting.push_back((item.seq, Some(item)));
@@ -241,40 +241,40 @@ impl Mailbox {
     }
 
     /// Takes the next step with the head of what waits.
-    pub fn hand_over(&mut self, now: Moment, credit: Credit) -> Head<'_> {
+    pub fn next_deliverable(&mut self, now: Moment, credit: Credit) -> Next<'_> {
         self.skip_holes();
         let Some((_, Some(head))) = self.waiting.front() else {
             self.give_back_room();
-            return Head::Nothing;
+            return Next::Nothing;
         };
-        let lapsed = head.deadline <= now;
-        if !lapsed && !self.room(credit, head.bytes()) {
-            return Head::Nothing;
+        let expired = head.deadline <= now;
+        if !expired && !self.room(credit, head.bytes()) {
+            return Next::Nothing;
         }
-        let Some((_, Some(item))) = self.waiting.pop_front() else { return Head::Nothing };
-        if lapsed {
-            self.left(&item, true);
-            return Head::Lapsed(item);
+        let Some((_, Some(item))) = self.waiting.pop_front() else { return Next::Nothing };
+        if expired {
+            self.account_left(&item, true);
+            return Next::Expired(item);
         }
-        if item.settles == Settles::Taken {
+        if item.settles == SettledBy::Write {
             self.release(&item);
         }
         self.push_flight(item);
-        self.flight.back().map_or(Head::Nothing, Head::Flies)
+        self.flight.back().map_or(Next::Nothing, Next::InFlight)
     }
 
     /// The connection took everything through `mark`: what that settles leaves the mailbox, in order.
-    pub fn taken(&mut self, mark: Seq, mut settled: impl FnMut(Item)) {
+    pub fn on_written(&mut self, through: Seq, mut settled: impl FnMut(Item)) {
         let mut place = 0;
         while let Some(item) = self.flight.get(place) {
-            if item.seq > mark {
+            if item.seq > through {
                 break;
             }
-            if item.settles == Settles::Confirmed {
+            if item.settles == SettledBy::Ack {
                 place += 1;
             } else if let Some(item) = self.flight.remove(place) {
                 self.flight_bytes -= item.bytes();
-                self.left(&item, false);
+                self.account_left(&item, false);
                 settled(item);
             }
         }
@@ -282,16 +282,16 @@ impl Mailbox {
     }
 
     /// The recipient confirms a message, of that sender if it says so. What it cannot have seen is not confirmed.
-    pub fn confirm(&mut self, id: MessageId, from: Option<DeviceId>) -> Option<Item> {
-        self.confirm_where(|envelope| {
+    pub fn ack(&mut self, id: MessageId, from: Option<DeviceId>) -> Option<Item> {
+        self.ack_where(|envelope| {
             envelope.subject == Subject::Message(id)
                 && from.is_none_or(|from| from == envelope.from)
         })
     }
 
     /// The recipient confirms a key rotation of that sender.
-    pub fn confirm_key(&mut self, key_id: &str, from: DeviceId) -> Option<Item> {
-        self.confirm_where(|envelope| {
+    pub fn ack_key(&mut self, key_id: &str, from: DeviceId) -> Option<Item> {
+        self.ack_where(|envelope| {
             envelope.from == from
                 && matches!(&envelope.subject, Subject::KeyRotation(key) if **key == *key_id)
         })
@@ -305,12 +305,12 @@ impl Mailbox {
         while let Some(mut item) = flight.pop_back() {
             if keep(&item) {
                 item.in_flight = false;
-                if item.settles == Settles::Taken {
+                if item.settles == SettledBy::Write {
                     self.hold(&item);
                 }
                 self.waiting.push_front((item.seq, Some(item)));
             } else {
-                self.left(&item, item.settles == Settles::Confirmed);
+                self.account_left(&item, item.settles == SettledBy::Ack);
                 left(item);
             }
         }
@@ -320,31 +320,31 @@ impl Mailbox {
     /// Takes out an item that waits, as if it had never come.
     pub fn withdraw(&mut self, seq: Seq) -> Option<Item> {
         let item = self.take(seq)?;
-        self.left(&item, true);
+        self.account_left(&item, true);
         self.give_back_room();
         Some(item)
     }
 
-    /// Places in the order of waiting, holes included: what [`Self::unkept`] counts.
+    /// Places in the order of waiting, holes included: what [`Self::unstored`] counts.
     #[must_use]
     pub fn waiting_places(&self) -> usize {
         self.waiting.len()
     }
 
     /// Of the first so many that wait, those that no store keeps yet, in order.
-    pub fn unkept(&mut self, first: usize) -> impl Iterator<Item = &mut Item> {
+    pub fn unstored(&mut self, first: usize) -> impl Iterator<Item = &mut Item> {
         let first = self.waiting.iter_mut().take(first);
-        first.filter_map(|(_, item)| item.as_mut()).filter(|item| !item.kept)
+        first.filter_map(|(_, item)| item.as_mut()).filter(|item| !item.stored)
     }
 
     /// Of what is in flight and must be confirmed, those that no store keeps yet, in order.
-    pub fn unkept_in_flight(&mut self) -> impl Iterator<Item = &mut Item> {
-        let confirmed = |item: &&mut Item| item.settles == Settles::Confirmed && !item.kept;
+    pub fn unstored_in_flight(&mut self) -> impl Iterator<Item = &mut Item> {
+        let confirmed = |item: &&mut Item| item.settles == SettledBy::Ack && !item.stored;
         self.flight.iter_mut().filter(confirmed)
     }
 
     /// Takes out what has expired, at most `limit` items; in order of their deadlines.
-    pub fn expire(&mut self, now: Moment, limit: usize, mut lapsed: impl FnMut(Item)) {
+    pub fn expire(&mut self, now: Moment, limit: usize, mut expired: impl FnMut(Item)) {
         let mut left = limit;
         while left > 0 {
             let Some(Reverse((deadline, seq))) = self.deadlines.peek().copied() else { break };
@@ -353,8 +353,8 @@ impl Mailbox {
             }
             self.deadlines.pop();
             if let Some(item) = self.take(seq) {
-                self.left(&item, true);
-                lapsed(item);
+                self.account_left(&item, true);
+                expired(item);
                 left -= 1;
             }
         }
@@ -387,10 +387,10 @@ impl Mailbox {
     pub(super) fn audit(&self) -> Result<(), String> {
         let mut watched: Vec<_> = self.deadlines.iter().map(|Reverse(entry)| *entry).collect();
         watched.sort_unstable();
-        let mut held = Load::default();
-        let mut by_sender: HashMap<DeviceId, Load, RandomState> = HashMap::default();
+        let mut held = Usage::default();
+        let mut by_sender: HashMap<DeviceId, Usage, RandomState> = HashMap::default();
         for item in self.items() {
-            let is_held = !item.in_flight || item.settles == Settles::Confirmed;
+            let is_held = !item.in_flight || item.settles == SettledBy::Ack;
             if is_held && item.envelope.subject.takes_room() {
                 held.add(item.bytes());
                 by_sender.entry(item.envelope.from).or_default().add(item.bytes());
@@ -405,7 +405,7 @@ impl Mailbox {
         let holes = self.waiting.iter().filter(|(_, item)| item.is_none()).count();
         let order = self.flight.iter().map(|item| item.seq);
         let order = order.chain(self.waiting.iter().map(|(seq, _)| *seq));
-        let fits = held == self.held
+        let fits = held == self.usage
             && by_sender == self.by_sender
             && notices == self.notices
             && holes == self.holes
@@ -433,12 +433,12 @@ impl Mailbox {
         self.flight.push_back(item);
     }
 
-    fn confirm_where(&mut self, fits: impl Fn(&Envelope) -> bool) -> Option<Item> {
-        let confirms = |item: &Item| item.settles == Settles::Confirmed && fits(&item.envelope);
+    fn ack_where(&mut self, fits: impl Fn(&Envelope) -> bool) -> Option<Item> {
+        let confirms = |item: &Item| item.settles == SettledBy::Ack && fits(&item.envelope);
         if let Some(place) = self.flight.iter().position(confirms) {
             let item = self.flight.remove(place)?;
             self.flight_bytes -= item.bytes();
-            self.left(&item, true);
+            self.account_left(&item, true);
             self.give_back_room();
             return Some(item);
         }
@@ -450,7 +450,7 @@ impl Mailbox {
             .find(|(_, item)| item.as_ref().is_some_and(confirms))
             .map(|(seq, _)| *seq)?;
         let item = self.take(seq)?;
-        self.left(&item, true);
+        self.account_left(&item, true);
         self.give_back_room();
         Some(item)
     }
@@ -467,7 +467,7 @@ impl Mailbox {
         if let Ok(place) = self.waiting.binary_search_by_key(&seq, |(seq, _)| *seq) {
             let item = self.waiting[place].1.take()?;
             self.holes += 1;
-            if self.holes > SPARE && self.holes > self.waiting.len() / 2 {
+            if self.holes > SPARE_CAPACITY && self.holes > self.waiting.len() / 2 {
                 self.waiting.retain(|(_, item)| item.is_some());
                 self.holes = 0;
             }
@@ -477,7 +477,7 @@ impl Mailbox {
         let place = self
             .flight
             .iter()
-            .position(|item| item.seq == seq && item.settles == Settles::Confirmed)?;
+            .position(|item| item.seq == seq && item.settles == SettledBy::Ack)?;
         let item = self.flight.remove(place)?;
         self.flight_bytes -= item.bytes();
         Some(item)
@@ -486,7 +486,7 @@ impl Mailbox {
     /// An item that can expire here from now on, and that counts.
     fn hold(&mut self, item: &Item) {
         if item.envelope.subject.takes_room() {
-            self.held.add(item.bytes());
+            self.usage.add(item.bytes());
             self.by_sender.entry(item.envelope.from).or_default().add(item.bytes());
         }
         if item.deadline < Moment::NEVER {
@@ -504,7 +504,7 @@ impl Mailbox {
 
     fn release(&mut self, item: &Item) {
         if item.envelope.subject.takes_room() {
-            self.held.sub(item.bytes());
+            self.usage.sub(item.bytes());
             if let Some(load) = self.by_sender.get_mut(&item.envelope.from) {
                 load.sub(item.bytes());
                 if load.messages == 0 {
@@ -514,7 +514,7 @@ impl Mailbox {
         }
     }
 
-    fn left(&mut self, item: &Item, held: bool) {
+    fn account_left(&mut self, item: &Item, held: bool) {
         self.notices -= usize::from(item.envelope.subject == Subject::Notice);
         if held {
             self.release(item);
@@ -539,18 +539,18 @@ impl Mailbox {
 
     fn give_back_room(&mut self) {
         self.fill_holes();
-        if self.flight.is_empty() && self.flight.capacity() > SPARE {
+        if self.flight.is_empty() && self.flight.capacity() > SPARE_CAPACITY {
             self.flight = VecDeque::new();
         }
-        if self.waiting.is_empty() && self.waiting.capacity() > SPARE {
+        if self.waiting.is_empty() && self.waiting.capacity() > SPARE_CAPACITY {
             self.waiting = VecDeque::new();
         }
         if self.waiting.is_empty() && self.flight.is_empty() {
             self.deadlines.clear();
-            if self.deadlines.capacity() > SPARE {
+            if self.deadlines.capacity() > SPARE_CAPACITY {
                 self.deadlines = BinaryHeap::new();
             }
-            if self.by_sender.capacity() > SPARE {
+            if self.by_sender.capacity() > SPARE_CAPACITY {
                 self.by_sender.shrink_to_fit();
             }
         }

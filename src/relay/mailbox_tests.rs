@@ -35,7 +35,7 @@ fn until(seq: Seq, deadline: Moment) -> Item {
 }
 
 fn settled_when_taken(seq: Seq) -> Item {
-    Item { settles: Settles::Taken, ..item(seq) }
+    Item { settles: SettledBy::Write, ..item(seq) }
 }
 
 fn from(sender: DeviceId, seq: Seq, id: u128) -> Item {
@@ -48,7 +48,7 @@ fn from(sender: DeviceId, seq: Seq, id: u128) -> Item {
 fn holding(seqs: impl IntoIterator<Item = Seq>) -> Mailbox {
     let mut mailbox = Mailbox::default();
     for seq in seqs {
-        mailbox.wait(item(seq));
+        mailbox.push_waiting(item(seq));
     }
     mailbox
 }
@@ -61,7 +61,7 @@ impl Mailbox {
     /// Hands over what it may; answers which.
     fn hands_over(&mut self, credit: Credit) -> Vec<Seq> {
         let mut handed = Vec::new();
-        while let Head::Flies(item) = self.hand_over(at(0), credit) {
+        while let Next::InFlight(item) = self.next_deliverable(at(0), credit) {
             handed.push(item.seq);
         }
         self.audit().unwrap();
@@ -81,7 +81,7 @@ impl Mailbox {
     }
 
     fn confirms(&mut self, id: u128, from: Option<DeviceId>) -> Option<Seq> {
-        let item = self.confirm(MessageId::from_u128(id), from);
+        let item = self.ack(MessageId::from_u128(id), from);
         self.audit().unwrap();
         item.map(|item| item.seq)
     }
@@ -101,12 +101,12 @@ fn what_was_unconfirmed_comes_again_first_and_in_order() {
 #[test]
 fn what_the_socket_took_and_needs_no_confirmation_is_over() {
     let mut mailbox = Mailbox::default();
-    mailbox.wait(item(1));
-    mailbox.wait(settled_when_taken(2));
-    mailbox.wait(settled_when_taken(3));
+    mailbox.push_waiting(item(1));
+    mailbox.push_waiting(settled_when_taken(2));
+    mailbox.push_waiting(settled_when_taken(3));
     mailbox.hands_over(WIDE);
     let mut settled = Vec::new();
-    mailbox.taken(2, |item| settled.push(item.seq));
+    mailbox.on_written(2, |item| settled.push(item.seq));
     assert_eq!(settled, [2]);
     mailbox.loses_its_connection();
     assert_eq!(mailbox.hands_over(WIDE), [1, 3]);
@@ -126,7 +126,7 @@ fn what_is_only_for_this_moment_leaves_with_its_connection() {
 fn items_that_leave_from_the_middle_leave_the_order_of_the_others() {
     let mut mailbox = Mailbox::default();
     for seq in 1..=40 {
-        mailbox.wait(until(seq, at(if seq % 3 == 0 { 100 } else { 10 })));
+        mailbox.push_waiting(until(seq, at(if seq % 3 == 0 { 100 } else { 10 })));
     }
     assert_eq!(mailbox.expires(at(10), 1000).len(), 27);
     assert_eq!(mailbox.waiting(), 13);
@@ -146,9 +146,9 @@ fn a_place_left_by_an_older_item_does_not_disturb_what_comes_back() {
     mailbox.confirms(1, None);
     mailbox.expires(at(60), 10);
     for seq in 3..=9 {
-        mailbox.fly(until(seq, at(90)));
+        mailbox.push_in_flight(until(seq, at(90)));
     }
-    mailbox.wait(until(10, at(90)));
+    mailbox.push_waiting(until(10, at(90)));
     mailbox.loses_its_connection();
     assert!((3..=10).all(|seq| mailbox.get_mut(seq).is_some()));
     assert_eq!(mailbox.expires(at(90), 10), [3, 4, 5, 6, 7, 8, 9, 10]);
@@ -157,18 +157,18 @@ fn a_place_left_by_an_older_item_does_not_disturb_what_comes_back() {
 #[test]
 fn nothing_is_handed_over_at_its_deadline_or_after() {
     let mut mailbox = Mailbox::default();
-    mailbox.wait(until(1, at(5)));
-    mailbox.wait(until(2, Moment(at(5).0 + 1)));
-    assert!(matches!(mailbox.hand_over(at(5), WIDE), Head::Lapsed(item) if item.seq == 1));
-    assert!(matches!(mailbox.hand_over(at(5), WIDE), Head::Flies(item) if item.seq == 2));
-    assert!(matches!(mailbox.hand_over(at(5), WIDE), Head::Nothing));
+    mailbox.push_waiting(until(1, at(5)));
+    mailbox.push_waiting(until(2, Moment(at(5).0 + 1)));
+    assert!(matches!(mailbox.next_deliverable(at(5), WIDE), Next::Expired(item) if item.seq == 1));
+    assert!(matches!(mailbox.next_deliverable(at(5), WIDE), Next::InFlight(item) if item.seq == 2));
+    assert!(matches!(mailbox.next_deliverable(at(5), WIDE), Next::Nothing));
 }
 
 #[test]
 fn what_is_unconfirmed_expires_and_what_only_has_to_be_taken_is_past_recall() {
     let mut mailbox = Mailbox::default();
-    mailbox.fly(item(1));
-    mailbox.fly(settled_when_taken(2));
+    mailbox.push_in_flight(item(1));
+    mailbox.push_in_flight(settled_when_taken(2));
     assert_eq!(mailbox.expires(at(60), 10), [1]);
     assert_eq!(mailbox.in_flight(), 1);
 }
@@ -177,9 +177,9 @@ fn what_is_unconfirmed_expires_and_what_only_has_to_be_taken_is_past_recall() {
 fn deadlines_do_not_pile_up_when_nothing_ever_expires() {
     let mut mailbox = holding([0]);
     for seq in 1..100_000 {
-        mailbox.wait(until(seq, at(1_000_000)));
+        mailbox.push_waiting(until(seq, at(1_000_000)));
         mailbox.hands_over(of(2));
-        mailbox.confirm(name(seq - 1), None).unwrap();
+        mailbox.ack(name(seq - 1), None).unwrap();
         assert!(mailbox.deadlines.len() < 100);
     }
     for _ in 0..1000 {
@@ -206,7 +206,7 @@ fn credit_is_counted_in_items_and_in_bytes_and_one_is_always_allowed() {
 fn nothing_overtakes_what_waits() {
     let mut mailbox = Mailbox::default();
     assert!(mailbox.has_credit(WIDE, 10));
-    mailbox.wait(item(1));
+    mailbox.push_waiting(item(1));
     assert!(!mailbox.has_credit(WIDE, 10));
     mailbox.hands_over(WIDE);
     assert!(mailbox.has_credit(WIDE, 10));
@@ -216,7 +216,7 @@ fn nothing_overtakes_what_waits() {
 #[test]
 fn a_queue_is_full_by_messages_or_by_bytes() {
     let mailbox = holding(1..=4);
-    let quota = |messages, bytes| Quota { messages, bytes, sender_share: 1.0 };
+    let quota = |messages, bytes| MailboxQuota { messages, bytes, sender_share: 1.0 };
     assert!(mailbox.is_full(quota(4, 1000), CAROL, 0));
     assert!(!mailbox.is_full(quota(5, 1000), CAROL, 0));
     assert!(!mailbox.is_full(quota(5, 50), CAROL, 10));
@@ -227,25 +227,25 @@ fn a_queue_is_full_by_messages_or_by_bytes() {
 #[test]
 fn one_sender_has_a_share_and_the_others_have_the_rest() {
     let mut mailbox = holding(1..=4);
-    let quota = Quota { messages: 8, bytes: 1000, sender_share: 0.5 };
+    let quota = MailboxQuota { messages: 8, bytes: 1000, sender_share: 0.5 };
     assert!(mailbox.is_full(quota, ALICE, 10));
     assert!(!mailbox.is_full(quota, CAROL, 10));
     mailbox.hands_over(of(1));
     assert!(mailbox.is_full(quota, ALICE, 10), "what is unconfirmed takes its place still");
     mailbox.confirms(1, None);
     assert!(!mailbox.is_full(quota, ALICE, 10));
-    assert!(mailbox.is_full(Quota { bytes: 79, ..quota }, ALICE, 10));
-    assert!(!mailbox.is_full(Quota { bytes: 80, ..quota }, ALICE, 10));
+    assert!(mailbox.is_full(MailboxQuota { bytes: 79, ..quota }, ALICE, 10));
+    assert!(!mailbox.is_full(MailboxQuota { bytes: 80, ..quota }, ALICE, 10));
 }
 
 #[test]
 fn notices_take_no_room_in_the_quota() {
     let mut mailbox = Mailbox::default();
     let mut notice = until(1, Moment::NEVER);
-    notice.settles = Settles::Taken;
+    notice.settles = SettledBy::Write;
     notice.envelope.subject = Subject::Notice;
-    mailbox.wait(notice);
-    assert_eq!((mailbox.held(), mailbox.notices()), (Load::default(), 1));
+    mailbox.push_waiting(notice);
+    assert_eq!((mailbox.usage(), mailbox.notices()), (Usage::default(), 1));
     mailbox.audit().unwrap();
     assert_eq!(mailbox.next_deadline(), None);
 }
@@ -253,8 +253,8 @@ fn notices_take_no_room_in_the_quota() {
 #[test]
 fn two_senders_may_use_one_id() {
     let mut mailbox = Mailbox::default();
-    mailbox.fly(from(ALICE, 1, 7));
-    mailbox.fly(from(CAROL, 2, 7));
+    mailbox.push_in_flight(from(ALICE, 1, 7));
+    mailbox.push_in_flight(from(CAROL, 2, 7));
     assert_eq!(mailbox.confirms(7, Some(DeviceId::from_u128(9))), None);
     assert_eq!(mailbox.confirms(7, Some(CAROL)), Some(2));
     assert_eq!(mailbox.confirms(7, Some(CAROL)), None);
@@ -274,8 +274,8 @@ fn what_an_older_connection_had_can_be_confirmed_before_it_comes_again() {
 #[test]
 fn what_was_never_handed_over_is_not_confirmed() {
     let mut mailbox = Mailbox::default();
-    mailbox.wait(from(ALICE, 1, 7));
-    mailbox.wait(from(CAROL, 2, 7));
+    mailbox.push_waiting(from(ALICE, 1, 7));
+    mailbox.push_waiting(from(CAROL, 2, 7));
     mailbox.hands_over(of(1));
     assert_eq!(mailbox.confirms(7, None), Some(1));
     assert_eq!(mailbox.confirms(7, None), None);
@@ -287,7 +287,7 @@ fn a_burst_gives_its_room_back() {
     let mut mailbox = holding(1..=10_000);
     mailbox.hands_over(WIDE);
     for seq in 1..=10_000 {
-        assert!(mailbox.confirm(name(seq), None).is_some());
+        assert!(mailbox.ack(name(seq), None).is_some());
     }
     let rooms = [
         mailbox.flight.capacity(),
@@ -295,10 +295,13 @@ fn a_burst_gives_its_room_back() {
         mailbox.deadlines.capacity(),
         mailbox.by_sender.capacity(),
     ];
-    assert!(rooms.iter().all(|room| *room <= SPARE), "{rooms:?}");
+    assert!(rooms.iter().all(|room| *room <= SPARE_CAPACITY), "{rooms:?}");
     let mut mailbox = holding(1..=10_000);
     mailbox.expire(at(60), usize::MAX, drop);
-    assert!(mailbox.waiting.capacity() <= SPARE && mailbox.deadlines.capacity() <= SPARE);
+    assert!(
+        mailbox.waiting.capacity() <= SPARE_CAPACITY
+            && mailbox.deadlines.capacity() <= SPARE_CAPACITY
+    );
 }
 
 #[test]
@@ -306,7 +309,7 @@ fn a_million_expired_items_are_taken_in_slices_and_in_the_order_of_their_deadlin
     const ALL: u64 = 1_000_000;
     let mut mailbox = Mailbox::default();
     for seq in 0..ALL {
-        mailbox.wait(until(seq, Moment(1 + (seq * 7_919) % ALL)));
+        mailbox.push_waiting(until(seq, Moment(1 + (seq * 7_919) % ALL)));
     }
     let (mut slices, mut last) = (0, Moment(0));
     while mailbox.waiting() > 0 {
@@ -326,7 +329,7 @@ fn a_million_expired_items_are_taken_in_slices_and_in_the_order_of_their_deadlin
 #[test]
 fn what_expires_in_the_order_of_arrival_leaves_no_places_behind() {
     let mut mailbox = Mailbox::default();
-    (0..9).for_each(|seq| mailbox.wait(until(seq, at(10 + seq))));
+    (0..9).for_each(|seq| mailbox.push_waiting(until(seq, at(10 + seq))));
     mailbox.expire(at(13), 9, |_| {});
     assert_eq!((mailbox.waiting(), mailbox.waiting_places()), (5, 5));
     mailbox.audit().unwrap();

@@ -1,8 +1,8 @@
 //! Contradictions: values that are fine alone and cannot be together.
 
 use super::Settings;
-use super::kind::{size, span};
 use super::problem::Problem;
+use super::value::{size, span};
 
 /// A contradiction, and the keys it is between.
 pub(super) struct Contradiction {

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 
 use super::Settings;
 use super::check::contradictions;
-use super::problem::{Problem, Problems, shown};
+use super::problem::{Problem, Problems, printable};
 use super::written::{KEYS, Written};
 use crate::cli::Cli;
 
@@ -58,7 +58,7 @@ pub fn load_from(
     let (settings, unreadable) = match lay_over(&file, environment, cli) {
         Ok(written) => written.read(&mut problems),
         Err(error) => {
-            problems.add(Problem::without_value("settings", shown(&error.to_string())));
+            problems.add(Problem::without_value("settings", printable(&error.to_string())));
             return Err(problems);
         }
     };
@@ -119,7 +119,7 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
     let line = text.lines().nth(number - 1).unwrap_or_default();
     // The first sentence is enough; what follows lists what was expected.
     let why = error.message().lines().next().unwrap_or_default();
-    format!("is not TOML, line {number}: {}: {}", shown(why), shown(line.trim()))
+    format!("is not TOML, line {number}: {}: {}", printable(why), printable(line.trim()))
 }
 
 /// The table without what nobody knows, each of which is a problem, and the sections that are lost
@@ -139,14 +139,14 @@ fn without_strangers(mut file: Table, problems: &mut Problems) -> (Table, Vec<&'
             lost.push(*section);
         }
     }
-    let mut strangers = Vec::new();
+    let mut unknown_keys = Vec::new();
     let read = serde_ignored::deserialize::<_, _, Written>(file.clone(), |path| {
-        strangers.push(path.to_string());
+        unknown_keys.push(path.to_string());
     });
     if let Err(error) = read {
-        problems.add(Problem::without_value("settings", shown(error.message())));
+        problems.add(Problem::without_value("settings", printable(error.message())));
     }
-    for stranger in strangers {
+    for stranger in unknown_keys {
         problems.add(Problem::without_value(&stranger, unknown("key", &stranger)));
     }
     // Names at the root are paths to `config` ("limits[0]"), so only names that are known go there.
@@ -161,7 +161,7 @@ fn known_variables(
     problems: &mut Problems,
 ) -> BTreeMap<String, String> {
     let mut known = BTreeMap::new();
-    let mut strangers = BTreeMap::new();
+    let mut unknown_keys = BTreeMap::new();
     for (name, value) in variables {
         let name = name.to_string_lossy().into_owned();
         let Some(rest) = name.strip_prefix(PREFIX) else {
@@ -173,12 +173,12 @@ fn known_variables(
         match value.into_string() {
             Ok(value) if is_known => drop(known.insert(name, value)),
             Err(_) if is_known => {
-                drop(strangers.insert(name, "must be text in UTF-8".to_owned()));
+                drop(unknown_keys.insert(name, "must be text in UTF-8".to_owned()));
             }
-            _ => drop(strangers.insert(name, unknown("variable", &key))),
+            _ => drop(unknown_keys.insert(name, unknown("variable", &key))),
         }
     }
-    for (name, reason) in strangers {
+    for (name, reason) in unknown_keys {
         problems.add(Problem::without_value(&name, reason));
     }
     known
@@ -232,5 +232,5 @@ fn unknown(what: &str, name: &str) -> String {
 
 /// The value of `key` in `written`, as one line.
 pub(super) fn one_line(value: Option<&Value>) -> String {
-    value.map(|value| shown(&value.to_string())).unwrap_or_default()
+    value.map(|value| printable(&value.to_string())).unwrap_or_default()
 }

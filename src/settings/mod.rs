@@ -10,12 +10,12 @@
 //! command line.
 
 mod check;
-mod kind;
 mod load;
 mod problem;
 mod reload;
 #[cfg(test)]
 mod tests;
+mod value;
 mod written;
 
 pub use load::{load, load_from, print};

@@ -15,18 +15,22 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A value that cannot be; `value` is shown as it would be written in the file.
+    /// A value that cannot be; `value` is printable as it would be written in the file.
     pub(super) fn with_value(
         key: &str,
         value: &impl fmt::Display,
         reason: impl Into<String>,
     ) -> Self {
-        Self { key: shown(key), value: Some(shown(&value.to_string())), reason: reason.into() }
+        Self {
+            key: printable(key),
+            value: Some(printable(&value.to_string())),
+            reason: reason.into(),
+        }
     }
 
     /// A key or file that cannot be.
     pub(super) fn without_value(key: &str, reason: impl Into<String>) -> Self {
-        Self { key: shown(key), value: None, reason: reason.into() }
+        Self { key: printable(key), value: None, reason: reason.into() }
     }
 }
 
@@ -79,7 +83,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// One shortened line in which nothing can move the cursor or start a new line.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut line = String::new();
     for (nth, c) in text.chars().enumerate() {

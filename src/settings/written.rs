@@ -12,10 +12,10 @@ use bytesize::{GIB, KIB, MIB, TIB};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::kind::{
+use super::problem::{Problem, Problems};
+use super::value::{
     Address, Count, Directory, Filter, Flag, Format, Kind, Networks, Origins, Share, Size, Span,
 };
-use super::problem::{Problem, Problems};
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);

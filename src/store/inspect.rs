@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::backend::SyncFailed;
-use super::disk::{Directory, Disk, Unusable};
+use super::database::{Database, Directory, OpenError};
+use super::sync_watch::SyncFailed;
 use super::{Loaded, LoadedRecord};
 use crate::clock::Clock;
 use crate::protocol::envelope::Subject;
@@ -16,7 +16,7 @@ use crate::protocol::envelope::Subject;
 /// # Errors
 ///
 /// When the directory cannot be used, as at the start of a relay.
-pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, Unusable> {
+pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
     let directory = Directory::take_existing(path)?;
     let (_, loaded) = open(&directory, dedup_window)?;
     let mut text = String::new();
@@ -56,10 +56,10 @@ pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, Unusable> {
 /// # Errors
 ///
 /// When the directory cannot be used, or the file cannot be read as a database at all.
-pub fn verify(path: &Path) -> Result<(usize, bool, String), Unusable> {
+pub fn verify(path: &Path) -> Result<(usize, bool, String), OpenError> {
     let directory = Directory::take_existing(path)?;
     let (mut disk, loaded) = open(&directory, Duration::MAX)?;
-    let sound = disk.check().map_err(|failed| Unusable::of(path, &failed))?;
+    let sound = disk.check().map_err(|failed| OpenError::of(path, &failed))?;
     let text = format!(
         "records {}\ndevices {}\nremembered {}\ndamaged {}\npages {}\n",
         loaded.records.len(),
@@ -71,10 +71,10 @@ pub fn verify(path: &Path) -> Result<(usize, bool, String), Unusable> {
     Ok((loaded.damaged, sound, text))
 }
 
-fn open(directory: &Directory, dedup_window: Duration) -> Result<(Disk, Loaded), Unusable> {
+fn open(directory: &Directory, dedup_window: Duration) -> Result<(Database, Loaded), OpenError> {
     let disk = directory.open(&SyncFailed::default())?;
     let loaded = disk
         .load(Clock::system().unix_ms(), dedup_window)
-        .map_err(|failed| Unusable::of(&directory.file(), &failed))?;
+        .map_err(|failed| OpenError::of(&directory.file(), &failed))?;
     Ok((disk, loaded))
 }

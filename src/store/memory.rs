@@ -1,6 +1,6 @@
 //! A store for a relay whose queue lives and dies with the process: the mailboxes hold everything already.
 
-use super::{Kept, Known, Record, Remember, Store};
+use super::{Known, PutOutcome, Record, Remember, Store};
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
 
@@ -9,13 +9,13 @@ use crate::protocol::id::DeviceId;
 pub struct Memory;
 
 impl Store for Memory {
-    fn put(&mut self, _: Record<'_>) -> Kept {
-        Kept::Safe
+    fn put(&mut self, _: Record<'_>) -> PutOutcome {
+        PutOutcome::Durable
     }
 
     fn remove(&mut self, _: Seq, _: Option<Remember>) {}
 
-    fn know(&mut self, _: Known) {}
+    fn put_device(&mut self, _: Known) {}
 
-    fn forget(&mut self, _: DeviceId) {}
+    fn remove_device(&mut self, _: DeviceId) {}
 }

@@ -3,12 +3,12 @@
 //! The order of a device's messages lives in its mailbox. A store only keeps what must outlive the process; it is told
 //! and never asked, so that nobody waits for it. What it kept comes back once, at start, as [`Loaded`].
 
-pub mod backend;
-pub mod disk;
-pub mod durable;
+pub mod database;
 pub mod inspect;
 pub mod memory;
 pub mod record;
+pub mod sync_watch;
+pub mod writer;
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::protocol::id::DeviceId;
 /// The order in which records are handed over; not that of arrival, for what came back from a connection that died is
 /// handed over late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Turn(pub u64);
+pub struct PutSeq(pub u64);
 
 /// What is handed over to be kept.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Record<'a> {
     /// Its place in the order of arrival, and its name here.
     pub seq: Seq,
     /// Its place in the order of handing over.
-    pub turn: Turn,
+    pub turn: PutSeq,
     /// For whom.
     pub to: DeviceId,
     /// Until when.
@@ -38,13 +38,13 @@ pub struct Record<'a> {
 
 /// Whether a record is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum PutOutcome {
     /// It is: the sender can be told.
-    Safe,
+    Durable,
     /// It will be: the store reports when everything through its turn is, or has failed.
     Pending,
     /// It cannot be: the store has no room or its disk fails.
-    Refused,
+    Rejected,
 }
 
 /// An identity that outlives its connection.
@@ -74,22 +74,22 @@ pub struct Remember {
 /// No call waits. A removal that overtakes its own pending record saves the write.
 pub trait Store {
     /// Takes a record into keeping.
-    fn put(&mut self, record: Record<'_>) -> Kept;
+    fn put(&mut self, record: Record<'_>) -> PutOutcome;
 
     /// Forgets a record, unknown ones too, and remembers that it was there if its sender may repeat it.
     fn remove(&mut self, seq: Seq, remember: Option<Remember>);
 
     /// Keeps an identity, or what has changed about it.
-    fn know(&mut self, device: Known);
+    fn put_device(&mut self, device: Known);
 
     /// Forgets an identity.
-    fn forget(&mut self, id: DeviceId);
+    fn remove_device(&mut self, id: DeviceId);
 
     /// What was said since the last flush is one step: all of it is kept, or nothing.
     fn flush(&mut self) {}
 
     /// Whether it would refuse what is put now.
-    fn refuses(&self) -> bool {
+    fn is_failing(&self) -> bool {
         false
     }
 
@@ -97,7 +97,7 @@ pub trait Store {
     fn close(&mut self) {}
 
     /// Whether so much waits to be written that senders had better wait, too.
-    fn is_behind(&self) -> bool {
+    fn is_backlogged(&self) -> bool {
         false
     }
 }
@@ -142,7 +142,7 @@ pub struct LoadedRecord {
 }
 
 impl<S: Store + ?Sized> Store for Box<S> {
-    fn put(&mut self, record: Record<'_>) -> Kept {
+    fn put(&mut self, record: Record<'_>) -> PutOutcome {
         (**self).put(record)
     }
 
@@ -150,12 +150,12 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).remove(seq, remember);
     }
 
-    fn know(&mut self, device: Known) {
-        (**self).know(device);
+    fn put_device(&mut self, device: Known) {
+        (**self).put_device(device);
     }
 
-    fn forget(&mut self, id: DeviceId) {
-        (**self).forget(id);
+    fn remove_device(&mut self, id: DeviceId) {
+        (**self).remove_device(id);
     }
 
     fn flush(&mut self) {
@@ -166,11 +166,11 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).close();
     }
 
-    fn refuses(&self) -> bool {
-        (**self).refuses()
+    fn is_failing(&self) -> bool {
+        (**self).is_failing()
     }
 
-    fn is_behind(&self) -> bool {
-        (**self).is_behind()
+    fn is_backlogged(&self) -> bool {
+        (**self).is_backlogged()
     }
 }

@@ -10,7 +10,7 @@ use super::Remember;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 
-/// The version that is written. A reader of another version drops nothing silently: it refuses to start.
+/// The version that is written. A reader of another version drops nothing silently: it is_failing to start.
 pub const VERSION: u8 = 1;
 
 /// An envelope as it is kept.

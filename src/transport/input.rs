@@ -7,7 +7,7 @@
 //!
 //! The codec would copy every byte, and its buffer stays as long as the longest frame that it ever saw.
 //! So payloads of messages go past it: they are unmasked here, as they arrive, each into a buffer of its
-//! own size, and the codec sees an empty frame of the same kind in their place. `Wire` puts the two
+//! own size, and the codec sees an empty frame of the same kind in their place. `WebSocketWriter` puts the two
 //! together. Control frames are the codec's.
 
 use std::{
@@ -27,8 +27,8 @@ use tokio::{
 };
 
 use super::{
-    guard::{self, Breach, Guard},
-    line::Line,
+    frame_decoder::{self, FrameDecoder, ProtocolViolation},
+    socket_handle::SocketHandle,
 };
 
 /// The most that is read from a socket at once.
@@ -45,7 +45,7 @@ thread_local! {
 /// The socket with what was read from it and not yet handed on.
 pub(super) struct Socket<Io> {
     pub(super) io: Io,
-    guard: Guard,
+    decoder: FrameDecoder,
     held: Bytes,
     payload: Payload,
 }
@@ -66,7 +66,7 @@ impl Payload {
         let mut mask = [0; 4];
         mask.copy_from_slice(key);
         mask.rotate_left(start % 4);
-        guard::unmask(&mut self.0[start..], mask);
+        frame_decoder::unmask(&mut self.0[start..], mask);
     }
 
     fn take(&mut self) -> Bytes {
@@ -75,10 +75,10 @@ impl Payload {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
-    pub(super) fn new(io: Io, read_ahead: &[u8], line: &Line) -> Self {
+    pub(super) fn new(io: Io, read_ahead: &[u8], handle: &SocketHandle) -> Self {
         Socket {
             io,
-            guard: Guard::new(line.limits()),
+            decoder: FrameDecoder::new(handle.limits()),
             // Copied, so that the HTTP parser's buffer is not kept alive by a few bytes of it.
             held: Bytes::copy_from_slice(read_ahead),
             payload: Payload::default(),
@@ -112,16 +112,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     /// Follows bytes to the end of the current frame or to their own: how many that were, and what the
     /// codec is to see of them.
     fn follow(&mut self, bytes: &[u8], aside: &RefCell<Option<Bytes>>) -> (usize, Found) {
-        let step = match self.guard.step(bytes) {
+        let step = match self.decoder.step(bytes) {
             Ok(step) => step,
-            Err(breach) => return (0, Err(breach)),
+            Err(violation) => return (0, Err(violation)),
         };
-        let (head, length) = self.guard.head();
+        let (head, length) = self.decoder.head();
         let payload = &bytes[step.header..step.header + step.payload];
         let seen = match length {
             // Which way the frame will go is known when its header is complete.
             None => Bytes::new(),
-            Some(_) if head[0] & 0x0f >= guard::CLOSE => {
+            Some(_) if head[0] & 0x0f >= frame_decoder::CLOSE => {
                 if step.header > 0 {
                     [head, payload].concat().into()
                 } else {
@@ -159,24 +159,24 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     /// peer before our Close frame does. So the rest is read, within bounds.
     pub(super) fn discard(
         &mut self,
-        line: &Line,
+        handle: &SocketHandle,
         left: &mut usize,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let mut lawful = line.0.breach.get().is_none();
+        let mut lawful = handle.0.violation.get().is_none();
         let mut budget = BUDGET;
         loop {
             while lawful && !self.held.is_empty() {
-                match self.guard.step(&self.held) {
+                match self.decoder.step(&self.held) {
                     Ok(step) => {
-                        if step.ended == Some(guard::CLOSE) {
-                            line.0.close_seen.set(true);
+                        if step.ended == Some(frame_decoder::CLOSE) {
+                            handle.0.close_seen.set(true);
                             return Poll::Ready(());
                         }
                         self.held.advance(step.header + step.payload);
                     }
-                    Err(breach) => {
-                        line.breach(breach);
+                    Err(violation) => {
+                        handle.violation(violation);
                         lawful = false;
                     }
                 }
@@ -195,7 +195,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                     budget = budget.saturating_sub(count);
                 }
                 Poll::Ready(Ok(None) | Err(_)) => {
-                    line.0.ended.set(true);
+                    handle.0.ended.set(true);
                     return Poll::Ready(());
                 }
                 Poll::Pending => return Poll::Pending,
@@ -205,7 +205,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
 }
 
 /// What the codec is to see, and the frame's opcode if it ends there.
-type Found = Result<(Bytes, Option<u8>), Breach>;
+type Found = Result<(Bytes, Option<u8>), ProtocolViolation>;
 
 /// A masked data frame without a payload, by its first byte.
 fn empty_frame(first: u8) -> &'static [u8] {
@@ -222,15 +222,15 @@ fn empty_frame(first: u8) -> &'static [u8] {
 /// The input stream of a [`WebsocketContext`](actix_web_actors::ws::WebsocketContext).
 pub(super) struct Input<Io> {
     socket: Rc<RefCell<Socket<Io>>>,
-    line: Line,
+    handle: SocketHandle,
     /// A whole frame was handed over: the codec takes it as soon as we say `Pending`.
     handed: bool,
     done: bool,
 }
 
 impl<Io> Input<Io> {
-    pub(super) fn new(socket: Rc<RefCell<Socket<Io>>>, line: Line) -> Self {
-        Input { socket, line, handed: false, done: false }
+    pub(super) fn new(socket: Rc<RefCell<Socket<Io>>>, handle: SocketHandle) -> Self {
+        Input { socket, handle, handed: false, done: false }
     }
 }
 
@@ -245,12 +245,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Stream for Input<Io> {
         if std::mem::take(&mut this.handed) {
             return Poll::Pending;
         }
-        let shared = &this.line.0;
-        if shared.breach.get().is_some() {
+        let shared = &this.handle.0;
+        if shared.violation.get().is_some() {
             this.done = true;
             return Poll::Ready(Some(Err(PayloadError::Overflow)));
         }
-        if this.line.blocked() {
+        if this.handle.blocked() {
             // It is our turn to be slow: the peer's time for this message starts anew afterwards.
             shared.unfinished.set(None);
             return Poll::Pending;
@@ -259,7 +259,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Stream for Input<Io> {
         let mut socket = this.socket.borrow_mut();
         loop {
             let found = if socket.held.is_empty() {
-                if socket.guard.unfinished() && shared.unfinished.get().is_none() {
+                if socket.decoder.unfinished() && shared.unfinished.get().is_none() {
                     shared.unfinished.set(Some(Instant::now()));
                 }
                 let budget = shared.budget.get();
@@ -269,7 +269,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Stream for Input<Io> {
                 }
                 let filled = socket.fill(cx, |socket, bytes| {
                     shared.budget.set(budget.saturating_sub(bytes.len()));
-                    shared.heard_at.set(Some(Instant::now()));
+                    shared.last_read_at.set(Some(Instant::now()));
                     socket.follow(bytes, &shared.aside)
                 });
                 match filled {
@@ -290,18 +290,18 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Stream for Input<Io> {
                 Ok((piece, None)) => return Poll::Ready(Some(Ok(piece))),
                 Ok((piece, Some(opcode))) => {
                     this.handed = true;
-                    shared.heard.set(true);
-                    shared.lively.set(true);
-                    if opcode == guard::CLOSE {
+                    shared.frame_seen.set(true);
+                    shared.unflushed_input.set(true);
+                    if opcode == frame_decoder::CLOSE {
                         shared.close_seen.set(true);
                     }
-                    if !socket.guard.unfinished() {
+                    if !socket.decoder.unfinished() {
                         shared.unfinished.set(None);
                     }
                     return Poll::Ready(Some(Ok(piece)));
                 }
-                Err(breach) => {
-                    shared.breach.set(Some(breach));
+                Err(violation) => {
+                    shared.violation.set(Some(violation));
                     this.done = true;
                     return Poll::Ready(Some(Err(PayloadError::Overflow)));
                 }

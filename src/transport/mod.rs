@@ -7,22 +7,22 @@
 //! * on the way in, bytes are judged before they are believed (`input`, `guard`, `utf8`);
 //! * on the way out, what the socket would not take waits within a bound (`output`);
 //! * time is one lazy timer (`timer`) and a heartbeat that the actor cannot delay (`pulse`);
-//! * the actor holds a [`Line`] to what lies below, and a [`Wire`] to its peer; what it says through the
+//! * the actor holds a [`SocketHandle`] to what lies below, and a [`WebSocketWriter`] to its peer; what it says through the
 //!   context instead would come late, after everything that its wire has said in the same poll.
 //!
 //! Invariants: no frame is believed before its header is judged; memory per connection is bounded by
 //! [`Limits`]; an idle connection holds no buffer; `Actor::stopped` runs exactly once for every
 //! connection that began, however it ended, unless the actor panics in `stopping` or refuses to stop.
 
-mod driver;
-mod guard;
+mod connection_task;
+mod frame_decoder;
+mod heartbeat;
 mod input;
-mod line;
-mod output;
-mod pulse;
+mod outbound;
+mod socket_handle;
 mod timer;
 mod utf8;
-mod wire;
+mod websocket_writer;
 
 use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
@@ -33,9 +33,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
-    guard::Breach,
-    line::{Event, Line},
-    wire::{Heard, Wire},
+    frame_decoder::ProtocolViolation,
+    socket_handle::{Event, SocketHandle},
+    websocket_writer::{Incoming, WebSocketWriter},
 };
 
 /// What one connection may cost.
@@ -49,18 +49,18 @@ pub struct Limits {
     /// How long a frame or a fragmented message may stay unfinished before it is closed with 1008.
     /// Default 10 s.
     pub frame_timeout: Duration,
-    /// Between two [`Event::Beat`]. Default 25 s.
-    pub beat: Duration,
-    /// Without a frame for this long comes [`Event::Silent`]. Default 75 s.
-    pub idle: Duration,
+    /// Between two [`Event::HeartbeatDue`]. Default 25 s.
+    pub heartbeat_interval: Duration,
+    /// Without a frame for this long comes [`Event::IdleTimeout`]. Default 75 s.
+    pub idle_timeout: Duration,
     /// Unwritten output above which the peer's input is not read, bytes. Default 64 KiB.
-    pub backlog: usize,
+    pub outbound_high_watermark: usize,
     /// Unwritten output above which the peer is dropped, bytes. Default 4 MiB.
-    pub backlog_max: usize,
+    pub outbound_max: usize,
     /// How long a backlog may stay without the socket taking a byte, and how long the last words may
     /// take. Then the peer is dropped. Default 30 s.
-    pub stall: Duration,
-    /// How long the peer's Close is awaited after ours. What else it sends is read and forgotten, up
+    pub write_timeout: Duration,
+    /// How long the peer's Close is awaited after sent_close. What else it sends is read and forgotten, up
     /// to 1 MiB. Default 2 s.
     pub linger: Duration,
 }
@@ -71,11 +71,11 @@ impl Default for Limits {
             message_bytes: 128 * 1024,
             fragments: 1024,
             frame_timeout: Duration::from_secs(10),
-            beat: Duration::from_secs(25),
-            idle: Duration::from_secs(75),
-            backlog: 64 * 1024,
-            backlog_max: 4 * 1024 * 1024,
-            stall: Duration::from_secs(30),
+            heartbeat_interval: Duration::from_secs(25),
+            idle_timeout: Duration::from_secs(75),
+            outbound_high_watermark: 64 * 1024,
+            outbound_max: 4 * 1024 * 1024,
+            write_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(2),
         }
     }
@@ -83,13 +83,13 @@ impl Default for Limits {
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With a Close frame. The code is ours if we sent one, else the peer's; 1005 if it had none
+pub enum CloseOutcome {
+    /// With a Close frame. The code is sent_close if we sent one, else the peer's; 1005 if it had none
     /// (RFC 6455 §7.1.5).
     Closed(u16),
     /// Without a Close frame: the peer vanished, or the actor stopped without a word.
     Gone,
-    /// The peer did not read fast enough: over `backlog_max`, or `stall` without progress.
+    /// The peer did not read fast enough: over `outbound_max`, or `stall` without progress.
     Stalled,
     /// The actor panicked. The peer was told 1011.
     Panicked,
@@ -98,8 +98,8 @@ pub enum Ending {
 /// Runs one upgraded WebSocket until it has ended.
 ///
 /// `read_ahead` is what was read from `io` behind the handshake's request. `actor` is called at once
-/// with the connection's [`Line`]; in `started()` it adds [`Line::events`] to its context, and it
-/// passes every message through one [`Wire`]. The actor must not refuse to stop.
+/// with the connection's [`SocketHandle`]; in `started()` it adds [`SocketHandle::events`] to its context, and it
+/// passes every message through one [`WebSocketWriter`]. The actor must not refuse to stop.
 ///
 /// The future must be polled on one thread of a tokio runtime with I/O and time; dropping it stops
 /// the actor and closes the socket.
@@ -107,18 +107,18 @@ pub fn connection<A, Io>(
     io: Io,
     read_ahead: Bytes,
     limits: impl Into<Arc<Limits>>,
-    actor: impl FnOnce(Line) -> A,
-) -> impl Future<Output = Ending>
+    actor: impl FnOnce(SocketHandle) -> A,
+) -> impl Future<Output = CloseOutcome>
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
     A: Actor<Context = WebsocketContext<A>>
         + StreamHandler<Result<Message, ProtocolError>>
         + StreamHandler<Event>,
 {
-    let line = Line::new(limits.into());
-    let socket = Rc::new(RefCell::new(input::Socket::new(io, &read_ahead, &line)));
-    let input = input::Input::new(socket.clone(), line.clone());
-    let codec = Codec::new().max_size(line.limits().message_bytes.max(125));
-    let context = WebsocketContext::with_codec(actor(line.clone()), input, codec);
-    driver::Driver::new(line, socket, context)
+    let handle = SocketHandle::new(limits.into());
+    let socket = Rc::new(RefCell::new(input::Socket::new(io, &read_ahead, &handle)));
+    let input = input::Input::new(socket.clone(), handle.clone());
+    let codec = Codec::new().max_size(handle.limits().message_bytes.max(125));
+    let context = WebsocketContext::with_codec(actor(handle.clone()), input, codec);
+    connection_task::ConnectionTask::new(handle, socket, context)
 }

@@ -7,7 +7,7 @@ use std::str;
 
 /// The bytes that end in the middle of one character, and the verdict so far.
 #[derive(Debug, Default)]
-pub(super) struct Utf8 {
+pub(super) struct Utf8Validator {
     carry: [u8; 4],
     carried: usize,
 }
@@ -16,7 +16,7 @@ pub(super) struct Utf8 {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotUtf8;
 
-impl Utf8 {
+impl Utf8Validator {
     /// Judges the next bytes of the text.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), NotUtf8> {
         while self.carried > 0 {
@@ -57,7 +57,7 @@ mod tests {
 
     /// The verdict on `bytes` when they come in pieces of `size`.
     fn in_pieces(bytes: &[u8], size: usize) -> bool {
-        let mut utf8 = Utf8::default();
+        let mut utf8 = Utf8Validator::default();
         bytes.chunks(size).all(|piece| utf8.feed(piece).is_ok()) && utf8.at_boundary()
     }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn refuses_at_the_first_byte_that_cannot_be() {
-        let mut utf8 = Utf8::default();
+        let mut utf8 = Utf8Validator::default();
         assert_eq!(utf8.feed(b"\xf4"), Ok(()));
         assert_eq!(utf8.feed(b"\x90"), Err(NotUtf8));
     }

@@ -8,7 +8,7 @@ use actix_http::{RequestHead, StatusCode, Version, ws};
 
 /// A refusal before the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoUpgrade {
+pub struct HandshakeRejection {
     /// The HTTP status.
     pub status: StatusCode,
     /// One sentence, the body.
@@ -17,7 +17,7 @@ pub struct NoUpgrade {
     pub hint: Option<(&'static str, &'static str)>,
 }
 
-impl NoUpgrade {
+impl HandshakeRejection {
     const fn new(status: StatusCode, sentence: &'static str) -> Self {
         Self { status, sentence, hint: None }
     }
@@ -28,32 +28,38 @@ impl NoUpgrade {
 }
 
 /// Refused while the relay goes away.
-pub const DRAINING: NoUpgrade =
-    NoUpgrade::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is draining. Reconnect.\n")
+pub const DRAINING: HandshakeRejection =
+    HandshakeRejection::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is draining. Reconnect.\n")
         .with("Retry-After", "5");
 /// Refused over `limits.connections`.
-pub const FULL: NoUpgrade =
-    NoUpgrade::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is full. Try again later.\n")
-        .with("Retry-After", "30");
+pub const FULL: HandshakeRejection = HandshakeRejection::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The relay is full. Try again later.\n",
+)
+.with("Retry-After", "30");
 /// Refused over `limits.connections_per_address`.
-pub const TOO_MANY: NoUpgrade =
-    NoUpgrade::new(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address.\n")
-        .with("Retry-After", "60");
+pub const TOO_MANY: HandshakeRejection = HandshakeRejection::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    "Too many connections from this address.\n",
+)
+.with("Retry-After", "60");
 /// Refused at any path but the one.
-pub const NOT_HERE: NoUpgrade =
-    NoUpgrade::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
+pub const NOT_HERE: HandshakeRejection =
+    HandshakeRejection::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
 
 /// Judges a request for the WebSocket.
 ///
 /// # Errors
 ///
 /// 405, 426, 400 or 403, with the sentence for whoever tries.
-pub fn judge(head: &RequestHead, origins: &[String]) -> Result<(), NoUpgrade> {
-    let bad = |sentence| Err(NoUpgrade::new(StatusCode::BAD_REQUEST, sentence));
+pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeRejection> {
+    let bad = |sentence| Err(HandshakeRejection::new(StatusCode::BAD_REQUEST, sentence));
     let headers = head.headers();
     if head.method != actix_http::Method::GET {
-        let wrong =
-            NoUpgrade::new(StatusCode::METHOD_NOT_ALLOWED, "A WebSocket begins with GET.\n");
+        let wrong = HandshakeRejection::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "A WebSocket begins with GET.\n",
+        );
         return Err(wrong.with("Allow", "GET"));
     }
     if head.version != Version::HTTP_11 {
@@ -64,16 +70,20 @@ pub fn judge(head: &RequestHead, origins: &[String]) -> Result<(), NoUpgrade> {
     }
     match single(headers, &header::UPGRADE) {
         None if !headers.contains_key(header::UPGRADE) => {
-            let wrong =
-                NoUpgrade::new(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket endpoint.\n");
+            let wrong = HandshakeRejection::new(
+                StatusCode::UPGRADE_REQUIRED,
+                "This is a WebSocket endpoint.\n",
+            );
             return Err(wrong.with("Upgrade", "websocket"));
         }
         Some(value) if value.eq_ignore_ascii_case("websocket") => {}
         _ => return bad("The Upgrade header must be: websocket.\n"),
     }
     if single(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
-        let wrong =
-            NoUpgrade::new(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is served.\n");
+        let wrong = HandshakeRejection::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "WebSocket version 13 is served.\n",
+        );
         return Err(wrong.with("Sec-WebSocket-Version", "13"));
     }
     if single(headers, &header::SEC_WEBSOCKET_KEY).is_none() {
@@ -83,7 +93,10 @@ pub fn judge(head: &RequestHead, origins: &[String]) -> Result<(), NoUpgrade> {
         return bad("Not a WebSocket handshake (RFC 6455, section 4.2.1).\n");
     }
     if !origin_is_allowed(headers, origins) {
-        return Err(NoUpgrade::new(StatusCode::FORBIDDEN, "This Origin may not connect.\n"));
+        return Err(HandshakeRejection::new(
+            StatusCode::FORBIDDEN,
+            "This Origin may not connect.\n",
+        ));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
-use super::doorway::Doorway;
+use super::ingress::Ingress;
 use crate::actors::registry::Observe;
 use crate::relay::router::Snapshot;
 
@@ -19,12 +19,12 @@ pub async fn livez() -> HttpResponse {
 }
 
 /// `/readyz`: it takes new connections.
-pub async fn readyz(doorway: web::Data<Arc<Doorway>>) -> HttpResponse {
-    let refused = if doorway.core().is_none() {
+pub async fn readyz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
+    let refused = if ingress.core().is_none() {
         "starting\n"
-    } else if doorway.is_draining() {
+    } else if ingress.is_draining() {
         "draining\n"
-    } else if doorway.caps.total() >= doorway.opening().most.connections {
+    } else if ingress.caps.total() >= ingress.opening().most.connections {
         "at capacity\n"
     } else {
         return HttpResponse::Ok().body("ready\n");
@@ -41,9 +41,9 @@ struct Health {
 }
 
 /// `/healthz`: a round trip through the core, and its books.
-pub async fn healthz(doorway: web::Data<Arc<Doorway>>) -> HttpResponse {
-    let connections = doorway.caps.total();
-    let relay = match doorway.core() {
+pub async fn healthz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
+    let connections = ingress.caps.total();
+    let relay = match ingress.core() {
         Some(core) => {
             let answer = tokio::time::timeout(PATIENCE, core.registry.send(Observe)).await;
             answer.ok().and_then(Result::ok)

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _};
 
 use super::address::client_address;
-use super::caps::{NoPermit, Permit};
-use super::doorway::{Doorway, Opening};
-use super::handshake::{self, NoUpgrade, judge};
+use super::connection_counter::{CapReached, Permit};
+use super::handshake::{self, HandshakeRejection, validate};
+use super::ingress::{Ingress, Opening};
 use crate::actors::registry::Lease;
 use crate::actors::session::{Core, Session};
-use crate::relay::quota::Allowance;
+use crate::relay::rate_limit::Allowance;
 use crate::transport;
 
 /// Where the WebSocket is.
@@ -27,7 +27,7 @@ pub const PATH: &str = "/ws";
 pub struct Peer(pub IpAddr);
 
 /// A connection that has been let in.
-struct Entered<Io> {
+struct Accepted<Io> {
     socket: Io,
     read_ahead: Bytes,
     address: IpAddr,
@@ -44,16 +44,16 @@ struct Entered<Io> {
 ///
 /// None: a socket that fails before there is a session concerns nobody else.
 pub async fn upgrade<Io>(
-    doorway: Arc<Doorway>,
+    ingress: Arc<Ingress>,
     (request, framed): (Request, Framed<Io, h1::Codec>),
 ) -> Result<(), actix_http::Error>
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    match enter(&doorway, request, framed).await {
-        Ok(Some(entered)) => {
-            let (number, lease) = (doorway.number(), Allowance::new(doorway.plan.clone()));
-            actix_rt::spawn(session(entered, number, lease));
+    match accept(&ingress, request, framed).await {
+        Ok(Some(accepted)) => {
+            let (number, lease) = (ingress.number(), Allowance::new(ingress.plan.clone()));
+            actix_rt::spawn(session(accepted, number, lease));
         }
         Ok(None) => {}
         Err(failed) => log::debug!("upgrade failed error={failed}"),
@@ -62,11 +62,11 @@ where
 }
 
 /// A connection from its handshake to its end. Nothing is held across it but what it needs.
-fn session<Io>(entered: Entered<Io>, number: u64, lease: Lease) -> impl Future<Output = ()>
+fn session<Io>(accepted: Accepted<Io>, number: u64, lease: Lease) -> impl Future<Output = ()>
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Entered { socket, read_ahead, address, opening, core, permits } = entered;
+    let Accepted { socket, read_ahead, address, opening, core, permits } = accepted;
     let limits = opening.transport.clone();
     let connection = transport::connection(socket, read_ahead, limits, move |line| {
         Session::new(number, address, opening.terms.clone(), core, lease, line)
@@ -78,19 +78,19 @@ where
 }
 
 /// Answers the handshake.
-async fn enter<Io>(
-    doorway: &Doorway,
+async fn accept<Io>(
+    ingress: &Ingress,
     request: Request,
     mut framed: Framed<Io, h1::Codec>,
-) -> io::Result<Option<Entered<Io>>>
+) -> io::Result<Option<Accepted<Io>>>
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let opening = doorway.opening();
+    let opening = ingress.opening();
     let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(None) };
-    let Some(core) = doorway.core().cloned() else { return Ok(None) };
+    let Some(core) = ingress.core().cloned() else { return Ok(None) };
     let address = client_address(peer, &request.head().headers, &opening.proxies);
-    let session = match permit(doorway, &opening, request.head(), request.path(), address) {
+    let session = match permit(ingress, &opening, request.head(), request.path(), address) {
         Ok(permit) => permit,
         Err(refused) => {
             log::debug!("upgrade refused status={}", refused.status.as_u16());
@@ -102,13 +102,13 @@ where
     framed.send(h1::Message::Item((accepted, BodySize::None))).await?;
     let parts = framed.into_parts();
     let read_ahead = parts.read_buf.freeze();
-    let permits = [session, doorway.sockets.hold(peer, &opening.most_sockets)];
-    Ok(Some(Entered { socket: parts.io, read_ahead, address, opening, core, permits }))
+    let permits = [session, ingress.sockets.hold(peer, &opening.most_sockets)];
+    Ok(Some(Accepted { socket: parts.io, read_ahead, address, opening, core, permits }))
 }
 
 /// What asks for the path but not for an upgrade: never a success.
-pub async fn not_upgrading(request: HttpRequest, doorway: web::Data<Arc<Doorway>>) -> HttpResponse {
-    let refused = match judge(request.head(), &doorway.opening().origins) {
+pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
+    let refused = match validate(request.head(), &ingress.opening().origins) {
         Err(refused) => refused,
         Ok(()) => handshake::NOT_HERE,
     };
@@ -120,27 +120,30 @@ pub async fn not_upgrading(request: HttpRequest, doorway: web::Data<Arc<Doorway>
 }
 
 fn permit(
-    doorway: &Doorway,
+    ingress: &Ingress,
     opening: &Opening,
     head: &RequestHead,
     path: &str,
     address: IpAddr,
-) -> Result<Permit, NoUpgrade> {
+) -> Result<Permit, HandshakeRejection> {
     if path != PATH {
         return Err(handshake::NOT_HERE);
     }
-    judge(head, &opening.origins)?;
-    if doorway.is_draining() {
+    validate(head, &opening.origins)?;
+    if ingress.is_draining() {
         return Err(handshake::DRAINING);
     }
-    doorway.caps.permit(address, &opening.most).map_err(|refused| match refused {
-        NoPermit::Full => handshake::FULL,
-        NoPermit::TooManyFromAddress => handshake::TOO_MANY,
+    ingress.caps.permit(address, &opening.most).map_err(|refused| match refused {
+        CapReached::Full => handshake::FULL,
+        CapReached::TooManyFromAddress => handshake::TOO_MANY,
     })
 }
 
 /// Answers without upgrading; the connection ends.
-async fn refuse<Io>(framed: &mut Framed<Io, h1::Codec>, refused: NoUpgrade) -> io::Result<()>
+async fn refuse<Io>(
+    framed: &mut Framed<Io, h1::Codec>,
+    refused: HandshakeRejection,
+) -> io::Result<()>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {

@@ -208,7 +208,7 @@ async fn what_is_confirmed_while_the_disk_is_full_does_not_come_back() {
     let away_id = away.id.clone();
     away.leaves(&relay).await;
     let mut alice = Client::plain(&relay).await;
-    // Kept for Bob, with him, not confirmed yet.
+    // PutOutcome for Bob, with him, not confirmed yet.
     alice.sends(&id, 1, json!({})).await;
     let first: Value = bob.hears("Receive").await;
     alice.hears_ack(1).await;

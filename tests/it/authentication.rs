@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 fn success(of: &Device) -> Value {
     json!({"type": "AuthSuccess", "payload": {"device_id": of.id, "trusted": true}})

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 #[tokio::test]
 async fn everybody_is_sent_away_with_1001() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 #[tokio::test]
 async fn two_devices_talk() {

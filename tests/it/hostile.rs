@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-use crate::house::{Device, Relay, message_id};
+use crate::support::{Device, Relay, message_id};
 
 const NO_OBJECT: &str = "Malformed message: not a JSON object with a type.";
 

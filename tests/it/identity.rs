@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{Device, Relay, message_id};
+use crate::support::{Device, Relay, message_id};
 
 /// One frame of each type that says who sends it, all sent by `from` to `to`.
 fn everything(from: &str, to: &str) -> Vec<Value> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 const WEEK: u64 = 604_800;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::house::{Device, Relay, message_id};
+use crate::support::{Device, Relay, message_id};
 
 fn times(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).expect("not zero")

@@ -1,10 +1,10 @@
 //! The relay from outside, on real sockets: one file for each theme, each test a sentence.
 
 mod authentication;
+mod dedup;
 mod drain;
 mod first_words;
 mod hostile;
-mod house;
 mod identity;
 mod keys;
 mod limits;
@@ -13,8 +13,8 @@ mod presence;
 mod queue;
 mod receipts;
 mod reload;
-mod repeats;
 mod resume;
 mod seed;
 mod size;
+mod support;
 mod ttl;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 #[tokio::test]
 async fn who_says_offline_gets_its_messages_when_it_says_otherwise() {

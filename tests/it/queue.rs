@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::house::{Device, Relay, message_id};
+use crate::support::{Device, Relay, message_id};
 
 #[tokio::test]
 async fn one_sender_cannot_fill_a_queue_against_the_others() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{Device, Relay, message_id};
+use crate::support::{Device, Relay, message_id};
 
 /// A device that wants receipts and cannot resume.
 async fn plain_with_receipts(relay: &Relay) -> Device {

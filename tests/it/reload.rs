@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde_json::json;
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 #[tokio::test]
 async fn other_rates_hold_for_devices_that_are_there_already() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 fn token_of(device: &Device) -> String {
     device.welcome["resume_token"].as_str().expect("a token").to_owned()

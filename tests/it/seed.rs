@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::house::{Device, Relay};
+use crate::support::{Device, Relay};
 
 const ALICE: &str = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
 const BOB: &str = "a1b2c3d4-e5f6-7890-1234-567890abcdef";

@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::house::{Device, Relay, message_id};
+use crate::support::{Device, Relay, message_id};
 
 const MOST: usize = 65_536;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{Away, Device, Relay, message_id};
+use crate::support::{Away, Device, Relay, message_id};
 
 const DEFAULT: u64 = 86_400;
 const MAX: u64 = 604_800;

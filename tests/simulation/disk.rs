@@ -10,13 +10,13 @@ use std::time::Duration;
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::DeviceId;
 use sealpost::store::record::{Stored, StoredDevice, StoredPrint};
-use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, Turn};
+use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, PutSeq};
 
 /// One thing that the store was told.
 pub enum Change {
-    Put(Turn, Stored),
+    Put(PutSeq, Stored),
     Remove(Seq),
-    Print(StoredPrint),
+    Fingerprint(StoredPrint),
     Device(DeviceId, Option<StoredDevice>),
 }
 
@@ -37,7 +37,7 @@ struct Written {
     next_seq: Seq,
 }
 
-pub struct Disk {
+pub struct Database {
     window_ms: u64,
     written: Written,
     /// Steps that wait, the oldest first; the newest is still going on.
@@ -45,14 +45,14 @@ pub struct Disk {
     /// Steps that are written.
     steps: u64,
     /// Of the newest record that was written, or taken back before it was.
-    last: Turn,
+    last: PutSeq,
 }
 
-impl Disk {
+impl Database {
     pub fn new(window: Duration) -> Self {
         let window_ms = window.as_millis() as u64;
         let waiting = VecDeque::from([Vec::new()]);
-        Self { window_ms, written: Written::default(), waiting, steps: 0, last: Turn(0) }
+        Self { window_ms, written: Written::default(), waiting, steps: 0, last: PutSeq(0) }
     }
 
     /// Takes a change up into the step that is going on.
@@ -91,7 +91,7 @@ impl Disk {
     }
 
     /// Writes so many steps, all of them or none; answers through which turn everything is safe.
-    pub fn write(&mut self, steps: usize, wall_ms: u64) -> Turn {
+    pub fn write(&mut self, steps: usize, wall_ms: u64) -> PutSeq {
         let batch = self.take(steps);
         self.apply(&batch, wall_ms);
         self.last
@@ -99,7 +99,7 @@ impl Disk {
 
     /// Fails to write so many steps. Their records are lost and so are those that came since; everything else waits again.
     /// Sometimes the disk has written it all the same (`secretly`). Answers which records are lost, and the last turn.
-    pub fn fail(&mut self, steps: usize, secretly: bool, wall_ms: u64) -> (Vec<Seq>, Turn) {
+    pub fn fail(&mut self, steps: usize, secretly: bool, wall_ms: u64) -> (Vec<Seq>, PutSeq) {
         let before = self.steps;
         let failed = self.take(steps);
         if secretly {
@@ -114,7 +114,7 @@ impl Disk {
         let devices = failed.devices.into_iter().chain(since.devices);
         let step = removes
             .map(Change::Remove)
-            .chain(prints.map(Change::Print))
+            .chain(prints.map(Change::Fingerprint))
             .chain(devices.map(|(id, device)| Change::Device(id, device)));
         self.waiting = VecDeque::from([step.collect()]);
         (lost, self.last)
@@ -124,7 +124,7 @@ impl Disk {
     pub fn crash(&mut self, steps: usize, wall_ms: u64) {
         self.write(steps, wall_ms);
         self.waiting = VecDeque::from([Vec::new()]);
-        self.last = Turn(0);
+        self.last = PutSeq(0);
     }
 
     /// What a restart finds.
@@ -169,7 +169,7 @@ impl Disk {
                         batch.removes.push(seq);
                     }
                 }
-                Change::Print(print) => batch.prints.push(print),
+                Change::Fingerprint(print) => batch.prints.push(print),
                 Change::Device(id, device) => {
                     batch.devices.insert(id, device);
                 }

@@ -7,7 +7,7 @@
 
 #![allow(clippy::too_many_arguments, reason = "an event, and what was seen of it")]
 
-mod keeping;
+mod durability;
 mod memory;
 mod restart;
 
@@ -21,12 +21,12 @@ use sealpost::clock::Now;
 use sealpost::protocol::client::AuthStep;
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::{DeviceId, MessageId};
-use sealpost::protocol::refusal::{Expired as What, Farewell, Refusal};
-use sealpost::protocol::server::{About, Status, ack};
+use sealpost::protocol::refusal::{CloseReason, Expired as What, Refusal};
+use sealpost::protocol::server::{ErrorContext, Status, ack};
+use sealpost::relay::command::{ConnectionId, Delivery};
 use sealpost::relay::mailbox::Credit;
 use sealpost::relay::router::{Expired, Rules, Snapshot, Ticket};
-use sealpost::relay::word::{ConnId, Post};
-use sealpost::store::{Kept, Store as _, Turn};
+use sealpost::store::{PutOutcome, PutSeq, Store as _};
 
 use crate::store::Notebook;
 use crate::tally::{Place, Tally};
@@ -74,7 +74,7 @@ enum Care {
     /// It was not asked.
     None,
     /// It was put, in this turn.
-    Asked(Turn),
+    Asked(PutSeq),
     /// It has said that a restart brings it back.
     Safe,
     /// It could not.
@@ -127,7 +127,7 @@ impl Item {
     }
 
     /// Whether the store is asked for it once it waits for a device that can come back or cannot.
-    fn must_be_kept(&self, resumable: bool) -> bool {
+    fn must_be_stored(&self, resumable: bool) -> bool {
         self.kind.is_counted() || self.kind == Kind::Notice && resumable
     }
 
@@ -138,7 +138,7 @@ impl Item {
 
 #[derive(Debug)]
 pub struct Conn {
-    pub id: ConnId,
+    pub id: ConnectionId,
     pub holding: bool,
     receipts: bool,
     met: Vec<Dev>,
@@ -181,10 +181,10 @@ struct Exchange {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Said {
+pub enum Request {
     Ack(MessageId, Option<Status>),
-    Refused(Refusal, About),
-    Close(Farewell),
+    Refused(Refusal, ErrorContext),
+    Close(CloseReason),
 }
 
 /// A message as its sender says it.
@@ -206,7 +206,7 @@ pub struct Model {
     pub live: Vec<Dev>,
     pub tickets: VecDeque<Nr>,
     pub first_ticket: Ticket,
-    pub pending: VecDeque<(Turn, Nr)>,
+    pub pending: VecDeque<(PutSeq, Nr)>,
     next_seq: Seq,
     exchanges: Vec<Exchange>,
     accepted: u64,
@@ -215,16 +215,16 @@ pub struct Model {
     strays: u64,
     dropped: u64,
     pub tally: Tally,
-    said: Vec<(ConnId, Said)>,
-    maybe: Vec<(ConnId, Said)>,
+    said: Vec<(ConnectionId, Request)>,
+    maybe: Vec<(ConnectionId, Request)>,
     /// Accepted in this very event: the one thing that may fly with a ttl of 0.
     fresh: Option<Nr>,
     /// Sent away in this very event, with what it still hears.
-    replaced: Option<ConnId>,
-    /// The store refuses, or did when this event began.
+    replaced: Option<ConnectionId>,
+    /// The store is_failing, or did when this event began.
     refusing: bool,
     /// Refused by the store in this very event, and the sender's connection.
-    unplaced: Vec<(Nr, Option<ConnId>)>,
+    unplaced: Vec<(Nr, Option<ConnectionId>)>,
     /// Messages by what is remembered of them.
     prints: HashMap<(Dev, u64, u64), Nr>,
 }
@@ -286,15 +286,15 @@ impl Model {
         &mut self,
         now: Now,
         dev: Dev,
-        conn: ConnId,
+        conn: ConnectionId,
         receipts: bool,
         store: &mut Notebook,
     ) {
         if let Some(older) = &self.devices[dev].conn {
             let older = older.id;
             assert!(conn.epoch > older.epoch, "an epoch does not grow");
-            self.said.push((older, Said::Refused(Refusal::Replaced, About::NOTHING)));
-            self.said.push((older, Said::Close(Farewell::Replaced)));
+            self.said.push((older, Request::Refused(Refusal::Replaced, ErrorContext::NOTHING)));
+            self.said.push((older, Request::Close(CloseReason::Replaced)));
             self.replaced = Some(older);
             self.detach(now, dev, store);
         }
@@ -332,7 +332,7 @@ impl Model {
         conn.stale = false;
     }
 
-    pub fn taken(&mut self, now: Now, dev: Dev, mark: u64, store: &mut Notebook) {
+    pub fn on_written(&mut self, now: Now, dev: Dev, mark: u64, store: &mut Notebook) {
         let conn = self.conn_mut(dev);
         conn.stale = false;
         conn.marks.retain(|known| *known > mark);
@@ -405,9 +405,9 @@ impl Model {
         store: &mut Notebook,
     ) {
         let conn = self.conn(from).id;
-        let about = About::message(message.id, message.to_id);
+        let about = ErrorContext::message(message.id, message.to_id);
         let refuse = |model: &mut Self, refusal| {
-            model.said.push((conn, Said::Refused(refusal, about.clone())));
+            model.said.push((conn, Request::Refused(refusal, about.clone())));
         };
         let Some(to) = message.to.filter(|to| self.devices[*to].is_present(now)) else {
             return refuse(self, Refusal::UnknownRecipient);
@@ -440,7 +440,7 @@ impl Model {
             self.accept(kind, from, to, ttl, deadline, message.body.as_bytes(), receipts, store);
         if !self.items[nr].owes {
             let status = receipts.then(|| Status::Queued(unix_at(now, deadline)));
-            self.said.push((conn, Said::Ack(message.id, status)));
+            self.said.push((conn, Request::Ack(message.id, status)));
         }
         self.remember(now, from, to, nr, message);
     }
@@ -500,8 +500,8 @@ impl Model {
             Some(Refusal::UnknownRecipient)
         };
         if let Some(refusal) = refusal {
-            let about = About::key(&key.to_string(), self.devices[to].id);
-            self.said.push((self.conn(from).id, Said::Refused(refusal, about)));
+            let about = ErrorContext::key(&key.to_string(), self.devices[to].id);
+            self.said.push((self.conn(from).id, Request::Refused(refusal, about)));
             return;
         }
         self.meet(from, to);
@@ -615,8 +615,9 @@ impl Model {
     }
 
     fn refuse_auth(&mut self, from: Dev, named: Option<Dev>, refusal: Refusal) {
-        let about = named.map_or(About::NOTHING, |named| About::recipient(self.devices[named].id));
-        self.said.push((self.conn(from).id, Said::Refused(refusal, about)));
+        let about = named
+            .map_or(ErrorContext::NOTHING, |named| ErrorContext::recipient(self.devices[named].id));
+        self.said.push((self.conn(from).id, Request::Refused(refusal, about)));
     }
 
     /// Checks what a sweep found.
@@ -676,11 +677,11 @@ impl Model {
         let item = &self.items[nr];
         let to = self.devices[item.to].id;
         let (what, about) = match item.kind {
-            Kind::Message(id) => (What::Message(id), About::message(id, to)),
+            Kind::Message(id) => (What::Message(id), ErrorContext::message(id, to)),
             Kind::Key(key) | Kind::KeyAck(key) => {
-                (What::KeyRotation, About::key(&key.to_string(), to))
+                (What::KeyRotation, ErrorContext::key(&key.to_string(), to))
             }
-            Kind::Auth => (What::Auth, About::recipient(to)),
+            Kind::Auth => (What::Auth, ErrorContext::recipient(to)),
             Kind::Notice => {
                 return expired.error.is_none() && expired.sender == self.devices[item.from].id;
             }
@@ -802,7 +803,7 @@ impl Model {
         if kind.is_counted() {
             self.accepted += 1;
             if !passes {
-                owes = self.put(nr, store) != Kept::Safe;
+                owes = self.put(nr, store) != PutOutcome::Durable;
             }
         }
         self.items[nr].owes = owes && kind.is_counted();
@@ -859,7 +860,7 @@ impl Model {
         if receipts {
             self.notify(now, from, &ack(id, Some(status)), nr, store);
         } else if owes && let Some(conn) = &self.devices[from].conn {
-            self.said.push((conn.id, Said::Ack(id, None)));
+            self.said.push((conn.id, Request::Ack(id, None)));
         }
     }
 
@@ -892,7 +893,7 @@ impl Model {
         // Even if it flies at once: what it says the end of is gone from the store in this very step.
         if self.devices[to].resumable {
             let kept = self.put(nr, store);
-            self.items[nr].ends = (kept != Kept::Refused).then_some(about);
+            self.items[nr].ends = (kept != PutOutcome::Rejected).then_some(about);
         }
     }
 
@@ -914,7 +915,10 @@ impl Model {
                 continue;
             }
             item.state = State::Waiting;
-            if item.must_be_kept(!plain) && !item.is_kept() && self.put(nr, store) == Kept::Safe {
+            if item.must_be_stored(!plain)
+                && !item.is_kept()
+                && self.put(nr, store) == PutOutcome::Durable
+            {
                 acks.push(nr);
             }
         }
@@ -941,18 +945,18 @@ impl Model {
     // What was said.
 
     /// Checks every post of an event, in order.
-    pub fn hear<L>(&mut self, now: Now, posts: &mut Vec<(ConnId, Post<L>)>) {
+    pub fn hear<L>(&mut self, now: Now, posts: &mut Vec<(ConnectionId, Delivery<L>)>) {
         self.place(posts);
         let mut closed = false;
         for (conn, post) in posts.drain(..) {
             if Some(conn) == self.replaced {
                 assert!(!closed, "something is said after Close");
                 match post {
-                    Post::Refused(refused) => {
-                        self.expected(conn, Said::Refused(refused.refusal, refused.about));
+                    Delivery::Refused(refused) => {
+                        self.expected(conn, Request::Refused(refused.refusal, refused.about));
                     }
-                    Post::Close(farewell) => {
-                        self.expected(conn, Said::Close(farewell));
+                    Delivery::Close(farewell) => {
+                        self.expected(conn, Request::Close(farewell));
                         closed = true;
                     }
                     _ => panic!("a replaced connection is given something"),
@@ -963,10 +967,13 @@ impl Model {
             let dev =
                 live.find(|dev| self.devices[*dev].conn.as_ref().is_some_and(|c| c.id == conn));
             let Some(dev) = dev else { panic!("a connection that is over is given something") };
-            let welcome = matches!(post, Post::Welcome(_));
-            assert!(welcome != self.conn(dev).welcomed, "Welcome is the first post, and once");
+            let welcome = matches!(post, Delivery::Registered(_));
+            assert!(
+                welcome != self.conn(dev).welcomed,
+                "RegistrationAccepted is the first post, and once"
+            );
             match post {
-                Post::Welcome(welcome) => {
+                Delivery::Registered(welcome) => {
                     self.conn_mut(dev).welcomed = true;
                     let device = &self.devices[dev];
                     let items = device.queue.iter().map(|nr| &self.items[*nr]);
@@ -979,12 +986,12 @@ impl Model {
                     let queued = due.len()..=due.len() + over.len();
                     assert!(queued.contains(&welcome.queued), "{} queued", welcome.queued);
                 }
-                Post::Mail { mark, body } => self.handed(now, dev, mark, body.as_ref()),
-                Post::Ack { id, status } => self.expected(conn, Said::Ack(id, status)),
-                Post::Refused(refused) => {
-                    self.expected(conn, Said::Refused(refused.refusal, refused.about));
+                Delivery::Frame { seq, body } => self.handed(now, dev, seq, body.as_ref()),
+                Delivery::Ack { id, status } => self.expected(conn, Request::Ack(id, status)),
+                Delivery::Refused(refused) => {
+                    self.expected(conn, Request::Refused(refused.refusal, refused.about));
                 }
-                Post::Close(_) => panic!("a connection is closed without a reason"),
+                Delivery::Close(_) => panic!("a connection is closed without a reason"),
             }
         }
         assert!(self.said.is_empty(), "not said: {:?}", self.said);
@@ -993,7 +1000,7 @@ impl Model {
         self.replaced = None;
     }
 
-    fn expected(&mut self, conn: ConnId, said: Said) {
+    fn expected(&mut self, conn: ConnectionId, said: Request) {
         let entry = (conn, said);
         for list in [&mut self.said, &mut self.maybe] {
             if let Some(place) = list.iter().position(|known| *known == entry) {
@@ -1055,7 +1062,7 @@ impl Model {
                 } else {
                     queued += counted;
                 }
-                if item.state == State::Waiting && item.must_be_kept(device.resumable) {
+                if item.state == State::Waiting && item.must_be_stored(device.resumable) {
                     assert!(item.care != Care::None, "nobody was asked to keep {item:?}");
                 }
                 unswept_mail |= item.is_over(now) || item.state == State::Aside;
@@ -1089,7 +1096,7 @@ impl Model {
         assert_eq!(seen.connected, connected, "connected");
         assert!((known..=known + unswept).contains(&seen.devices), "devices");
         assert_eq!(store.live.len(), kept, "kept");
-        self.refusing = store.refuses();
+        self.refusing = store.is_failing();
         let open = self.exchanges.iter().filter(|exchange| exchange.deadline > now.mono.0).count();
         assert!((open..=self.exchanges.len()).contains(&seen.exchanges), "exchanges");
     }

@@ -8,14 +8,14 @@ use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Seq, Subject};
 use sealpost::protocol::id::DeviceId;
 use sealpost::store::record::{Stored, StoredDevice, StoredPrint};
-use sealpost::store::{Kept, Known, Loaded, Record, Remember, Store, Turn};
+use sealpost::store::{Known, Loaded, PutOutcome, PutSeq, Record, Remember, Store};
 
 use crate::chance::Chance;
-use crate::disk::{Change, Disk};
+use crate::disk::{Change, Database};
 
 /// How often a record is only safe later.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum CommitPolicy {
     Never,
     Sometimes,
     Always,
@@ -23,31 +23,31 @@ pub enum Pace {
 
 pub struct Put {
     pub seq: Seq,
-    pub turn: Turn,
+    pub turn: PutSeq,
     pub to: DeviceId,
     pub deadline: u64,
     pub body: ByteString,
     pub is_notice: bool,
-    pub kept: Kept,
+    pub kept: PutOutcome,
 }
 
 /// What the store has to say to the router.
 #[derive(Debug)]
 pub enum Report {
-    Committed(Turn),
+    Committed(PutSeq),
     /// Through this turn; these records are lost.
-    Failed(Turn, Vec<Seq>),
+    Failed(PutSeq, Vec<Seq>),
     Recovered,
 }
 
 pub struct Notebook {
-    pace: Pace,
+    pace: CommitPolicy,
     seed: u64,
     /// The time on both clocks, as its owner says.
     mono: Moment,
     wall_ms: u64,
-    last: Turn,
-    disk: Disk,
+    last: PutSeq,
+    disk: Database,
     is_failing: bool,
     /// Fails at the next put.
     is_about_to_fail: bool,
@@ -64,14 +64,14 @@ pub struct Notebook {
 }
 
 impl Notebook {
-    pub fn new(pace: Pace, seed: u64, window: Duration) -> Self {
+    pub fn new(pace: CommitPolicy, seed: u64, window: Duration) -> Self {
         Self {
             pace,
             seed,
             mono: Moment(0),
             wall_ms: 0,
-            last: Turn(0),
-            disk: Disk::new(window),
+            last: PutSeq(0),
+            disk: Database::new(window),
             is_failing: false,
             is_about_to_fail: false,
             is_promised: false,
@@ -92,7 +92,7 @@ impl Notebook {
     pub fn end_step(&mut self) {
         self.disk.end_step();
         let promised = std::mem::take(&mut self.is_promised);
-        if !self.is_failing && (promised || self.pace == Pace::Never) {
+        if !self.is_failing && (promised || self.pace == CommitPolicy::Never) {
             self.write(self.disk.ready());
         }
     }
@@ -163,7 +163,7 @@ impl Notebook {
     }
 
     /// Through which turn records are lost, and nobody has heard it yet.
-    pub fn lost_through(&self) -> Turn {
+    pub fn lost_through(&self) -> PutSeq {
         let lost = self.reports.iter().filter_map(|report| match report {
             Report::Failed(through, _) => Some(*through),
             _ => None,
@@ -174,7 +174,7 @@ impl Notebook {
     /// The process ends, after so many of the steps that waited were written in the last moment.
     pub fn crash(&mut self, steps: usize) {
         self.disk.crash(steps, self.wall_ms);
-        self.last = Turn(0);
+        self.last = PutSeq(0);
         self.is_failing = false;
         self.is_about_to_fail = false;
         self.is_promised = false;
@@ -197,29 +197,29 @@ impl Notebook {
         }
     }
 
-    fn judge(&mut self, seq: Seq) -> Kept {
+    fn validate(&mut self, seq: Seq) -> PutOutcome {
         if self.is_about_to_fail && !self.is_promised {
             self.is_about_to_fail = false;
             self.fail(self.disk.ready(), false);
         }
         if self.is_failing {
-            return Kept::Refused;
+            return PutOutcome::Rejected;
         }
         // Which one is pending depends on nothing but its name: the router may ask in any order.
         let pending = match self.pace {
-            Pace::Never => false,
-            Pace::Sometimes => Chance::new(self.seed ^ seq << 20).percent(50),
-            Pace::Always => true,
+            CommitPolicy::Never => false,
+            CommitPolicy::Sometimes => Chance::new(self.seed ^ seq << 20).percent(50),
+            CommitPolicy::Always => true,
         };
-        if pending { Kept::Pending } else { Kept::Safe }
+        if pending { PutOutcome::Pending } else { PutOutcome::Durable }
     }
 }
 
 impl Store for Notebook {
-    fn put(&mut self, record: Record<'_>) -> Kept {
+    fn put(&mut self, record: Record<'_>) -> PutOutcome {
         assert!(record.turn > self.last, "a turn does not grow");
         self.last = record.turn;
-        let kept = self.judge(record.seq);
+        let kept = self.validate(record.seq);
         let envelope = record.envelope;
         self.log.push_back(Put {
             seq: record.seq,
@@ -230,12 +230,12 @@ impl Store for Notebook {
             is_notice: envelope.subject == Subject::Notice,
             kept,
         });
-        if kept == Kept::Refused {
+        if kept == PutOutcome::Rejected {
             return kept;
         }
         assert!(self.live.insert(record.seq), "{} is put twice", record.seq);
-        self.is_promised |= kept == Kept::Safe;
-        self.is_owing |= kept == Kept::Pending;
+        self.is_promised |= kept == PutOutcome::Durable;
+        self.is_owing |= kept == PutOutcome::Pending;
         let expires_ms = self.wall_ms_at(record.deadline);
         let (seq, to, envelope) = (record.seq, record.to, envelope.clone());
         self.disk.change(Change::Put(record.turn, Stored { seq, to, expires_ms, envelope }));
@@ -246,21 +246,21 @@ impl Store for Notebook {
         self.live.remove(&seq);
         self.disk.change(Change::Remove(seq));
         if let Some(remember) = remember {
-            self.disk.change(Change::Print(StoredPrint { remember, at_ms: self.wall_ms }));
+            self.disk.change(Change::Fingerprint(StoredPrint { remember, at_ms: self.wall_ms }));
         }
     }
 
-    fn know(&mut self, device: Known) {
+    fn put_device(&mut self, device: Known) {
         let ends_ms = device.ends.map(|ends| self.wall_ms_at(ends));
         let stored = StoredDevice { token: device.token, ends_ms };
         self.disk.change(Change::Device(device.id, Some(stored)));
     }
 
-    fn forget(&mut self, id: DeviceId) {
+    fn remove_device(&mut self, id: DeviceId) {
         self.disk.change(Change::Device(id, None));
     }
 
-    fn refuses(&self) -> bool {
+    fn is_failing(&self) -> bool {
         self.is_failing
     }
 }

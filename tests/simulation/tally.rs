@@ -25,7 +25,7 @@ pub enum Place {
     /// Nobody can claim it, and its sender is told.
     Unclaimed,
     /// A device came too late to be known after a restart.
-    Stranger,
+    Unregistered,
     /// A message from before a restart was sent again, and acked again.
     Repeat,
     /// The same name from before a restart, and other content.
@@ -50,7 +50,7 @@ impl Place {
         Self::EndsAnew,
         Self::OverBefore,
         Self::Unclaimed,
-        Self::Stranger,
+        Self::Unregistered,
         Self::Repeat,
         Self::OtherContent,
         Self::GivenBack,

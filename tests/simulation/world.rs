@@ -11,23 +11,25 @@ macro_rules! tell {
 }
 
 mod crash;
-mod keeping;
+mod durability;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::model::{Dev, Kind, Memory, Message, Model, State};
-use crate::store::{Notebook, Pace};
+use crate::store::{CommitPolicy, Notebook};
 use crate::tally::Tally;
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::client::{AuthStep, Presence};
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::protocol::refusal::Refusal;
 use sealpost::protocol::server::{Token, error};
-use sealpost::relay::mailbox::{Credit, Quota};
+use sealpost::relay::command::{
+    Command, ConnectionId, Deliveries, Registration, SendCommand, TokenHash,
+};
+use sealpost::relay::mailbox::{Credit, MailboxQuota};
 use sealpost::relay::router::{Expired, Router, Rules, Ticket};
-use sealpost::relay::word::{ConnId, Hello, Outbox, Outgoing, TokenHash, Word};
 
 /// Events that a failure shows.
 const SHOWN: usize = 40;
@@ -40,12 +42,12 @@ pub struct World {
     router: Router<Notebook, ()>,
     model: Model,
     chance: Chance,
-    out: Outbox<()>,
+    out: Deliveries<()>,
     now: Now,
     /// What the wall clock says, in Unix milliseconds.
     wall_ms: u64,
     /// Connections that are over, and the last mark they had.
-    stale: Vec<(ConnId, u64)>,
+    stale: Vec<(ConnectionId, u64)>,
     names: u64,
     events: u64,
     most_devices: usize,
@@ -56,14 +58,15 @@ impl World {
     pub fn new(seed: u64, told: bool) -> Self {
         let mut chance = Chance::new(seed);
         let rules = rules(&mut chance);
-        let pace = chance.pick(&[Pace::Never, Pace::Sometimes, Pace::Always]);
+        let pace =
+            chance.pick(&[CommitPolicy::Never, CommitPolicy::Sometimes, CommitPolicy::Always]);
         let most_devices = chance.within(2, 8) as usize;
         let store = Notebook::new(pace, seed, rules.dedup_window);
         let mut world = Self {
             router: Router::new(rules, store),
             model: Model::new(rules),
             chance,
-            out: Outbox::default(),
+            out: Deliveries::default(),
             now: Now { mono: Moment(0), unix: BEGIN / 1_000 },
             wall_ms: BEGIN,
             stale: Vec::new(),
@@ -102,7 +105,7 @@ impl World {
             84..88 => self.key(),
             88..91 => self.sweep(),
             91..94 => self.hear_of_store(),
-            94..99 => self.wait(),
+            94..99 => self.pass_time(),
             _ => self.rarely(),
         }
         self.settle();
@@ -114,15 +117,15 @@ impl World {
             2..5 => self.crash(),
             5..7 => self.fail(),
             7 => self.fail_at_next_put(),
-            _ => self.wait(),
+            _ => self.pass_time(),
         }
     }
 
     /// The posts of an event are heard, the books compared.
     fn settle(&mut self) {
         self.router.store_mut().end_step();
-        self.model.hear(self.now, &mut self.out.posts);
-        self.out.strays = 0;
+        self.model.hear(self.now, &mut self.out.items);
+        self.out.unmatched_acks = 0;
         self.model.check(self.now, self.router.observe(), self.router.store_mut());
         if self.events.is_multiple_of(RECOUNT) {
             self.model.tidy();
@@ -171,7 +174,7 @@ impl World {
         (0..all).map(|step| self.model.live[(first + step) % all]).find(|dev| fits(self, *dev))
     }
 
-    fn conn(&self, dev: Dev) -> ConnId {
+    fn conn(&self, dev: Dev) -> ConnectionId {
         self.model.conn(dev).id
     }
 
@@ -181,15 +184,20 @@ impl World {
         let alive =
             self.model.live.iter().filter(|dev| self.model.devices[**dev].is_present(self.now));
         if alive.count() >= self.most_devices {
-            return self.wait();
+            return self.pass_time();
         }
         let resumable = self.chance.percent(60);
         let receipts = self.chance.percent(40);
         let id = DeviceId::from_u128(self.model.devices.len() as u128 + 1);
         tell!(self, "{} registers, resumable {resumable}, receipts {receipts}", id.to_u128() - 1);
         let full = self.router.observe().devices >= self.model.rules.devices;
-        let hello =
-            Hello { resumable, receipts, resume: None, fresh_id: id, fresh_token: token(id) };
+        let hello = Registration {
+            resumable,
+            receipts,
+            resume: None,
+            fresh_id: id,
+            fresh_token: token(id),
+        };
         match self.router.register(self.now, hello, (), &mut self.out) {
             Ok(conn) => {
                 assert!(!full, "more devices than allowed");
@@ -221,8 +229,13 @@ impl World {
         let resume = Some(token(device.id));
         let fresh_id = DeviceId::from_u128(u128::MAX);
         tell!(self, "{dev} resumes, receipts {receipts}");
-        let hello =
-            Hello { resumable: false, receipts, resume, fresh_id, fresh_token: token(fresh_id) };
+        let hello = Registration {
+            resumable: false,
+            receipts,
+            resume,
+            fresh_id,
+            fresh_token: token(fresh_id),
+        };
         match self.router.register(self.now, hello, (), &mut self.out) {
             Ok(conn) => {
                 assert!(present, "a session that is over is resumed");
@@ -259,10 +272,10 @@ impl World {
         tell!(self, "{conn:?} is late");
         match self.chance.below(3) {
             0 => self.router.leave(self.now, conn, &mut self.out),
-            1 => self.router.taken(self.now, conn, mark, &mut self.out),
+            1 => self.router.on_written(self.now, conn, mark, &mut self.out),
             _ => {
-                let word = Word::Status(Presence::Offline);
-                self.router.hear(self.now, conn, word, &mut self.out);
+                let word = Command::Status(Presence::Offline);
+                self.router.handle(self.now, conn, word, &mut self.out);
             }
         }
     }
@@ -280,8 +293,8 @@ impl World {
 
     fn status_as(&mut self, dev: Dev, presence: Presence) {
         tell!(self, "{dev} is {presence:?}");
-        let word = Word::Status(presence);
-        self.router.hear(self.now, self.conn(dev), word, &mut self.out);
+        let word = Command::Status(presence);
+        self.router.handle(self.now, self.conn(dev), word, &mut self.out);
         self.model.status(dev, presence == Presence::Offline);
     }
 
@@ -360,14 +373,14 @@ impl World {
         self.look_closer(message.to);
         tell!(self, "{from} sends {message:?}");
         let before = self.router.observe();
-        let word = Word::Send(Outgoing {
+        let word = Command::Send(SendCommand {
             recipient: message.to_id,
             id: message.id,
             ttl: message.ttl,
             content: message.content,
             body: message.body.clone().into(),
         });
-        self.router.hear(self.now, self.conn(from), word, &mut self.out);
+        self.router.handle(self.now, self.conn(from), word, &mut self.out);
         self.model.sent(self.now, from, &message, before, self.router.store_mut());
     }
 
@@ -399,15 +412,15 @@ impl World {
         let candidates = self.model.confirmable(dev, id, sender);
         let over = candidates.iter().any(|nr| self.model.items[*nr].is_over(self.now));
         if candidates.len() > 1 && over {
-            return self.wait();
+            return self.pass_time();
         }
         tell!(self, "{dev} confirms {} of {sender:?}", id.to_u128());
         let before = self.router.observe().counts.delivered;
         let named = sender.map(|sender| self.model.devices[sender].id);
-        let word = Word::Ack { message_id: id, sender: named };
-        self.router.hear(self.now, self.conn(dev), word, &mut self.out);
+        let word = Command::Ack { message_id: id, sender: named };
+        self.router.handle(self.now, self.conn(dev), word, &mut self.out);
         let delivered = self.router.observe().counts.delivered > before;
-        let (strays, store) = (self.out.strays, self.router.store_mut());
+        let (strays, store) = (self.out.unmatched_acks, self.router.store_mut());
         self.model.acked(self.now, dev, &candidates, delivered, strays, store);
     }
 
@@ -416,7 +429,7 @@ impl World {
         let Some(to) = self.anyone() else { return };
         if to == from {
             // Its key and its confirmation would be told apart by nothing when they expire.
-            return self.wait();
+            return self.pass_time();
         }
         let key = self.name();
         if self.chance.percent(10) {
@@ -429,8 +442,8 @@ impl World {
         let before = self.router.observe();
         let recipient = self.model.devices[to].id;
         let key_id = key.to_string().into();
-        let word = Word::KeyRotation { recipient, key_id, body: body.clone().into() };
-        self.router.hear(self.now, self.conn(from), word, &mut self.out);
+        let word = Command::KeyRotation { recipient, key_id, body: body.clone().into() };
+        self.router.handle(self.now, self.conn(from), word, &mut self.out);
         let store = self.router.store_mut();
         self.model.key_rotated(self.now, from, to, key, &body, before, store);
     }
@@ -441,7 +454,7 @@ impl World {
             item.kind == Kind::KeyAck(key) && item.from == dev
         };
         if self.model.devices[to].queue.iter().any(same) {
-            return self.wait();
+            return self.pass_time();
         }
         self.look_closer(Some(to));
         tell!(self, "{dev} confirms key {key} of {to}");
@@ -450,8 +463,8 @@ impl World {
         let body = format!("key {key} confirmed from {dev} to {to}");
         let recipient = self.model.devices[to].id;
         let key_id = key.to_string().into();
-        let word = Word::KeyRotationAck { recipient, key_id, body: body.clone().into() };
-        self.router.hear(self.now, self.conn(dev), word, &mut self.out);
+        let word = Command::KeyRotationAck { recipient, key_id, body: body.clone().into() };
+        self.router.handle(self.now, self.conn(dev), word, &mut self.out);
         let delivered = self.router.observe().counts.delivered > before.counts.delivered;
         let store = self.router.store_mut();
         self.model.key_acked(self.now, dev, to, key, &body, &candidates, delivered, before, store);
@@ -472,8 +485,8 @@ impl World {
                 tell!(self, "{from} says that {to} is trusted");
                 let before = self.router.observe();
                 let recipient = self.model.devices[to].id;
-                let word = Word::AuthSuccess { recipient, body: body.clone().into() };
-                self.router.hear(self.now, self.conn(from), word, &mut self.out);
+                let word = Command::AuthSuccess { recipient, body: body.clone().into() };
+                self.router.handle(self.now, self.conn(from), word, &mut self.out);
                 let store = self.router.store_mut();
                 return self.model.success_said(self.now, from, to, &body, before, store);
             }
@@ -482,8 +495,8 @@ impl World {
         tell!(self, "{from} says {step:?} to {named:?}");
         let before = self.router.observe();
         let recipient = named.map(|named| self.model.devices[named].id);
-        let word = Word::Auth { step, recipient, body: body.clone().into() };
-        self.router.hear(self.now, self.conn(from), word, &mut self.out);
+        let word = Command::Auth { step, recipient, body: body.clone().into() };
+        self.router.handle(self.now, self.conn(from), word, &mut self.out);
         let store = self.router.store_mut();
         self.model.auth_said(self.now, from, step, named, &body, before, store);
     }
@@ -509,11 +522,11 @@ impl World {
         let place = if all { marks.len() - 1 } else { self.chance.below(marks.len()) };
         let mark = marks[place];
         tell!(self, "the socket of {dev} takes {mark}");
-        self.router.taken(self.now, self.conn(dev), mark, &mut self.out);
-        self.model.taken(self.now, dev, mark, self.router.store_mut());
+        self.router.on_written(self.now, self.conn(dev), mark, &mut self.out);
+        self.model.on_written(self.now, dev, mark, self.router.store_mut());
     }
 
-    fn wait(&mut self) {
+    fn pass_time(&mut self) {
         let step = match self.chance.below(40) {
             0 => self.chance.within(10_000, 90_000),
             1..8 => self.chance.within(500, 4_000),
@@ -615,8 +628,8 @@ impl World {
                 if let Some(mark) = conn.marks.back().copied() {
                     still = false;
                     tell!(self, "the socket of {dev} takes {mark}");
-                    self.router.taken(self.now, self.conn(dev), mark, &mut self.out);
-                    self.model.taken(self.now, dev, mark, self.router.store_mut());
+                    self.router.on_written(self.now, self.conn(dev), mark, &mut self.out);
+                    self.model.on_written(self.now, dev, mark, self.router.store_mut());
                     self.settle();
                 }
                 for nr in self.model.devices[dev].queue.clone() {
@@ -680,7 +693,7 @@ impl World {
         assert_eq!((counts.queued, counts.in_flight, counts.queued_bytes), (0, 0, 0));
         assert_eq!(counts.accepted, counts.delivered + counts.expired);
         assert_eq!(self.router.residue(), 0, "something is left");
-        assert_eq!(self.router.next_due(), None);
+        assert_eq!(self.router.next_deadline(), None);
         let store = self.router.store_mut();
         assert!(store.live.is_empty(), "the store keeps what nobody wants");
         assert!(store.is_empty(), "the disk keeps what nobody wants");
@@ -692,7 +705,7 @@ fn rules(chance: &mut Chance) -> Rules {
     let bytes = chance.within(400, 4_000);
     Rules {
         credit: Credit { window: chance.within(1, 8) as usize, bytes: chance.within(100, 1_000) },
-        quota: Quota {
+        quota: MailboxQuota {
             messages: chance.within(3, 40) as usize,
             bytes,
             sender_share: chance.pick(&[0.34, 0.5, 1.0]),

@@ -1,6 +1,6 @@
 //! What a peer may not do, and the code that it gets for it.
 
-use sealpost::transport::{Ending, Limits};
+use sealpost::transport::{CloseOutcome, Limits};
 
 use super::{
     peer::{BINARY, CLOSE, CONTINUATION, FIN, PING, TEXT, frame, soon, text},
@@ -13,7 +13,7 @@ async fn refused(name: &str, bytes: &[u8], code: u16) {
     peer.send(bytes).await;
     assert_eq!(peer.close_code().await, Some(code), "{name}");
     drop(peer);
-    assert_eq!(watch.ending().await, Ending::Closed(code), "{name}");
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(code), "{name}");
 }
 
 #[actix_rt::test]
@@ -36,7 +36,7 @@ async fn a_header_that_declares_too_much_is_refused_while_the_peer_still_streams
     })
     .await;
     assert!(sent < 64 * 1024 * 1024, "{sent} bytes went through");
-    assert_eq!(watch.ending().await, Ending::Closed(1009));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1009));
 }
 
 #[actix_rt::test]
@@ -106,7 +106,7 @@ async fn frames_before_a_breach_are_heard_and_frames_after_it_are_not() {
     assert_eq!(peer.close_code().await, Some(1002));
     peer.stream.shutdown_now();
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Closed(1002));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1002));
 }
 
 #[actix_rt::test]
@@ -123,7 +123,7 @@ async fn close_frames_are_echoed_and_unlawful_ones_refused() {
     peer.send(&frame(FIN | CLOSE, &1005u16.to_be_bytes())).await;
     assert_eq!(peer.close_code().await, Some(1002));
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Closed(1002));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1002));
 
     refused("one byte", &frame(FIN | CLOSE, b"\x03"), 1002).await;
     refused("reason not UTF-8", &frame(FIN | CLOSE, b"\x03\xe8\xff"), 1002).await;
@@ -132,7 +132,7 @@ async fn close_frames_are_echoed_and_unlawful_ones_refused() {
     peer.send(&frame(FIN | CLOSE, b"")).await;
     assert_eq!(peer.close_code().await, None, "an empty one is answered by an empty one");
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Closed(1005));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1005));
 }
 
 trait ShutdownNow {

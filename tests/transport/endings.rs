@@ -2,7 +2,7 @@
 
 use std::{net::Shutdown, time::Duration};
 
-use sealpost::transport::{Ending, Limits};
+use sealpost::transport::{CloseOutcome, Limits};
 use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
 
@@ -26,7 +26,7 @@ async fn by_the_peers_end_of_stream() {
     watch.expect(Report::text("last words")).await;
     peer.expect_text("last words").await;
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Gone);
+    assert_eq!(watch.ending().await, CloseOutcome::Gone);
 }
 
 #[actix_rt::test]
@@ -34,7 +34,7 @@ async fn by_the_peers_end_in_the_middle_of_a_frame() {
     let (mut peer, watch) = connect(linger(LONG)).await;
     peer.send(&text("never complete")[..9]).await;
     drop(peer);
-    assert_eq!(watch.ending().await, Ending::Gone);
+    assert_eq!(watch.ending().await, CloseOutcome::Gone);
 }
 
 #[actix_rt::test]
@@ -45,7 +45,7 @@ async fn by_a_reset() {
     watch.report().await;
     SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(peer);
-    assert_eq!(watch.ending().await, Ending::Gone);
+    assert_eq!(watch.ending().await, CloseOutcome::Gone);
 }
 
 #[actix_rt::test]
@@ -56,7 +56,7 @@ async fn by_our_close_and_the_peers_answer() {
     peer.expect(FIN | 0x8, [&4000u16.to_be_bytes()[..], b"as you wish"].concat()).await;
     peer.send(&[text("unheard"), close(4000)].concat()).await;
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Closed(4000));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(4000));
 }
 
 #[actix_rt::test]
@@ -65,7 +65,7 @@ async fn by_our_close_to_a_peer_that_never_answers() {
     peer.send(&text("bye")).await;
     assert_eq!(peer.close_code().await, Some(4000));
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Closed(4000));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(4000));
 }
 
 #[actix_rt::test]
@@ -77,7 +77,7 @@ async fn by_a_panic_of_the_session_while_another_lives_on() {
         assert_eq!(peer.close_code().await, Some(1011));
         peer.send(&close(1011)).await;
         peer.expect_end().await;
-        assert_eq!(watch.ending().await, Ending::Panicked);
+        assert_eq!(watch.ending().await, CloseOutcome::Panicked);
     }
     other.send(&text("well?")).await;
     other.expect_text("well?").await;
@@ -89,7 +89,7 @@ async fn by_a_panic_in_the_goodbye_itself() {
     watch.act(|session, _| session.panic_in_stopped = true).await;
     peer.send(&close(1000)).await;
     while peer.frame().await.is_some() {}
-    assert_eq!(watch.ending().await, Ending::Panicked);
+    assert_eq!(watch.ending().await, CloseOutcome::Panicked);
 }
 
 #[actix_rt::test]
@@ -122,7 +122,7 @@ async fn what_a_peer_said_before_it_hung_up_is_heard() {
     for n in 0..500 {
         watch.expect(Report::text(&format!("message {n}"))).await;
     }
-    assert_eq!(watch.ending().await, Ending::Gone);
+    assert_eq!(watch.ending().await, CloseOutcome::Gone);
 }
 
 #[actix_rt::test]
@@ -134,5 +134,5 @@ async fn an_ended_connection_is_polled_no_more_than_it_must() {
     assert_eq!(peer.stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
     let polls = watch.polls() - before;
     assert!(polls < 10, "{polls} polls while lingering");
-    assert_eq!(watch.ending().await, Ending::Closed(1002));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1002));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealpost::transport::{Ending, Limits};
+use sealpost::transport::{CloseOutcome, Limits};
 
 use super::{
     peer::{soon, text},
@@ -14,7 +14,12 @@ const HEAP: usize = 1024 * 1024;
 const LONG: Duration = Duration::from_secs(600);
 
 fn patient() -> Limits {
-    Limits { stall: LONG, beat: LONG, idle: LONG, ..Limits::default() }
+    Limits {
+        write_timeout: LONG,
+        heartbeat_interval: LONG,
+        idle_timeout: LONG,
+        ..Limits::default()
+    }
 }
 
 #[actix_rt::test]
@@ -23,9 +28,9 @@ async fn a_session_is_heard_while_its_peer_does_not_read() {
     watch
         .act(|session, _| {
             session.wire.text("x".repeat(HEAP));
-            session.line.mark(1);
+            session.line.watermark(1);
             session.wire.text("end");
-            session.line.mark(2);
+            session.line.watermark(2);
         })
         .await;
     // The mailbox works, the backlog is seen, and what the peer says waits in its socket.
@@ -52,17 +57,17 @@ async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
     watch
         .act(|session, _| {
             session.wire.text("small");
-            session.line.mark(1);
+            session.line.watermark(1);
         })
         .await;
     watch.expect(Report::Taken(1)).await;
-    watch.line.mark(2);
+    watch.line.watermark(2);
     watch.expect(Report::Taken(2)).await;
     for mark in 3..10 {
         watch
             .act(move |session, _| {
                 session.wire.text("y".repeat(HEAP / 8));
-                session.line.mark(mark);
+                session.line.watermark(mark);
             })
             .await;
     }
@@ -86,25 +91,25 @@ async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
 
 #[actix_rt::test]
 async fn a_backlog_over_the_bound_drops_the_peer() {
-    let limits = Limits { backlog_max: HEAP / 2, ..patient() };
+    let limits = Limits { outbound_max: HEAP / 2, ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
     watch.act(|session, _| session.wire.text("x".repeat(HEAP))).await;
-    assert_eq!(watch.ending().await, Ending::Stalled);
+    assert_eq!(watch.ending().await, CloseOutcome::Stalled);
     drop(peer);
 }
 
 #[actix_rt::test]
 async fn a_backlog_without_progress_drops_the_peer() {
-    let limits = Limits { stall: Duration::from_millis(30), ..patient() };
+    let limits = Limits { write_timeout: Duration::from_millis(30), ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
     watch.act(|session, _| session.wire.text("x".repeat(HEAP))).await;
-    assert_eq!(watch.ending().await, Ending::Stalled);
+    assert_eq!(watch.ending().await, CloseOutcome::Stalled);
     drop(peer);
 }
 
 #[actix_rt::test]
 async fn last_words_that_nobody_reads_do_not_keep_a_connection() {
-    let limits = Limits { stall: Duration::from_millis(30), ..patient() };
+    let limits = Limits { write_timeout: Duration::from_millis(30), ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
     watch
         .act(|session, ctx| {
@@ -112,7 +117,7 @@ async fn last_words_that_nobody_reads_do_not_keep_a_connection() {
             session.wire.close(1001, "going", ctx);
         })
         .await;
-    assert_eq!(watch.ending().await, Ending::Stalled);
+    assert_eq!(watch.ending().await, CloseOutcome::Stalled);
     drop(peer);
 }
 
@@ -128,7 +133,7 @@ async fn last_words_are_written_to_a_peer_that_reads_late() {
     peer.expect_text("x".repeat(HEAP)).await;
     assert_eq!(peer.close_code().await, Some(1001));
     drop(peer);
-    assert_eq!(watch.ending().await, Ending::Closed(1001));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1001));
 }
 
 #[actix_rt::test]
@@ -156,5 +161,5 @@ async fn a_peer_that_hung_up_during_a_pause_is_noticed_after_it() {
     drop(peer);
     watch.act(|session, _| session.line.pause(false)).await;
     watch.expect(Report::text("two")).await;
-    assert_eq!(soon("the end", watch.ending()).await, Ending::Gone);
+    assert_eq!(soon("the end", watch.ending()).await, CloseOutcome::Gone);
 }

@@ -12,7 +12,9 @@ use actix::{Actor, Addr, AsyncContext as _, Handler, Message, Running, StreamHan
 use actix_http::ws::{self, ProtocolError};
 use actix_web_actors::ws::WebsocketContext;
 use bytes::Bytes;
-use sealpost::transport::{Ending, Event, Heard, Limits, Line, Wire, connection};
+use sealpost::transport::{
+    CloseOutcome, Event, Incoming, Limits, SocketHandle, WebSocketWriter, connection,
+};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::{
@@ -27,7 +29,7 @@ use super::peer::{Peer, soon};
 /// What a session reports.
 #[derive(Debug, PartialEq)]
 pub enum Report {
-    Heard(Heard),
+    Incoming(Incoming),
     Event(Event),
     Taken(u64),
     Stopped,
@@ -35,15 +37,15 @@ pub enum Report {
 
 impl Report {
     pub fn text(text: &str) -> Report {
-        Report::Heard(Heard::Text(text.into()))
+        Report::Incoming(Incoming::Text(text.into()))
     }
 }
 
 pub struct Session {
-    pub line: Line,
-    pub wire: Wire,
+    pub line: SocketHandle,
+    pub wire: WebSocketWriter,
     report: UnboundedSender<Report>,
-    started: Option<oneshot::Sender<(Addr<Session>, Line)>>,
+    started: Option<oneshot::Sender<(Addr<Session>, SocketHandle)>>,
     pub panic_in_stopped: bool,
     pub echo: bool,
 }
@@ -56,7 +58,7 @@ impl Actor for Session {
     fn started(&mut self, ctx: &mut Ctx) {
         ctx.add_stream(self.line.events());
         let report = self.report.clone();
-        self.line.on_taken(move |mark| {
+        self.line.on_written(move |mark| {
             let _ = report.send(Report::Taken(mark));
         });
         if let Some(started) = self.started.take() {
@@ -78,24 +80,24 @@ impl Actor for Session {
 
 impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
     fn handle(&mut self, item: Result<ws::Message, ProtocolError>, ctx: &mut Ctx) {
-        let Some(heard) = self.wire.hear(item, ctx) else {
+        let Some(heard) = self.wire.receive(item, ctx) else {
             return;
         };
-        let _ = self.report.send(Report::Heard(heard.clone()));
+        let _ = self.report.send(Report::Incoming(heard.clone()));
         match heard {
-            Heard::Text(text) if text == "pause" => self.line.pause(true),
-            Heard::Text(text) if text == "panic" => panic!("told to"),
-            Heard::Text(text) if text == "panic twice" => {
+            Incoming::Text(text) if text == "pause" => self.line.pause(true),
+            Incoming::Text(text) if text == "panic" => panic!("told to"),
+            Incoming::Text(text) if text == "panic twice" => {
                 self.panic_in_stopped = true;
                 panic!("told to");
             }
-            Heard::Text(text) if text == "bye" => {
+            Incoming::Text(text) if text == "bye" => {
                 self.wire.close(4000, "as you wish", ctx);
                 self.wire.text("too late");
                 self.wire.close(4001, "too late", ctx);
             }
-            Heard::Text(text) if self.echo => self.wire.text(text),
-            Heard::Binary(bytes) if self.echo => self.wire.binary(bytes),
+            Incoming::Text(text) if self.echo => self.wire.text(text),
+            Incoming::Binary(bytes) if self.echo => self.wire.binary(bytes),
             _ => {}
         }
     }
@@ -103,11 +105,11 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
 
 impl StreamHandler<Event> for Session {
     fn handle(&mut self, event: Event, ctx: &mut Ctx) {
-        if event == Event::Lull {
+        if event == Event::ReadComplete {
             return;
         }
         let _ = self.report.send(Report::Event(event));
-        if event == Event::Silent {
+        if event == Event::IdleTimeout {
             self.wire.close(4408, "silent", ctx);
         }
     }
@@ -129,10 +131,10 @@ impl Handler<Do> for Session {
 
 /// The server's side of one connection, as a test sees it.
 pub struct Watch {
-    pub line: Line,
+    pub line: SocketHandle,
     pub address: Addr<Session>,
     reports: UnboundedReceiver<Report>,
-    pub task: JoinHandle<Ending>,
+    pub task: JoinHandle<CloseOutcome>,
     polls: Rc<Cell<usize>>,
 }
 
@@ -150,7 +152,7 @@ impl Watch {
     pub async fn deed_of_peer(&mut self) -> Report {
         loop {
             match self.report().await {
-                Report::Event(Event::Beat { .. }) => {}
+                Report::Event(Event::HeartbeatDue { .. }) => {}
                 other => return other,
             }
         }
@@ -176,7 +178,7 @@ impl Watch {
 
     /// How the connection ended, after checking that the session said goodbye exactly once and
     /// heard nothing afterwards.
-    pub async fn ending(mut self) -> Ending {
+    pub async fn ending(mut self) -> CloseOutcome {
         let ending = soon("the end", &mut self.task).await.expect("no panic escapes");
         self.goodbye().await;
         ending
@@ -226,7 +228,7 @@ pub async fn open(limits: Limits, read_ahead: Bytes, buffers: Option<u32>) -> (P
     let (started, start) = oneshot::channel();
     let polls = Rc::new(Cell::new(0));
     let future = connection(accepted, read_ahead, limits, |line| Session {
-        wire: Wire::new(line.clone()),
+        wire: WebSocketWriter::new(line.clone()),
         line,
         report,
         started: Some(started),

@@ -1,6 +1,6 @@
 //! Messages, fragments, pings: what an honest peer says.
 
-use sealpost::transport::{Ending, Limits};
+use sealpost::transport::{CloseOutcome, Limits};
 
 use super::{
     peer::{BINARY, CONTINUATION, FIN, PING, PONG, TEXT, close, frame, text},
@@ -19,7 +19,7 @@ async fn what_was_read_behind_the_handshake_is_heard_first() {
     peer.send(&close(1000)).await;
     assert_eq!(peer.close_code().await, Some(1000));
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Closed(1000));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1000));
 }
 
 #[actix_rt::test]
@@ -31,7 +31,7 @@ async fn fragments_become_one_message_and_a_ping_between_them_is_answered_at_onc
     peer.send(&frame(CONTINUATION, b"\xac and ")).await;
     peer.send(&frame(FIN | CONTINUATION, b"more")).await;
     peer.expect_text("€ and more").await;
-    watch.expect(Report::Heard(sealpost::transport::Heard::Ping)).await;
+    watch.expect(Report::Incoming(sealpost::transport::Incoming::Ping)).await;
     watch.expect(Report::text("€ and more")).await;
     peer.send(&[frame(BINARY, &[0xff; 5000]), frame(FIN | CONTINUATION, &[0xfe; 5000])].concat())
         .await;

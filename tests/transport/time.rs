@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealpost::transport::{Ending, Event, Limits};
+use sealpost::transport::{CloseOutcome, Event, Limits};
 
 use super::{
     peer::{CONTINUATION, FIN, PING, PONG, TEXT, frame, text},
@@ -13,7 +13,13 @@ const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(30);
 
 fn patient() -> Limits {
-    Limits { frame_timeout: LONG, beat: LONG, idle: LONG, linger: SHORT, ..Limits::default() }
+    Limits {
+        frame_timeout: LONG,
+        heartbeat_interval: LONG,
+        idle_timeout: LONG,
+        linger: SHORT,
+        ..Limits::default()
+    }
 }
 
 #[actix_rt::test]
@@ -28,7 +34,7 @@ async fn an_unfinished_frame_ends_the_connection() {
         let (mut peer, watch) = connect(limits).await;
         peer.send(&bytes).await;
         assert_eq!(peer.close_code().await, Some(1008), "{name}");
-        assert_eq!(watch.ending().await, Ending::Closed(1008), "{name}");
+        assert_eq!(watch.ending().await, CloseOutcome::Closed(1008), "{name}");
     }
 }
 
@@ -47,12 +53,12 @@ async fn pings_and_more_fragments_do_not_prolong_a_message() {
     };
     let (kind, payload) = last.expect("a close");
     assert_eq!((kind, &payload[..2]), (0x88, &1008u16.to_be_bytes()[..]));
-    assert_eq!(watch.ending().await, Ending::Closed(1008));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1008));
 }
 
 #[actix_rt::test]
 async fn a_deadline_does_not_run_while_we_do_not_listen() {
-    let limits = Limits { frame_timeout: 10 * SHORT, beat: 5 * SHORT, ..patient() };
+    let limits = Limits { frame_timeout: 10 * SHORT, heartbeat_interval: 5 * SHORT, ..patient() };
     let (mut peer, mut watch) = connect(limits).await;
     let words = text("two");
     peer.send(&[&text("one")[..], &words[..4]].concat()).await;
@@ -60,7 +66,7 @@ async fn a_deadline_does_not_run_while_we_do_not_listen() {
     watch.line.pause(true);
     watch.act(|_, _| {}).await;
     for _ in 0..4 {
-        watch.expect(Report::Event(Event::Beat { quiet: false })).await;
+        watch.expect(Report::Event(Event::HeartbeatDue { quiet: false })).await;
     }
     peer.send(&words[4..]).await;
     watch.line.pause(false);
@@ -70,36 +76,36 @@ async fn a_deadline_does_not_run_while_we_do_not_listen() {
 
 #[actix_rt::test]
 async fn beats_tell_whether_anything_was_heard() {
-    let limits = Limits { beat: SHORT, ..patient() };
+    let limits = Limits { heartbeat_interval: SHORT, ..patient() };
     let (mut peer, mut watch) = connect(limits).await;
-    watch.expect(Report::Event(Event::Beat { quiet: true })).await;
+    watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
     peer.send(&text("here")).await;
     assert_eq!(watch.deed_of_peer().await, Report::text("here"));
-    watch.expect(Report::Event(Event::Beat { quiet: false })).await;
-    watch.expect(Report::Event(Event::Beat { quiet: true })).await;
+    watch.expect(Report::Event(Event::HeartbeatDue { quiet: false })).await;
+    watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
     // Half a frame is no sign of life.
     peer.send(&text("here")[..3]).await;
-    watch.expect(Report::Event(Event::Beat { quiet: true })).await;
-    watch.expect(Report::Event(Event::Beat { quiet: true })).await;
+    watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
+    watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
 }
 
 #[actix_rt::test]
 async fn silence_is_told_and_closed_by_the_session() {
-    let limits = Limits { beat: SHORT, idle: 3 * SHORT, ..patient() };
+    let limits = Limits { heartbeat_interval: SHORT, idle_timeout: 3 * SHORT, ..patient() };
     let (mut peer, watch) = connect(limits).await;
     assert_eq!(peer.close_code().await, Some(4408));
     peer.expect_end().await;
-    assert_eq!(watch.ending().await, Ending::Closed(4408));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(4408));
 }
 
 #[actix_rt::test]
 async fn an_idle_connection_is_polled_once_a_beat() {
-    let limits = Limits { beat: SHORT, ..patient() };
+    let limits = Limits { heartbeat_interval: SHORT, ..patient() };
     let (_peer, mut watch) = connect(limits).await;
-    watch.expect(Report::Event(Event::Beat { quiet: true })).await;
+    watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
     let before = watch.polls();
     for _ in 0..10 {
-        watch.expect(Report::Event(Event::Beat { quiet: true })).await;
+        watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
     }
     let polls = watch.polls() - before;
     assert!(polls <= 30, "{polls} polls in ten beats");

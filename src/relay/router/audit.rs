@@ -2,7 +2,7 @@
 
 use super::Router;
 use crate::clock::Moment;
-use crate::relay::mailbox::Settles;
+use crate::relay::mailbox::SettledBy;
 
 impl<S, L> Router<S, L> {
     /// Recounts everything that is kept twice.
@@ -19,12 +19,12 @@ impl<S, L> Router<S, L> {
             for item in device.mailbox.items() {
                 let counted = u64::from(item.envelope.subject.is_counted());
                 *(if item.in_flight { &mut in_flight } else { &mut queued }) += counted;
-                if !item.in_flight || item.settles == Settles::Confirmed {
+                if !item.in_flight || item.settles == SettledBy::Ack {
                     bytes += item.bytes();
                 }
             }
         }
-        for lapsed in &self.lapsed {
+        for lapsed in &self.awaiting_notice {
             queued += u64::from(lapsed.item.envelope.subject.is_counted());
             bytes += lapsed.item.bytes();
         }
@@ -38,16 +38,24 @@ impl<S, L> Router<S, L> {
         agree("connected", self.connected, devices().filter(|d| d.connection.is_some()).count())?;
         agree("by_id", self.by_id.len(), self.devices.len())?;
         agree("by_token", self.by_token.len(), devices().filter(|d| d.token.is_some()).count())?;
-        agree("due", self.due.len(), devices().filter(|d| d.scheduled.is_some()).count())?;
-        agree("ends", self.ends.len(), devices().filter(|d| d.ends.is_some()).count())?;
+        agree(
+            "deadlines",
+            self.deadlines.len(),
+            devices().filter(|d| d.scheduled.is_some()).count(),
+        )?;
+        agree(
+            "forget_at",
+            self.forget_at.len(),
+            devices().filter(|d| d.forget_at.is_some()).count(),
+        )?;
         for (slot, device) in &self.devices {
             let entry = |moment: Moment| (moment, slot as u32);
             let first = device.mailbox.next_deadline().unwrap_or(Moment::NEVER);
             let watched = device.scheduled.is_some_and(|moment| moment <= first);
             let fits = (watched || first == Moment::NEVER)
-                && device.scheduled.is_none_or(|moment| self.due.contains(&entry(moment)))
-                && device.ends.is_none_or(|moment| self.ends.contains(&entry(moment)))
-                && device.ends.is_some() != device.connection.is_some()
+                && device.scheduled.is_none_or(|moment| self.deadlines.contains(&entry(moment)))
+                && device.forget_at.is_none_or(|moment| self.forget_at.contains(&entry(moment)))
+                && device.forget_at.is_some() != device.connection.is_some()
                 && self.by_id.get(&device.id) == Some(&(slot as u32));
             if !fits {
                 return Err(format!("the lists of {:?} do not fit", device.id));
@@ -64,9 +72,9 @@ impl<S, L> Router<S, L> {
             + self.by_id.len()
             + self.by_token.len()
             + self.exchanges.residue()
-            + self.due.len()
-            + self.ends.len()
-            + self.lapsed.len()
+            + self.deadlines.len()
+            + self.forget_at.len()
+            + self.awaiting_notice.len()
             + self.pending.len()
             + self.settled.len()
     }

@@ -3,20 +3,20 @@
 //! Two steps, so that nothing is lost between them: what expired leaves its mailbox and waits, still on the books, until
 //! whoever tells the senders comes back with the notices. Until then it is found again. (protocol: Error 410)
 
-use super::{Lapsed, Router};
+use super::{ExpiredItem, Router};
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::Subject;
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::refusal::{self, Refusal};
-use crate::protocol::server::About;
-use crate::relay::word::Outbox;
+use crate::protocol::server::ErrorContext;
+use crate::relay::command::Deliveries;
 use crate::store::Store;
 
 /// Names something expired until it is dropped; grows by one from each to the next.
 pub type Ticket = u64;
 
 /// Devices whose memory is tidied in one sweep.
-const TIDIED: usize = 256;
+const PRUNED_PER_SWEEP: usize = 256;
 
 /// Something that expired, and what its sender is to be told.
 #[derive(Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Expired {
     /// Who is told.
     pub sender: DeviceId,
     /// What to say; nobody is told that a notice expired.
-    pub error: Option<(Refusal, About)>,
+    pub error: Option<(Refusal, ErrorContext)>,
 }
 
 impl<S: Store, L: Clone> Router<S, L> {
@@ -35,7 +35,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         self.collect(now, limit);
         let tickets = self.first_ticket..;
         tickets
-            .zip(self.lapsed.iter().take(limit))
+            .zip(self.awaiting_notice.iter().take(limit))
             .map(|(ticket, lapsed)| Expired {
                 ticket,
                 sender: lapsed.item.envelope.from,
@@ -50,11 +50,13 @@ impl<S: Store, L: Clone> Router<S, L> {
         now: Now,
         end: Ticket,
         notices: impl IntoIterator<Item = (Ticket, String)>,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) {
         let mut notices = notices.into_iter().peekable();
         while self.first_ticket < end {
-            let Some(Lapsed { recipient, item }) = self.lapsed.pop_front() else { return };
+            let Some(ExpiredItem { recipient, item }) = self.awaiting_notice.pop_front() else {
+                return;
+            };
             let ticket = self.first_ticket;
             self.first_ticket += 1;
             while notices.peek().is_some_and(|(told, _)| *told < ticket) {
@@ -68,42 +70,42 @@ impl<S: Store, L: Clone> Router<S, L> {
             }
             self.account_for_leaving(&item);
             self.counts.expired += u64::from(item.envelope.subject.is_counted());
-            if item.kept {
+            if item.stored {
                 self.store.remove(item.seq, None);
             }
             // What expired unconfirmed gave back its credit.
             if let Some(slot) = self.slot_of(recipient) {
-                self.pump(now, slot, out);
+                self.dispatch(now, slot, out);
             }
         }
     }
 
     /// The moment of the next expiry, not later than it is.
     #[must_use]
-    pub fn next_due(&self) -> Option<Moment> {
-        let due = self.due.first().map(|(moment, _)| *moment);
-        let ends = self.ends.first().map(|(moment, _)| *moment);
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let due = self.deadlines.first().map(|(moment, _)| *moment);
+        let ends = self.forget_at.first().map(|(moment, _)| *moment);
         let exchanges = self.exchanges.next_end();
-        let untold = (!self.lapsed.is_empty()).then_some(Moment::default());
+        let untold = (!self.awaiting_notice.is_empty()).then_some(Moment::default());
         due.into_iter().chain(ends).chain(exchanges).chain(untold).min()
     }
 
     fn collect(&mut self, now: Now, limit: usize) {
         self.exchanges.expire(now.mono);
-        self.tidy(now);
-        while self.lapsed.len() < limit {
-            let Some((deadline, slot)) = self.due.first().copied() else { break };
+        self.prune_dedup(now);
+        while self.awaiting_notice.len() < limit {
+            let Some((deadline, slot)) = self.deadlines.first().copied() else { break };
             if deadline > now.mono {
                 break;
             }
             // Only as far as nobody else has anything older: what came together leaves together, and the store, which
             // keeps it side by side, has less to touch.
-            let next = self.due.iter().nth(1).map_or(now.mono, |(moment, _)| *moment);
+            let next = self.deadlines.iter().nth(1).map_or(now.mono, |(moment, _)| *moment);
             let until = Now { mono: next.min(now.mono), ..now };
             self.expire_in(until, slot, limit);
         }
-        while self.lapsed.len() < limit {
-            let Some((end, slot)) = self.ends.first().copied() else { break };
+        while self.awaiting_notice.len() < limit {
+            let Some((end, slot)) = self.forget_at.first().copied() else { break };
             if end > now.mono {
                 break;
             }
@@ -113,10 +115,10 @@ impl<S: Store, L: Clone> Router<S, L> {
 
     /// Makes place in a mailbox that would be called full.
     pub(super) fn expire_in(&mut self, now: Now, slot: u32, limit: usize) {
-        let Self { devices, due, lapsed, counts, .. } = self;
+        let Self { devices, deadlines, awaiting_notice, counts, .. } = self;
         let device = &mut devices[slot as usize];
         if let Some(scheduled) = device.scheduled.take_if(|scheduled| *scheduled <= now.mono) {
-            due.remove(&(scheduled, slot));
+            deadlines.remove(&(scheduled, slot));
         }
         device.mailbox.expire(now.mono, limit, |mut item| {
             if std::mem::take(&mut item.in_flight) {
@@ -124,31 +126,31 @@ impl<S: Store, L: Clone> Router<S, L> {
                 counts.in_flight -= counted;
                 counts.queued += counted;
             }
-            lapsed.push_back(Lapsed { recipient: device.id, item });
+            awaiting_notice.push_back(ExpiredItem { recipient: device.id, item });
         });
         self.schedule(slot);
     }
 
     pub(super) fn forget_send(&mut self, sender: DeviceId, recipient: DeviceId, id: MessageId) {
         if let Some(slot) = self.slot_of(sender) {
-            self.device(slot).repeats.forget(recipient, id);
+            self.device(slot).dedup.forget(recipient, id);
         }
     }
 
     /// Lets some devices' old memories go, another some each time.
-    fn tidy(&mut self, now: Now) {
+    fn prune_dedup(&mut self, now: Now) {
         let window = self.rules.dedup_window;
-        let end = self.broom + TIDIED;
-        for slot in self.broom..end {
+        let end = self.dedup_cursor + PRUNED_PER_SWEEP;
+        for slot in self.dedup_cursor..end {
             if let Some(device) = self.devices.get_mut(slot) {
-                device.repeats.turn(now.mono, window);
+                device.dedup.rotate(now.mono, window);
             }
         }
-        self.broom = if end >= self.devices.capacity() { 0 } else { end };
+        self.dedup_cursor = if end >= self.devices.capacity() { 0 } else { end };
     }
 }
 
-impl Lapsed {
+impl ExpiredItem {
     /// Whether it is the message of that name.
     pub(super) fn is(&self, recipient: DeviceId, from: DeviceId, id: MessageId) -> bool {
         let envelope = &self.item.envelope;
@@ -157,16 +159,16 @@ impl Lapsed {
             && envelope.subject == Subject::Message(id)
     }
 
-    fn error(&self) -> Option<(Refusal, About)> {
+    fn error(&self) -> Option<(Refusal, ErrorContext)> {
         let envelope = &self.item.envelope;
         let (what, about) = match &envelope.subject {
             Subject::Message(id) => {
-                (refusal::Expired::Message(*id), About::message(*id, self.recipient))
+                (refusal::Expired::Message(*id), ErrorContext::message(*id, self.recipient))
             }
             Subject::KeyRotation(key_id) | Subject::KeyRotationAck(key_id) => {
-                (refusal::Expired::KeyRotation, About::key(key_id, self.recipient))
+                (refusal::Expired::KeyRotation, ErrorContext::key(key_id, self.recipient))
             }
-            Subject::Auth => (refusal::Expired::Auth, About::recipient(self.recipient)),
+            Subject::Auth => (refusal::Expired::Auth, ErrorContext::recipient(self.recipient)),
             Subject::Notice => return None,
         };
         Some((Refusal::Expired(what, envelope.ttl), about))

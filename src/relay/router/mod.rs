@@ -4,9 +4,9 @@
 //! `presence` is how devices come and go, `keeping` what outlives the process, `routing` what they say to each other, `expiry` what is never delivered.
 
 mod audit;
+mod durability;
 mod expiry;
-mod keeping;
-mod presence;
+mod registration;
 mod routing;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -15,16 +15,16 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use super::exchange::Exchanges;
-use super::mailbox::{Credit, Head, Item, Mailbox, Quota, Settles};
-use super::repeats::{Print, Repeats};
-use super::word::{ConnId, Outbox, Post, TokenHash};
+use super::auth_exchange::Exchanges;
+use super::command::{ConnectionId, Deliveries, Delivery, TokenHash};
+use super::dedup::{DedupWindow, Fingerprint};
+use super::mailbox::{Credit, Item, Mailbox, MailboxQuota, Next, SettledBy};
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::server::{self, Status};
 use crate::settings::Settings;
-use crate::store::{Kept, Record, Remember, Store, Turn};
+use crate::store::{PutOutcome, PutSeq, Record, Remember, Store};
 
 pub use expiry::{Expired, Ticket};
 
@@ -34,7 +34,7 @@ pub struct Rules {
     /// What may be in flight to one connection.
     pub credit: Credit,
     /// What may wait for one device.
-    pub quota: Quota,
+    pub quota: MailboxQuota,
     /// What may wait in all.
     pub total_bytes: u64,
     /// Ttl of a `Send` that names none, in seconds.
@@ -62,7 +62,7 @@ impl From<&Settings> for Rules {
                 window: settings.delivery.window,
                 bytes: settings.delivery.bytes as u64,
             },
-            quota: Quota {
+            quota: MailboxQuota {
                 messages: settings.queue.messages,
                 bytes: settings.queue.bytes as u64,
                 sender_share: settings.queue.sender_share,
@@ -125,22 +125,22 @@ pub struct Router<S, L> {
     by_token: HashMap<TokenHash, u32, RandomState>,
     exchanges: Exchanges,
     /// Who has something that can expire, by a moment not later than the first of it.
-    due: BTreeSet<(Moment, u32)>,
+    deadlines: BTreeSet<(Moment, u32)>,
     /// Who is forgotten when.
-    ends: BTreeSet<(Moment, u32)>,
+    forget_at: BTreeSet<(Moment, u32)>,
     /// Expired, out of its mailbox, its sender not told yet.
-    lapsed: VecDeque<Lapsed>,
+    awaiting_notice: VecDeque<ExpiredItem>,
     first_ticket: Ticket,
     /// Accepted, not safe in the store yet.
-    pending: VecDeque<(Turn, Seq, DeviceId)>,
-    last_turn: Turn,
+    pending: VecDeque<(PutSeq, Seq, DeviceId)>,
+    last_put: PutSeq,
     next_seq: Seq,
     next_epoch: u64,
     connected: usize,
     /// Room for what one step settles, kept from step to step.
     settled: Vec<Item>,
     /// Whose memory is tidied next.
-    broom: usize,
+    dedup_cursor: usize,
     counts: Counts,
 }
 
@@ -152,42 +152,42 @@ struct Device<L> {
     lease: L,
     connection: Option<Connection>,
     mailbox: Mailbox,
-    repeats: Repeats,
+    dedup: DedupWindow,
     /// Its entry in `due`.
     scheduled: Option<Moment>,
     /// Its entry in `ends`.
-    ends: Option<Moment>,
+    forget_at: Option<Moment>,
 }
 
 #[derive(Debug)]
 struct Connection {
     epoch: u64,
     /// `Offline` while connected.
-    holding: bool,
+    delivery_paused: bool,
     receipts: bool,
-    partner: Partner,
-    /// Messages it was handed and has not acked: so many Acks are no strays, even where they confirm nothing.
+    peers: Peers,
+    /// Messages it was handed and has not acked: so many Acks are no unmatched_acks, even where they confirm nothing.
     unacked: u32,
 }
 
 impl Connection {
     /// It is handed a message.
-    fn meets(&mut self, sender: DeviceId) {
-        self.partner.meet(sender);
+    fn note_delivery(&mut self, sender: DeviceId) {
+        self.peers.record(sender);
         self.unacked = self.unacked.saturating_add(1);
     }
 }
 
 /// Whom a connection has exchanged messages with, as far as an `Auth*` without recipient must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Partner {
+enum Peers {
     Nobody,
     One(DeviceId),
     Several,
 }
 
-impl Partner {
-    fn meet(&mut self, other: DeviceId) {
+impl Peers {
+    fn record(&mut self, other: DeviceId) {
         *self = match *self {
             Self::Nobody => Self::One(other),
             Self::One(known) if known == other => Self::One(known),
@@ -197,7 +197,7 @@ impl Partner {
 }
 
 #[derive(Debug)]
-struct Lapsed {
+struct ExpiredItem {
     recipient: DeviceId,
     item: Item,
 }
@@ -212,17 +212,17 @@ impl<S: Store, L: Clone> Router<S, L> {
             by_id: HashMap::default(),
             by_token: HashMap::default(),
             exchanges: Exchanges::default(),
-            due: BTreeSet::new(),
-            ends: BTreeSet::new(),
-            lapsed: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            forget_at: BTreeSet::new(),
+            awaiting_notice: VecDeque::new(),
             first_ticket: 0,
             pending: VecDeque::new(),
-            last_turn: Turn::default(),
+            last_put: PutSeq::default(),
             next_seq: 1,
             next_epoch: 1,
             connected: 0,
             settled: Vec::new(),
-            broom: 0,
+            dedup_cursor: 0,
             counts: Counts::default(),
         }
     }
@@ -245,8 +245,8 @@ impl<S: Store, L: Clone> Router<S, L> {
 
     /// Grows with every record that is handed to the store.
     #[must_use]
-    pub fn handed_over(&self) -> Turn {
-        self.last_turn
+    pub fn last_put(&self) -> PutSeq {
+        self.last_put
     }
 
     /// The store, for what only its owner can do with it.
@@ -261,7 +261,7 @@ impl<S: Store, L: Clone> Router<S, L> {
     /// Where the device of that id is, unless its session is over. (protocol: Send, 404)
     fn present(&self, now: Now, id: DeviceId) -> Option<u32> {
         let slot = self.slot_of(id)?;
-        let over = self.devices[slot as usize].ends.is_some_and(|ends| ends <= now.mono);
+        let over = self.devices[slot as usize].forget_at.is_some_and(|ends| ends <= now.mono);
         (!over).then_some(slot)
     }
 
@@ -270,7 +270,7 @@ impl<S: Store, L: Clone> Router<S, L> {
     }
 
     /// Whether this connection is the one that its device has now.
-    fn is_current(&self, conn: ConnId) -> bool {
+    fn is_current(&self, conn: ConnectionId) -> bool {
         self.devices
             .get(conn.slot as usize)
             .and_then(|device| device.connection.as_ref())
@@ -285,7 +285,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         slot: u32,
         envelope: Envelope,
         deadline: Moment,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) -> bool {
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -294,27 +294,27 @@ impl<S: Store, L: Clone> Router<S, L> {
         let mut item = Item::new(seq, deadline, envelope, device.token.is_some());
         let settles = item.settles;
         let flies = device.can_take(self.rules.credit, item.bytes());
-        let passing = flies && settles == Settles::Taken;
-        // What the relay itself says passes no socket unkept: what it says the end of is forgotten in the same step.
+        let passing = flies && settles == SettledBy::Write;
+        // What the relay itself says passes no socket unstored: what it says the end of is forgotten in the same step.
         let is_notice = item.envelope.subject == Subject::Notice;
-        let must_keep = (!passing || is_notice) && item.must_be_kept(device.token.is_some());
+        let must_keep = (!passing || is_notice) && item.must_be_stored(device.token.is_some());
         let kept = must_keep.then(|| {
-            self.last_turn.0 += 1;
-            self.store.put(record(&item, self.last_turn, device.id))
+            self.last_put.0 += 1;
+            self.store.put(record(&item, self.last_put, device.id))
         });
-        item.kept = kept.is_some_and(|kept| kept != Kept::Refused);
+        item.stored = kept.is_some_and(|kept| kept != PutOutcome::Rejected);
         item.owes_ack = match (&item.envelope.subject, kept) {
             (Subject::Message(_), None) => item.envelope.receipts,
             (_, None) => false,
             (
                 Subject::Message(_) | Subject::KeyRotation(_) | Subject::KeyRotationAck(_),
                 Some(kept),
-            ) => kept != Kept::Safe,
+            ) => kept != PutOutcome::Durable,
             (Subject::Auth | Subject::Notice, Some(_)) => false,
         };
         let owes_ack = item.owes_ack;
-        if kept == Some(Kept::Pending) {
-            self.pending.push_back((self.last_turn, seq, device.id));
+        if kept == Some(PutOutcome::Pending) {
+            self.pending.push_back((self.last_put, seq, device.id));
         }
         let tally = if flies { &mut self.counts.in_flight } else { &mut self.counts.queued };
         *tally += u64::from(counted);
@@ -325,51 +325,54 @@ impl<S: Store, L: Clone> Router<S, L> {
         match &mut device.connection {
             Some(connection) if flies => {
                 if counted {
-                    connection.meets(item.envelope.from);
+                    connection.note_delivery(item.envelope.from);
                 }
-                let conn = ConnId { slot, epoch: connection.epoch };
-                out.push(conn, Post::Mail { mark: seq, body: item.envelope.body.clone() });
-                device.mailbox.fly(item);
+                let conn = ConnectionId { slot, epoch: connection.epoch };
+                out.push(conn, Delivery::Frame { seq, body: item.envelope.body.clone() });
+                device.mailbox.push_in_flight(item);
             }
             _ => {
-                device.mailbox.wait(item);
+                device.mailbox.push_waiting(item);
                 // What waits for credit alone may find it: notices and traffic arrive in any order.
-                self.pump(now, slot, out);
+                self.dispatch(now, slot, out);
             }
         }
         self.schedule(slot);
-        if kept == Some(Kept::Refused) {
+        if kept == Some(PutOutcome::Rejected) {
             // The store failed since it was last asked; what does not fly finds no place.
-            self.refuse_unkept(now, slot, seq, out);
+            self.refuse_unstored(now, slot, seq, out);
         }
         owes_ack
     }
 
     /// Hands over what waits, as far as there is credit.
-    fn pump(&mut self, now: Now, slot: u32, out: &mut Outbox<L>) {
-        let Self { devices, lapsed, counts, rules, .. } = self;
+    fn dispatch(&mut self, now: Now, slot: u32, out: &mut Deliveries<L>) {
+        let Self { devices, awaiting_notice, counts, rules, .. } = self;
         let device = &mut devices[slot as usize];
-        let Some(connection) = device.connection.as_mut().filter(|connection| !connection.holding)
+        let Some(connection) =
+            device.connection.as_mut().filter(|connection| !connection.delivery_paused)
         else {
             return;
         };
         loop {
-            match device.mailbox.hand_over(now.mono, rules.credit) {
-                Head::Nothing => return,
-                Head::Lapsed(item) => lapsed.push_back(Lapsed { recipient: device.id, item }),
-                Head::Flies(item) => {
+            match device.mailbox.next_deliverable(now.mono, rules.credit) {
+                Next::Nothing => return,
+                Next::Expired(item) => {
+                    awaiting_notice.push_back(ExpiredItem { recipient: device.id, item })
+                }
+                Next::InFlight(item) => {
                     let counted = item.envelope.subject.is_counted();
                     counts.queued -= u64::from(counted);
                     counts.in_flight += u64::from(counted);
-                    if item.settles == Settles::Taken {
+                    if item.settles == SettledBy::Write {
                         counts.queued_bytes -= item.bytes();
                     }
                     if counted {
-                        connection.meets(item.envelope.from);
+                        connection.note_delivery(item.envelope.from);
                     }
-                    let conn = ConnId { slot, epoch: connection.epoch };
+                    let conn = ConnectionId { slot, epoch: connection.epoch };
                     let body = item.envelope.body.clone();
-                    out.push(conn, Post::Mail { mark: item.seq, body });
+                    out.push(conn, Delivery::Frame { seq: item.seq, body });
                 }
             }
         }
@@ -382,7 +385,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         recipient: DeviceId,
         item: Item,
         status: Status,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) {
         self.account_for_leaving(&item);
         if item.envelope.subject.is_counted() {
@@ -391,14 +394,21 @@ impl<S: Store, L: Clone> Router<S, L> {
         if let Subject::Message(id) = item.envelope.subject {
             self.tell(now, &item, id, status, out);
         }
-        if item.kept {
+        if item.stored {
             let remember = self.repeatable(recipient, &item);
             self.store.remove(item.seq, remember);
         }
     }
 
     /// Tells the sender of a message what became of it, if it waits for that.
-    fn tell(&mut self, now: Now, item: &Item, id: MessageId, status: Status, out: &mut Outbox<L>) {
+    fn tell(
+        &mut self,
+        now: Now,
+        item: &Item,
+        id: MessageId,
+        status: Status,
+        out: &mut Deliveries<L>,
+    ) {
         if item.envelope.receipts {
             let text = server::ack(id, Some(status));
             self.notify(now, item.envelope.from, text, out);
@@ -406,12 +416,12 @@ impl<S: Store, L: Clone> Router<S, L> {
             && let Some(conn) = self.connection_of(item.envelope.from)
         {
             // A resumable sender that is away repeats what it has no Ack for, and is acked then.
-            out.push(conn, Post::Ack { id, status: None });
+            out.push(conn, Delivery::Ack { id, status: None });
         }
     }
 
     /// Leaves the relay's own word in a device's mailbox, if it is here or will come back.
-    fn notify(&mut self, now: Now, to: DeviceId, text: String, out: &mut Outbox<L>) {
+    fn notify(&mut self, now: Now, to: DeviceId, text: String, out: &mut Deliveries<L>) {
         let Some(slot) = self.present(now, to) else { return };
         let most = self.rules.quota.messages;
         let device = self.device(slot);
@@ -440,15 +450,15 @@ impl<S: Store, L: Clone> Router<S, L> {
         let sender = item.envelope.from;
         let resumable = |slot: u32| self.devices[slot as usize].token.is_some();
         self.slot_of(sender).filter(|slot| resumable(*slot))?;
-        let print = Print::new(recipient, id, item.envelope.content);
-        let Print { key, content } = print.handed_over_at_once(item.envelope.ttl == 0);
+        let print = Fingerprint::new(recipient, id, item.envelope.content);
+        let Fingerprint { key, content } = print.handed_over_at_once(item.envelope.ttl == 0);
         Some(Remember { sender, key, content })
     }
 
-    fn connection_of(&self, id: DeviceId) -> Option<ConnId> {
+    fn connection_of(&self, id: DeviceId) -> Option<ConnectionId> {
         let slot = self.slot_of(id)?;
         let connection = self.devices[slot as usize].connection.as_ref()?;
-        Some(ConnId { slot, epoch: connection.epoch })
+        Some(ConnectionId { slot, epoch: connection.epoch })
     }
 
     /// An item that has left its mailbox leaves the gauges.
@@ -458,7 +468,7 @@ impl<S: Store, L: Clone> Router<S, L> {
                 if item.in_flight { &mut self.counts.in_flight } else { &mut self.counts.queued };
             *tally -= 1;
         }
-        if !item.in_flight || item.settles == Settles::Confirmed {
+        if !item.in_flight || item.settles == SettledBy::Ack {
             self.counts.queued_bytes -= item.bytes();
         }
     }
@@ -471,21 +481,21 @@ impl<S: Store, L: Clone> Router<S, L> {
             return;
         }
         if let Some(later) = device.scheduled.replace(next) {
-            self.due.remove(&(later, slot));
+            self.deadlines.remove(&(later, slot));
         }
-        self.due.insert((next, slot));
+        self.deadlines.insert((next, slot));
     }
 }
 
 impl<L> Device<L> {
     /// Whether something of so many bytes could be handed to its connection at once, overtaking nothing.
     fn can_take(&self, credit: Credit, bytes: u64) -> bool {
-        self.connection.as_ref().is_some_and(|connection| !connection.holding)
+        self.connection.as_ref().is_some_and(|connection| !connection.delivery_paused)
             && self.mailbox.has_credit(credit, bytes)
     }
 }
 
-fn record(item: &Item, turn: Turn, to: DeviceId) -> Record<'_> {
+fn record(item: &Item, turn: PutSeq, to: DeviceId) -> Record<'_> {
     Record { seq: item.seq, turn, to, deadline: item.deadline, envelope: &item.envelope }
 }
 

@@ -2,15 +2,15 @@
 
 use bytestring::ByteString;
 
-use super::{Partner, Router};
+use super::{Peers, Router};
 use crate::clock::{Moment, Now};
 use crate::protocol::client::AuthStep;
 use crate::protocol::envelope::{Envelope, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::refusal::{Expired, Refusal};
-use crate::protocol::server::{About, Status};
-use crate::relay::repeats::{Print, Seen};
-use crate::relay::word::{ConnId, Outbox, Outgoing, Post, Word};
+use crate::protocol::server::{ErrorContext, Status};
+use crate::relay::command::{Command, ConnectionId, Deliveries, Delivery, SendCommand};
+use crate::relay::dedup::{Fingerprint, Seen};
 use crate::store::Store;
 
 use std::time::Duration;
@@ -20,42 +20,42 @@ const PURGED: usize = 256;
 
 impl<S: Store, L: Clone> Router<S, L> {
     /// A connection says a word. Nothing comes of it if the device has a newer connection.
-    pub fn hear(&mut self, now: Now, conn: ConnId, word: Word, out: &mut Outbox<L>) {
+    pub fn handle(&mut self, now: Now, conn: ConnectionId, word: Command, out: &mut Deliveries<L>) {
         if !self.is_current(conn) {
             return;
         }
         let from = self.devices[conn.slot as usize].id;
         match word {
-            Word::Send(message) => self.send(now, conn, from, message, out),
-            Word::Ack { message_id, sender } => self.ack(now, conn, message_id, sender, out),
-            Word::Auth { step: AuthStep::Request, recipient, body } => {
+            Command::Send(message) => self.send(now, conn, from, message, out),
+            Command::Ack { message_id, sender } => self.ack(now, conn, message_id, sender, out),
+            Command::Auth { step: AuthStep::Request, recipient, body } => {
                 let outcome = self.auth_request(now, conn, from, recipient, body, out);
                 refuse(outcome, conn, recipient, out);
             }
-            Word::Auth { step, recipient, body } => {
+            Command::Auth { step, recipient, body } => {
                 let outcome = self.auth_step(now, from, step, recipient, body, out);
                 refuse(outcome, conn, recipient, out);
             }
-            Word::AuthSuccess { recipient, body } => {
+            Command::AuthSuccess { recipient, body } => {
                 let verified = self.exchanges.verified(now.mono, from, recipient);
                 let outcome =
                     verified.and_then(|end| self.carry(now, from, recipient, end, body, out));
                 refuse(outcome, conn, Some(recipient), out);
             }
-            Word::KeyRotation { recipient, key_id, body } => {
+            Command::KeyRotation { recipient, key_id, body } => {
                 let subject = Subject::KeyRotation(key_id);
                 self.rotate(now, conn, from, recipient, subject, body, out);
             }
-            Word::KeyRotationAck { recipient, key_id, body } => {
-                let confirmed = self.device(conn.slot).mailbox.confirm_key(&key_id, recipient);
+            Command::KeyRotationAck { recipient, key_id, body } => {
+                let confirmed = self.device(conn.slot).mailbox.ack_key(&key_id, recipient);
                 let subject = Subject::KeyRotationAck(key_id);
                 self.rotate(now, conn, from, recipient, subject, body, out);
                 if let Some(item) = confirmed {
                     self.delivered(now, from, item, Status::Processed, out);
-                    self.pump(now, conn.slot, out);
+                    self.dispatch(now, conn.slot, out);
                 }
             }
-            Word::Status(presence) => self.status(now, conn, presence, out),
+            Command::Status(presence) => self.status(now, conn, presence, out),
         }
     }
 
@@ -63,23 +63,23 @@ impl<S: Store, L: Clone> Router<S, L> {
     fn send(
         &mut self,
         now: Now,
-        conn: ConnId,
+        conn: ConnectionId,
         from: DeviceId,
-        message: Outgoing,
-        out: &mut Outbox<L>,
+        message: SendCommand,
+        out: &mut Deliveries<L>,
     ) {
-        let Outgoing { recipient, id, ttl, content, body } = message;
-        let about = || About::message(id, recipient);
+        let SendCommand { recipient, id, ttl, content, body } = message;
+        let about = || ErrorContext::message(id, recipient);
         let Some(slot) = self.present(now, recipient) else {
             return out.refuse(conn, Refusal::UnknownRecipient, about());
         };
-        let print = Print::new(recipient, id, content);
-        match self.devices[conn.slot as usize].repeats.seen(print) {
+        let print = Fingerprint::new(recipient, id, content);
+        match self.devices[conn.slot as usize].dedup.seen(print) {
             Seen::New => {}
-            Seen::Same { at_once } => {
+            Seen::Duplicate { at_once } => {
                 return self.ack_again(now, conn, from, slot, (id, at_once), out);
             }
-            Seen::Other => return out.refuse(conn, Refusal::OtherContent, about()),
+            Seen::OtherContent => return out.refuse(conn, Refusal::OtherContent, about()),
         }
         let ttl = ttl.unwrap_or(self.rules.default_ttl).min(self.rules.max_ttl);
         let bytes = body.len() as u64;
@@ -90,9 +90,9 @@ impl<S: Store, L: Clone> Router<S, L> {
         if let Err(refusal) = self.check_room(now, slot, from, bytes) {
             return out.refuse(conn, refusal, about());
         }
-        let receipts = self.meet(conn, recipient);
+        let receipts = self.record(conn, recipient);
         let window = self.rules.dedup_window;
-        self.device(conn.slot).repeats.remember(
+        self.device(conn.slot).dedup.remember(
             now.mono,
             window,
             print.handed_over_at_once(ttl == 0),
@@ -103,7 +103,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         let owes_ack = self.enqueue(now, slot, envelope, deadline, out);
         if !owes_ack {
             let status = receipts.then(|| Status::Queued(now.unix_at(deadline)));
-            out.push(conn, Post::Ack { id, status });
+            out.push(conn, Delivery::Ack { id, status });
         }
     }
 
@@ -111,18 +111,20 @@ impl<S: Store, L: Clone> Router<S, L> {
     fn ack_again(
         &mut self,
         now: Now,
-        conn: ConnId,
+        conn: ConnectionId,
         from: DeviceId,
         slot: u32,
         (id, at_once): (MessageId, bool),
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) {
         let item = self.devices[slot as usize].mailbox.find(id, from);
         if item.is_some_and(|item| item.owes_ack) {
             return;
         }
         let recipient = self.devices[slot as usize].id;
-        if item.is_none() && self.lapsed.iter().any(|lapsed| lapsed.is(recipient, from, id)) {
+        if item.is_none()
+            && self.awaiting_notice.iter().any(|lapsed| lapsed.is(recipient, from, id))
+        {
             // It expired; that is the answer, and it is on its way.
             return;
         }
@@ -134,20 +136,20 @@ impl<S: Store, L: Clone> Router<S, L> {
         };
         let connection = self.devices[conn.slot as usize].connection.as_ref();
         let receipts = connection.is_some_and(|connection| connection.receipts);
-        out.push(conn, Post::Ack { id, status: receipts.then_some(status) });
+        out.push(conn, Delivery::Ack { id, status: receipts.then_some(status) });
     }
 
     /// The recipient has processed a message. (protocol: Ack)
     fn ack(
         &mut self,
         now: Now,
-        conn: ConnId,
+        conn: ConnectionId,
         id: MessageId,
         from: Option<DeviceId>,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) {
         let device = self.device(conn.slot);
-        let confirmed = device.mailbox.confirm(id, from);
+        let confirmed = device.mailbox.ack(id, from);
         let unacked = device.connection.as_mut().map(|connection| &mut connection.unacked);
         let was_due = unacked.is_some_and(|unacked| match unacked.checked_sub(1) {
             Some(fewer) => {
@@ -160,12 +162,12 @@ impl<S: Store, L: Clone> Router<S, L> {
             Some(item) => {
                 let recipient = self.device(conn.slot).id;
                 self.delivered(now, recipient, item, Status::Processed, out);
-                self.pump(now, conn.slot, out);
+                self.dispatch(now, conn.slot, out);
             }
             None => {
                 self.counts.stray_acks += 1;
                 // A plain device may ack what it receives, although nothing waits for that.
-                out.strays += u32::from(!was_due);
+                out.unmatched_acks += u32::from(!was_due);
             }
         }
     }
@@ -175,12 +177,12 @@ impl<S: Store, L: Clone> Router<S, L> {
     fn rotate(
         &mut self,
         now: Now,
-        conn: ConnId,
+        conn: ConnectionId,
         from: DeviceId,
         recipient: DeviceId,
         subject: Subject,
         body: ByteString,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) {
         let room = match self.present(now, recipient) {
             None => Err(Refusal::UnknownRecipient),
@@ -188,7 +190,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         };
         match room {
             Ok(slot) => {
-                self.meet(conn, recipient);
+                self.record(conn, recipient);
                 let ttl = self.rules.key_rotation_ttl;
                 let deadline = now.mono + Duration::from_secs(ttl);
                 let envelope = Envelope { from, subject, ttl, body, receipts: false, content: 0 };
@@ -199,7 +201,7 @@ impl<S: Store, L: Clone> Router<S, L> {
                 else {
                     return;
                 };
-                out.refuse(conn, refusal, About::key(&key_id, recipient));
+                out.refuse(conn, refusal, ErrorContext::key(&key_id, recipient));
             }
         }
     }
@@ -208,18 +210,17 @@ impl<S: Store, L: Clone> Router<S, L> {
     fn auth_request(
         &mut self,
         now: Now,
-        conn: ConnId,
+        conn: ConnectionId,
         from: DeviceId,
         named: Option<DeviceId>,
         body: ByteString,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) -> Result<(), Refusal> {
-        let partner =
-            self.device(conn.slot).connection.as_ref().map(|connection| connection.partner);
+        let partner = self.device(conn.slot).connection.as_ref().map(|connection| connection.peers);
         let to = match (named, partner) {
             (Some(named), _) => named,
-            (None, Some(Partner::One(partner))) => partner,
-            (None, Some(Partner::Several)) => return Err(Refusal::Ambiguous),
+            (None, Some(Peers::One(partner))) => partner,
+            (None, Some(Peers::Several)) => return Err(Refusal::Ambiguous),
             (None, _) => return Err(Refusal::NobodyYet),
         };
         let end = now.mono + Duration::from_secs(self.rules.exchange_ttl);
@@ -236,7 +237,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         step: AuthStep,
         named: Option<DeviceId>,
         body: ByteString,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) -> Result<(), Refusal> {
         let (to, end) = self.exchanges.whose(now.mono, from, step, named)?;
         // A step that found no room can be said again.
@@ -264,7 +265,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         to: DeviceId,
         end: Moment,
         body: ByteString,
-        out: &mut Outbox<L>,
+        out: &mut Deliveries<L>,
     ) -> Result<(), Refusal> {
         let slot = self.check_carry(now, from, to, body.len() as u64)?;
         let ttl = self.rules.exchange_ttl;
@@ -290,7 +291,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         if self.counts.queued_bytes.saturating_add(bytes) > self.rules.total_bytes {
             return Err(Refusal::Full);
         }
-        if self.store.refuses() && !device.can_take(self.rules.credit, bytes) {
+        if self.store.is_failing() && !device.can_take(self.rules.credit, bytes) {
             return Err(Refusal::Full);
         }
         if device.mailbox.is_full(self.rules.quota, from, bytes) {
@@ -303,21 +304,21 @@ impl<S: Store, L: Clone> Router<S, L> {
     }
 
     /// The sender has exchanged a message with that device. Answers whether it wants receipts.
-    fn meet(&mut self, conn: ConnId, other: DeviceId) -> bool {
+    fn record(&mut self, conn: ConnectionId, other: DeviceId) -> bool {
         let Some(connection) = &mut self.device(conn.slot).connection else { return false };
-        connection.partner.meet(other);
+        connection.peers.record(other);
         connection.receipts
     }
 }
 
 fn refuse<L>(
     outcome: Result<(), Refusal>,
-    conn: ConnId,
+    conn: ConnectionId,
     recipient: Option<DeviceId>,
-    out: &mut Outbox<L>,
+    out: &mut Deliveries<L>,
 ) {
     if let Err(refusal) = outcome {
-        let about = recipient.map_or(About::NOTHING, About::recipient);
+        let about = recipient.map_or(ErrorContext::NOTHING, ErrorContext::recipient);
         out.refuse(conn, refusal, about);
     }
 }

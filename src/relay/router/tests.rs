@@ -7,8 +7,8 @@ use super::*;
 use crate::protocol::client::{AuthStep, Presence};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::server::Token;
-use crate::relay::repeats::digest;
-use crate::relay::word::{Hello, Outgoing, Word};
+use crate::relay::command::{Command, Registration, SendCommand};
+use crate::relay::dedup::digest;
 use crate::store::Known;
 
 const UNIX: u64 = 1_000;
@@ -17,25 +17,25 @@ const UNIX: u64 = 1_000;
 #[derive(Debug, Default)]
 struct Disk {
     slow: bool,
-    last: Turn,
+    last: PutSeq,
     /// Records that were put and not removed.
-    kept: usize,
+    stored: usize,
 }
 
 impl Store for Disk {
-    fn put(&mut self, record: Record<'_>) -> Kept {
+    fn put(&mut self, record: Record<'_>) -> PutOutcome {
         self.last = record.turn;
-        self.kept += 1;
-        if self.slow { Kept::Pending } else { Kept::Safe }
+        self.stored += 1;
+        if self.slow { PutOutcome::Pending } else { PutOutcome::Durable }
     }
 
     fn remove(&mut self, _: Seq, _: Option<Remember>) {
-        self.kept -= 1;
+        self.stored -= 1;
     }
 
-    fn know(&mut self, _: Known) {}
+    fn put_device(&mut self, _: Known) {}
 
-    fn forget(&mut self, _: DeviceId) {}
+    fn remove_device(&mut self, _: DeviceId) {}
 }
 
 /// One device, however often it connects.
@@ -55,17 +55,17 @@ impl Who {
 struct Relay {
     router: Router<Disk, ()>,
     now: Now,
-    out: Outbox<()>,
-    conns: HashMap<u128, ConnId>,
+    out: Deliveries<()>,
+    conns: HashMap<u128, ConnectionId>,
     /// What each connection was told and nobody looked at.
-    heard: HashMap<ConnId, Vec<String>>,
-    marks: HashMap<ConnId, Seq>,
+    received: HashMap<ConnectionId, Vec<String>>,
+    written: HashMap<ConnectionId, Seq>,
     names: HashMap<MessageId, String>,
 }
 
 const RULES: Rules = Rules {
     credit: Credit { window: 3, bytes: 1_000 },
-    quota: Quota { messages: 6, bytes: 1_000, sender_share: 0.5 },
+    quota: MailboxQuota { messages: 6, bytes: 1_000, sender_share: 0.5 },
     total_bytes: 2_000,
     default_ttl: 60,
     max_ttl: 600,
@@ -81,10 +81,10 @@ fn relay() -> Relay {
     Relay {
         router: Router::new(RULES, Disk::default()),
         now: Now { mono: Moment(0), unix: UNIX },
-        out: Outbox::default(),
+        out: Deliveries::default(),
         conns: HashMap::new(),
-        heard: HashMap::new(),
-        marks: HashMap::new(),
+        received: HashMap::new(),
+        written: HashMap::new(),
         names: HashMap::new(),
     }
 }
@@ -107,17 +107,17 @@ impl Relay {
     ) -> Result<(), Refusal> {
         let resume = resume.then(|| who.token());
         let fresh_token = who.token();
-        let hello = Hello { resumable, receipts, resume, fresh_id: who.id(), fresh_token };
+        let hello = Registration { resumable, receipts, resume, fresh_id: who.id(), fresh_token };
         let conn = self.router.register(self.now, hello, (), &mut self.out)?;
         self.conns.insert(who.0, conn);
-        self.post();
+        self.collect();
         Ok(())
     }
 
     fn joins(&mut self, number: u128, resumable: bool, receipts: bool) -> Who {
         let who = Who(number);
         self.hello(who, resumable, receipts, false).unwrap();
-        assert_eq!(self.hears(who), ["welcome"]);
+        assert_eq!(self.received(who), ["welcome"]);
         who
     }
 
@@ -144,18 +144,18 @@ impl Relay {
     fn leaves(&mut self, who: Who) {
         let conn = self.conns[&who.0];
         self.router.leave(self.now, conn, &mut self.out);
-        self.post();
+        self.collect();
     }
 
     fn status(&mut self, who: Who, presence: Presence) {
-        self.says(who, Word::Status(presence));
+        self.send(who, Command::Status(presence));
     }
 
     // Saying.
 
-    fn says(&mut self, who: Who, word: Word) {
-        self.router.hear(self.now, self.conns[&who.0], word, &mut self.out);
-        self.post();
+    fn send(&mut self, who: Who, word: Command) {
+        self.router.handle(self.now, self.conns[&who.0], word, &mut self.out);
+        self.collect();
     }
 
     fn sends(&mut self, from: Who, name: &str, to: Who) {
@@ -170,40 +170,40 @@ impl Relay {
         let id = self.name(name);
         let content = digest(content);
         let body = name.to_owned().into();
-        self.says(from, Word::Send(Outgoing { recipient: to.id(), id, ttl, content, body }));
+        self.send(from, Command::Send(SendCommand { recipient: to.id(), id, ttl, content, body }));
     }
 
     fn confirms(&mut self, who: Who, name: &str) {
         let message_id = self.name(name);
-        self.says(who, Word::Ack { message_id, sender: None });
+        self.send(who, Command::Ack { message_id, sender: None });
     }
 
     fn auth(&mut self, who: Who, step: AuthStep, recipient: Option<Who>) {
         let body = format!("{step:?}").into();
-        self.says(who, Word::Auth { step, recipient: recipient.map(Who::id), body });
+        self.send(who, Command::Auth { step, recipient: recipient.map(Who::id), body });
     }
 
     fn trusts(&mut self, who: Who, other: Who) {
-        self.says(who, Word::AuthSuccess { recipient: other.id(), body: "Success".into() });
+        self.send(who, Command::AuthSuccess { recipient: other.id(), body: "Success".into() });
     }
 
     fn rotates(&mut self, who: Who, key: &str, other: Who) {
         let body = format!("key {key}").into();
-        self.says(who, Word::KeyRotation { recipient: other.id(), key_id: key.into(), body });
+        self.send(who, Command::KeyRotation { recipient: other.id(), key_id: key.into(), body });
     }
 
     fn confirms_key(&mut self, who: Who, key: &str, other: Who) {
         let body = format!("key {key} confirmed").into();
-        self.says(who, Word::KeyRotationAck { recipient: other.id(), key_id: key.into(), body });
+        self.send(who, Command::KeyRotationAck { recipient: other.id(), key_id: key.into(), body });
     }
 
     // What happens.
 
     fn takes(&mut self, who: Who) {
         let conn = self.conns[&who.0];
-        let mark = self.marks.get(&conn).copied().unwrap_or_default();
-        self.router.taken(self.now, conn, mark, &mut self.out);
-        self.post();
+        let through = self.written.get(&conn).copied().unwrap_or_default();
+        self.router.on_written(self.now, conn, through, &mut self.out);
+        self.collect();
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -220,12 +220,12 @@ impl Relay {
         });
         let notices: Vec<_> = notices.collect();
         self.router.drop_expired(self.now, end, notices, &mut self.out);
-        self.post();
+        self.collect();
     }
 
-    fn commits(&mut self, through: Turn) {
+    fn commits(&mut self, through: PutSeq) {
         self.router.committed(self.now, through, &mut self.out);
-        self.post();
+        self.collect();
     }
 
     fn disk(&mut self) -> &mut Disk {
@@ -235,8 +235,8 @@ impl Relay {
     // Looking.
 
     /// What a device's connection was told since somebody looked.
-    fn hears(&mut self, who: Who) -> Vec<String> {
-        self.heard.remove(&self.conns[&who.0]).unwrap_or_default()
+    fn received(&mut self, who: Who) -> Vec<String> {
+        self.received.remove(&self.conns[&who.0]).unwrap_or_default()
     }
 
     fn books(&self) -> Counts {
@@ -249,24 +249,26 @@ impl Relay {
         id
     }
 
-    fn post(&mut self) {
+    fn collect(&mut self) {
         self.router.audit().unwrap();
-        for (conn, post) in std::mem::take(&mut self.out.posts) {
-            let text = match post {
-                Post::Welcome(welcome) if welcome.resumed => format!("resumed {}", welcome.queued),
-                Post::Welcome(_) => "welcome".into(),
-                Post::Mail { mark, body } => {
-                    self.marks.insert(conn, mark);
+        for (conn, delivery) in std::mem::take(&mut self.out.items) {
+            let text = match delivery {
+                Delivery::Registered(welcome) if welcome.resumed => {
+                    format!("resumed {}", welcome.queued)
+                }
+                Delivery::Registered(_) => "welcome".into(),
+                Delivery::Frame { seq, body } => {
+                    self.written.insert(conn, seq);
                     let text = String::from_utf8(AsRef::<[u8]>::as_ref(&body).to_vec()).unwrap();
                     self.plainly(text)
                 }
-                Post::Ack { id, status } => self.plainly(server::ack(id, status)),
-                Post::Refused(refused) => {
+                Delivery::Ack { id, status } => self.plainly(server::ack(id, status)),
+                Delivery::Refused(refused) => {
                     self.plainly(server::error(refused.refusal, &refused.about))
                 }
-                Post::Close(farewell) => format!("closed {}", farewell.code()),
+                Delivery::Close(reason) => format!("closed {}", reason.code()),
             };
-            self.heard.entry(conn).or_default().push(text);
+            self.received.entry(conn).or_default().push(text);
         }
     }
 
@@ -298,10 +300,10 @@ mod send {
         let mut relay = relay();
         let (alice, bob) = (relay.plain(1), relay.plain(2));
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(bob), ["hi"]);
-        assert_eq!(relay.hears(alice), ["ack hi"]);
+        assert_eq!(relay.received(bob), ["hi"]);
+        assert_eq!(relay.received(alice), ["ack hi"]);
         relay.takes(bob);
-        assert_eq!(relay.hears(alice), NOTHING);
+        assert_eq!(relay.received(alice), NOTHING);
         assert_eq!(relay.books().delivered, 1);
     }
 
@@ -311,11 +313,11 @@ mod send {
         let (alice, bob) = (relay.plain(1), relay.resumable(2));
         relay.leaves(bob);
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(alice), ["ack hi"]);
+        assert_eq!(relay.received(alice), ["ack hi"]);
         relay.resumes(bob);
-        assert_eq!(relay.hears(bob), ["resumed 1", "hi"]);
+        assert_eq!(relay.received(bob), ["resumed 1", "hi"]);
         relay.confirms(bob, "hi");
-        assert_eq!(relay.hears(alice), NOTHING);
+        assert_eq!(relay.received(alice), NOTHING);
     }
 
     #[test]
@@ -323,7 +325,7 @@ mod send {
         let mut relay = relay();
         let alice = relay.resumable(1);
         relay.sends(alice, "note", alice);
-        assert_eq!(relay.hears(alice), ["note", "ack note"]);
+        assert_eq!(relay.received(alice), ["note", "ack note"]);
         relay.confirms(alice, "note");
         assert_eq!(relay.books().delivered, 1);
     }
@@ -333,7 +335,7 @@ mod send {
         let mut relay = relay();
         let alice = relay.plain(1);
         relay.sends(alice, "hi", Who(9));
-        assert_eq!(relay.hears(alice), ["404 hi"]);
+        assert_eq!(relay.received(alice), ["404 hi"]);
     }
 
     #[test]
@@ -341,11 +343,11 @@ mod send {
         let mut relay = relay();
         let (alice, bob) = (relay.plain(1), relay.resumable(2));
         relay.sends_for(alice, "now", bob, Some(0));
-        assert_eq!(relay.hears(bob), ["now"]);
-        assert_eq!(relay.hears(alice), ["ack now"]);
+        assert_eq!(relay.received(bob), ["now"]);
+        assert_eq!(relay.received(alice), ["ack now"]);
         relay.status(bob, Presence::Offline);
         relay.sends_for(alice, "never", bob, Some(0));
-        assert_eq!(relay.hears(alice), ["410 never"]);
+        assert_eq!(relay.received(alice), ["410 never"]);
         assert_eq!(relay.books().accepted, 1);
     }
 
@@ -356,9 +358,9 @@ mod send {
         for name in ["one", "two", "three"] {
             relay.sends(alice, name, bob);
         }
-        relay.hears(alice);
+        relay.received(alice);
         relay.sends_for(alice, "four", bob, Some(0));
-        assert_eq!(relay.hears(alice), ["410 four"]);
+        assert_eq!(relay.received(alice), ["410 four"]);
     }
 
     #[test]
@@ -368,7 +370,7 @@ mod send {
         relay.sends_for(alice, "now", bob, Some(0));
         relay.leaves(bob);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["ack now", "410 now"]);
+        assert_eq!(relay.received(alice), ["ack now", "410 now"]);
     }
 
     #[test]
@@ -378,7 +380,7 @@ mod send {
         relay.leaves(bob);
         relay.sends(alice, "a", bob);
         relay.sends_for(alice, "b", bob, Some(u64::MAX));
-        assert_eq!(relay.hears(alice), ["ack a queued until 60", "ack b queued until 600"]);
+        assert_eq!(relay.received(alice), ["ack a queued until 60", "ack b queued until 600"]);
     }
 
     #[test]
@@ -389,10 +391,10 @@ mod send {
         relay.sends_for(alice, "late", bob, Some(5));
         relay.pass(5);
         relay.resumes(bob);
-        assert_eq!(relay.hears(bob)[1..], NOTHING);
+        assert_eq!(relay.received(bob)[1..], NOTHING);
         relay.sweeps();
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["ack late", "410 late"]);
+        assert_eq!(relay.received(alice), ["ack late", "410 late"]);
         assert_eq!(relay.books().expired, 1);
     }
 
@@ -406,10 +408,10 @@ mod send {
             relay.sends_for(alice, name, recipient, Some(10));
             relay.pass(1);
         }
-        relay.hears(alice);
+        relay.received(alice);
         relay.pass(10);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["410 a", "410 b", "410 c"]);
+        assert_eq!(relay.received(alice), ["410 a", "410 b", "410 c"]);
     }
 
     #[test]
@@ -420,9 +422,9 @@ mod send {
         relay.takes(bob);
         relay.pass(5);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["ack hi", "410 hi"]);
+        assert_eq!(relay.received(alice), ["ack hi", "410 hi"]);
         relay.resumes(bob);
-        assert_eq!(relay.hears(bob), ["resumed 0"]);
+        assert_eq!(relay.received(bob), ["resumed 0"]);
     }
 
     /// Once the whole window had expired unconfirmed, what waited behind it stayed there until something else came.
@@ -435,10 +437,10 @@ mod send {
             relay.sends_for(alice, name, bob, Some(5));
         }
         relay.sends_for(alice, "four", bob, Some(50));
-        assert_eq!(relay.hears(bob), ["one", "two", "three"]);
+        assert_eq!(relay.received(bob), ["one", "two", "three"]);
         relay.pass(5);
         relay.sweeps();
-        assert_eq!(relay.hears(bob), ["four"]);
+        assert_eq!(relay.received(bob), ["four"]);
     }
 }
 
@@ -451,14 +453,14 @@ mod repeats {
         let (alice, bob) = (relay.resumable(1), relay.plain(2));
         relay.sends(alice, "hi", bob);
         relay.resumes(alice);
-        relay.hears(alice);
+        relay.received(alice);
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(alice), ["ack hi"]);
-        assert_eq!(relay.hears(bob), ["hi"]);
+        assert_eq!(relay.received(alice), ["ack hi"]);
+        assert_eq!(relay.received(bob), ["hi"]);
         relay.takes(bob);
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(alice), ["ack hi"]);
-        assert_eq!(relay.hears(bob), NOTHING);
+        assert_eq!(relay.received(alice), ["ack hi"]);
+        assert_eq!(relay.received(bob), NOTHING);
         assert_eq!(relay.books().accepted, 1);
     }
 
@@ -468,7 +470,7 @@ mod repeats {
         let (alice, bob) = (relay.plain(1), relay.plain(2));
         relay.sends(alice, "hi", bob);
         relay.sends_content(alice, "hi", "something else", bob, None);
-        assert_eq!(relay.hears(alice), ["ack hi", "409 hi"]);
+        assert_eq!(relay.received(alice), ["ack hi", "409 hi"]);
     }
 
     #[test]
@@ -478,8 +480,8 @@ mod repeats {
         relay.sends(alice, "hi", bob);
         relay.sends(alice, "hi", carol);
         relay.sends(bob, "hi", alice);
-        assert_eq!(relay.hears(carol), ["hi"]);
-        assert_eq!(relay.hears(alice), ["ack hi", "ack hi", "hi"]);
+        assert_eq!(relay.received(carol), ["hi"]);
+        assert_eq!(relay.received(alice), ["ack hi", "ack hi", "hi"]);
     }
 
     #[test]
@@ -490,12 +492,12 @@ mod repeats {
         relay.sends_for(alice, "hi", bob, Some(5));
         relay.pass(5);
         relay.router.next_expired(relay.now, 10);
-        relay.hears(alice);
+        relay.received(alice);
         relay.sends_for(alice, "hi", bob, Some(5));
-        assert_eq!(relay.hears(alice), NOTHING, "its 410 is on its way");
+        assert_eq!(relay.received(alice), NOTHING, "its 410 is on its way");
         relay.sweeps();
         relay.sends_for(alice, "hi", bob, Some(5));
-        assert_eq!(relay.hears(alice), ["410 hi", "ack hi queued until 10"]);
+        assert_eq!(relay.received(alice), ["410 hi", "ack hi queued until 10"]);
     }
 
     #[test]
@@ -510,7 +512,7 @@ mod repeats {
         relay.pass(300);
         relay.sweeps();
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(bob), ["hi", "hi"]);
+        assert_eq!(relay.received(bob), ["hi", "hi"]);
     }
 }
 
@@ -522,9 +524,9 @@ mod receipts {
         let mut relay = relay();
         let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(alice), NOTHING);
+        assert_eq!(relay.received(alice), NOTHING);
         relay.takes(bob);
-        assert_eq!(relay.hears(alice), ["ack hi delivered"]);
+        assert_eq!(relay.received(alice), ["ack hi delivered"]);
     }
 
     #[test]
@@ -533,10 +535,10 @@ mod receipts {
         let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
         relay.sends(alice, "hi", bob);
         relay.leaves(bob);
-        assert_eq!(relay.hears(alice), ["ack hi queued until 60"]);
+        assert_eq!(relay.received(alice), ["ack hi queued until 60"]);
         relay.pass(60);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["410 hi"]);
+        assert_eq!(relay.received(alice), ["410 hi"]);
     }
 
     #[test]
@@ -545,10 +547,10 @@ mod receipts {
         let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
         relay.status(bob, Presence::Offline);
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(alice), ["ack hi queued until 60"]);
+        assert_eq!(relay.received(alice), ["ack hi queued until 60"]);
         relay.status(bob, Presence::Online);
         relay.takes(bob);
-        assert_eq!(relay.hears(alice), ["ack hi delivered"]);
+        assert_eq!(relay.received(alice), ["ack hi delivered"]);
     }
 
     #[test]
@@ -557,9 +559,9 @@ mod receipts {
         let (alice, bob) = (relay.plain_with_receipts(1), relay.resumable(2));
         relay.sends(alice, "hi", bob);
         relay.takes(bob);
-        assert_eq!(relay.hears(alice), ["ack hi queued until 60"]);
+        assert_eq!(relay.received(alice), ["ack hi queued until 60"]);
         relay.confirms(bob, "hi");
-        assert_eq!(relay.hears(alice), ["ack hi processed"]);
+        assert_eq!(relay.received(alice), ["ack hi processed"]);
     }
 
     #[test]
@@ -570,9 +572,9 @@ mod receipts {
         relay.sends(alice, "two", bob);
         relay.confirms(bob, "one");
         relay.confirms(bob, "two");
-        assert_eq!(relay.out.strays, 0);
+        assert_eq!(relay.out.unmatched_acks, 0);
         relay.confirms(bob, "two");
-        assert_eq!(relay.out.strays, 1);
+        assert_eq!(relay.out.unmatched_acks, 1);
     }
 
     #[test]
@@ -581,10 +583,10 @@ mod receipts {
         let (alice, bob, carol) =
             (relay.plain_with_receipts(1), relay.resumable(2), relay.resumable(3));
         relay.sends(alice, "hi", bob);
-        relay.hears(alice);
+        relay.received(alice);
         relay.confirms(carol, "hi");
         relay.confirms(bob, "other");
-        assert_eq!(relay.hears(alice), NOTHING);
+        assert_eq!(relay.received(alice), NOTHING);
         assert_eq!((relay.books().stray_acks, relay.books().delivered), (2, 0));
     }
 
@@ -601,7 +603,7 @@ mod receipts {
         relay.pass(5);
         relay.sweeps();
         relay.resumes(alice);
-        assert_eq!(relay.hears(alice), ["resumed 0", "ack hi processed", "410 gone"]);
+        assert_eq!(relay.received(alice), ["resumed 0", "ack hi processed", "410 gone"]);
     }
 
     #[test]
@@ -629,17 +631,17 @@ mod presence {
             relay.sends(alice, name, bob);
         }
         relay.sends(carol, "four", bob);
-        assert_eq!(relay.hears(bob), ["one", "two", "three"]);
+        assert_eq!(relay.received(bob), ["one", "two", "three"]);
         relay.confirms(bob, "two");
-        assert_eq!(relay.hears(bob), ["four"]);
+        assert_eq!(relay.received(bob), ["four"]);
         relay.leaves(bob);
         relay.sends(carol, "five", bob);
         relay.resumes(bob);
-        assert_eq!(relay.hears(bob), ["resumed 4", "one", "three", "four"]);
+        assert_eq!(relay.received(bob), ["resumed 4", "one", "three", "four"]);
         relay.sends(carol, "six", bob);
         relay.confirms(bob, "one");
         relay.confirms(bob, "three");
-        assert_eq!(relay.hears(bob), ["five", "six"]);
+        assert_eq!(relay.received(bob), ["five", "six"]);
     }
 
     #[test]
@@ -648,10 +650,10 @@ mod presence {
         let (alice, bob) = (relay.plain(1), relay.resumable(2));
         let older = relay.conns[&bob.0];
         relay.resumes(bob);
-        assert_eq!(relay.heard.remove(&older).unwrap(), ["409", "closed 4409"]);
+        assert_eq!(relay.received.remove(&older).unwrap(), ["409", "closed 4409"]);
         relay.router.leave(relay.now, older, &mut relay.out);
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(bob), ["resumed 0", "hi"]);
+        assert_eq!(relay.received(bob), ["resumed 0", "hi"]);
         assert_eq!(relay.router.observe().connected, 2);
     }
 
@@ -661,11 +663,11 @@ mod presence {
         let (alice, bob) = (relay.plain(1), relay.plain(2));
         relay.status(bob, Presence::Offline);
         relay.sends(alice, "one", bob);
-        assert_eq!(relay.hears(bob), NOTHING);
-        assert_eq!(relay.hears(alice), ["ack one"]);
+        assert_eq!(relay.received(bob), NOTHING);
+        assert_eq!(relay.received(alice), ["ack one"]);
         relay.status(bob, Presence::Away);
         relay.sends(alice, "two", bob);
-        assert_eq!(relay.hears(bob), ["one", "two"]);
+        assert_eq!(relay.received(bob), ["one", "two"]);
     }
 
     #[test]
@@ -674,14 +676,14 @@ mod presence {
         let (alice, bob) = (relay.plain(1), relay.plain(2));
         relay.leaves(bob);
         relay.sends_for(alice, "hi", bob, Some(600));
-        relay.hears(alice);
+        relay.received(alice);
         relay.pass(299);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), NOTHING);
+        assert_eq!(relay.received(alice), NOTHING);
         relay.pass(1);
         relay.sweeps();
         relay.sends(alice, "again", bob);
-        assert_eq!(relay.hears(alice), ["410 hi", "404 again"]);
+        assert_eq!(relay.received(alice), ["410 hi", "404 again"]);
         assert_eq!(relay.router.observe().devices, 1);
     }
 
@@ -693,7 +695,7 @@ mod presence {
         relay.pass(3_600);
         relay.sends(alice, "hi", bob);
         relay.rotates(alice, "7", bob);
-        assert_eq!(relay.hears(alice), ["404 hi", "404 key 7"]);
+        assert_eq!(relay.received(alice), ["404 hi", "404 key 7"]);
         assert_eq!(relay.hello(bob, false, false, true), Err(Refusal::BadToken));
     }
 
@@ -732,11 +734,11 @@ mod limits {
             relay.sends(alice, name, bob);
             relay.sends(carol, name, bob);
         }
-        relay.hears(carol);
+        relay.received(carol);
         relay.sends(dave, "4", bob);
-        assert_eq!(relay.hears(dave), ["507 4"]);
+        assert_eq!(relay.received(dave), ["507 4"]);
         relay.resumes(bob);
-        assert_eq!(relay.hears(bob), ["resumed 6", "1", "1", "2"]);
+        assert_eq!(relay.received(bob), ["resumed 6", "1", "1", "2"]);
     }
 
     #[test]
@@ -748,8 +750,8 @@ mod limits {
             relay.sends(alice, name, bob);
         }
         relay.sends(carol, "5", bob);
-        assert_eq!(relay.hears(alice), ["ack 1", "ack 2", "ack 3", "507 4"]);
-        assert_eq!(relay.hears(carol), ["ack 5"]);
+        assert_eq!(relay.received(alice), ["ack 1", "ack 2", "ack 3", "507 4"]);
+        assert_eq!(relay.received(carol), ["ack 5"]);
     }
 
     #[test]
@@ -763,8 +765,8 @@ mod limits {
         relay.pass(5);
         relay.sends(alice, "4", bob);
         relay.sweeps();
-        let heard = relay.hears(alice);
-        assert_eq!(heard[3..], ["ack 4", "410 1", "410 2", "410 3"]);
+        let received = relay.received(alice);
+        assert_eq!(received[3..], ["ack 4", "410 1", "410 2", "410 3"]);
     }
 
     #[test]
@@ -775,7 +777,7 @@ mod limits {
         relay.sends(alice, &"a".repeat(300), bob);
         relay.sends(alice, &"b".repeat(201), bob);
         relay.sends(alice, &"c".repeat(200), bob);
-        let codes = relay.hears(alice).into_iter().map(|text| text[..3].to_owned());
+        let codes = relay.received(alice).into_iter().map(|text| text[..3].to_owned());
         assert!(codes.eq(["ack", "507", "ack"]));
     }
 
@@ -787,9 +789,9 @@ mod limits {
         relay.leaves(bob);
         relay.sends(alice, "123456", bob);
         relay.sends(alice, "12345", bob);
-        assert_eq!(relay.hears(alice), ["ack 123456", "503 12345"]);
+        assert_eq!(relay.received(alice), ["ack 123456", "503 12345"]);
         relay.sends(alice, "straight through", carol);
-        assert_eq!(relay.hears(carol), ["straight through"]);
+        assert_eq!(relay.received(carol), ["straight through"]);
     }
 
     /// Auth messages were outside every byte limit, and a step that found no room had moved its exchange on.
@@ -802,11 +804,11 @@ mod limits {
         relay.leaves(bob);
         relay.sends(carol, "first", bob);
         relay.auth(alice, AuthStep::Response, None);
-        assert_eq!(relay.hears(alice), ["Request", "507"]);
+        assert_eq!(relay.received(alice), ["Request", "507"]);
         relay.resumes(bob);
         relay.confirms(bob, "first");
         relay.auth(alice, AuthStep::Response, None);
-        assert_eq!(relay.hears(bob), ["resumed 1", "first", "Response"]);
+        assert_eq!(relay.received(bob), ["resumed 1", "first", "Response"]);
     }
 }
 
@@ -818,14 +820,14 @@ mod auth {
         let mut relay = relay();
         let (alice, bob) = (relay.plain(1), relay.plain(2));
         relay.sends(alice, "hi", bob);
-        relay.hears(alice);
+        relay.received(alice);
         relay.auth(bob, AuthStep::Request, None);
         relay.auth(alice, AuthStep::Response, None);
         relay.auth(bob, AuthStep::Verify, None);
         relay.trusts(alice, bob);
         relay.trusts(bob, alice);
-        assert_eq!(relay.hears(alice), ["Request", "Verify", "Success"]);
-        assert_eq!(relay.hears(bob), ["hi", "Response", "Success"]);
+        assert_eq!(relay.received(alice), ["Request", "Verify", "Success"]);
+        assert_eq!(relay.received(bob), ["hi", "Response", "Success"]);
     }
 
     #[test]
@@ -836,12 +838,12 @@ mod auth {
         relay.sends(alice, "hi", bob);
         relay.sends(carol, "ho", alice);
         relay.auth(alice, AuthStep::Request, None);
-        assert_eq!(relay.hears(alice), ["400", "ack hi", "ho", "409"]);
+        assert_eq!(relay.received(alice), ["400", "ack hi", "ho", "409"]);
         relay.auth(alice, AuthStep::Request, Some(carol));
-        assert_eq!(relay.hears(carol), ["ack ho", "Request"]);
-        assert_eq!(relay.hears(bob), ["hi"]);
+        assert_eq!(relay.received(carol), ["ack ho", "Request"]);
+        assert_eq!(relay.received(bob), ["hi"]);
         relay.auth(alice, AuthStep::Request, Some(Who(9)));
-        assert_eq!(relay.hears(alice), ["404"]);
+        assert_eq!(relay.received(alice), ["404"]);
     }
 
     #[test]
@@ -854,9 +856,9 @@ mod auth {
         relay.auth(carol, AuthStep::Response, Some(alice));
         relay.trusts(bob, alice);
         relay.trusts(carol, alice);
-        assert_eq!(relay.hears(bob), ["404", "Request", "404", "403"]);
-        assert_eq!(relay.hears(carol), ["404", "403"]);
-        assert_eq!(relay.hears(alice), NOTHING);
+        assert_eq!(relay.received(bob), ["404", "Request", "404", "403"]);
+        assert_eq!(relay.received(carol), ["404", "403"]);
+        assert_eq!(relay.received(alice), NOTHING);
     }
 
     #[test]
@@ -867,10 +869,10 @@ mod auth {
         relay.auth(alice, AuthStep::Request, Some(bob));
         relay.pass(30);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["410"]);
+        assert_eq!(relay.received(alice), ["410"]);
         relay.resumes(bob);
         relay.auth(bob, AuthStep::Response, None);
-        assert_eq!(relay.hears(bob), ["resumed 0", "404"]);
+        assert_eq!(relay.received(bob), ["resumed 0", "404"]);
         assert_eq!(relay.router.observe().exchanges, 0);
     }
 
@@ -899,13 +901,13 @@ mod keys {
         relay.takes(bob);
         assert_eq!(relay.books().delivered, 0);
         relay.resumes(bob);
-        assert_eq!(relay.hears(bob), ["resumed 1", "key 7"]);
+        assert_eq!(relay.received(bob), ["resumed 1", "key 7"]);
         relay.confirms_key(bob, "7", alice);
-        assert_eq!(relay.hears(alice), ["key 7 confirmed"]);
+        assert_eq!(relay.received(alice), ["key 7 confirmed"]);
         assert_eq!(relay.books().delivered, 1);
         relay.takes(alice);
         assert_eq!(relay.books().delivered, 2);
-        assert_eq!(relay.hears(alice), NOTHING, "there is no Ack for a key");
+        assert_eq!(relay.received(alice), NOTHING, "there is no Ack for a key");
     }
 
     #[test]
@@ -917,7 +919,7 @@ mod keys {
         relay.rotates(alice, "7", bob);
         relay.sends(alice, "after", bob);
         relay.resumes(bob);
-        assert_eq!(relay.hears(bob), ["resumed 3", "before", "key 7", "after"]);
+        assert_eq!(relay.received(bob), ["resumed 3", "before", "key 7", "after"]);
     }
 
     #[test]
@@ -929,7 +931,7 @@ mod keys {
         relay.rotates(alice, "8", bob);
         relay.pass(120);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["404 key 7", "410 key 8"]);
+        assert_eq!(relay.received(alice), ["404 key 7", "410 key 8"]);
     }
 }
 
@@ -945,13 +947,13 @@ mod store {
         relay.sends(alice, "one", bob);
         relay.sends(alice, "two", carol);
         relay.sends(alice, "two", carol);
-        assert_eq!(relay.hears(alice), NOTHING);
+        assert_eq!(relay.received(alice), NOTHING);
         relay.confirms(bob, "one");
-        assert_eq!(relay.hears(alice), ["ack one"]);
+        assert_eq!(relay.received(alice), ["ack one"]);
         let last = relay.disk().last;
         relay.commits(last);
         relay.commits(last);
-        assert_eq!(relay.hears(alice), ["ack two"]);
+        assert_eq!(relay.received(alice), ["ack two"]);
     }
 
     /// A commit through a newer message acked an older one that was handed to the store later, when its connection died.
@@ -967,10 +969,10 @@ mod store {
         let first = relay.disk().last;
         relay.leaves(bob);
         relay.commits(first);
-        assert_eq!(relay.hears(alice), ["ack newer queued until 60"]);
+        assert_eq!(relay.received(alice), ["ack newer queued until 60"]);
         let last = relay.disk().last;
         relay.commits(last);
-        assert_eq!(relay.hears(alice), ["ack older queued until 60"]);
+        assert_eq!(relay.received(alice), ["ack older queued until 60"]);
     }
 
     /// The end of a message was written before its sender's socket took the word of it; a crash between the two, and the
@@ -983,10 +985,10 @@ mod store {
         relay.sends_for(alice, "gone", bob, Some(5));
         relay.pass(5);
         relay.sweeps();
-        assert_eq!(relay.hears(alice), ["ack gone", "410 gone"]);
-        assert_eq!(relay.disk().kept, 1);
+        assert_eq!(relay.received(alice), ["ack gone", "410 gone"]);
+        assert_eq!(relay.disk().stored, 1);
         relay.takes(alice);
-        assert_eq!(relay.disk().kept, 0);
+        assert_eq!(relay.disk().stored, 0);
     }
 
     #[test]
@@ -1000,8 +1002,8 @@ mod store {
         relay.commits(last);
         relay.resumes(alice);
         relay.sends(alice, "hi", bob);
-        assert_eq!(relay.hears(alice), ["resumed 0", "ack hi"]);
-        assert_eq!(relay.hears(bob), ["hi"]);
+        assert_eq!(relay.received(alice), ["resumed 0", "ack hi"]);
+        assert_eq!(relay.received(bob), ["hi"]);
     }
 }
 
@@ -1009,15 +1011,15 @@ mod store {
 fn the_next_expiry_is_known() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.plain(2));
-    assert_eq!(relay.router.next_due(), None);
+    assert_eq!(relay.router.next_deadline(), None);
     relay.leaves(bob);
     let seconds = |due: Option<Moment>| due.map(|due| (due - Moment(0)).as_secs());
-    assert_eq!(seconds(relay.router.next_due()), Some(300));
+    assert_eq!(seconds(relay.router.next_deadline()), Some(300));
     relay.sends(alice, "hi", bob);
-    assert_eq!(seconds(relay.router.next_due()), Some(60));
+    assert_eq!(seconds(relay.router.next_deadline()), Some(60));
     relay.auth(alice, AuthStep::Request, Some(bob));
-    assert_eq!(seconds(relay.router.next_due()), Some(30));
+    assert_eq!(seconds(relay.router.next_deadline()), Some(30));
     relay.pass(60);
     relay.router.next_expired(relay.now, 10);
-    assert!(relay.router.next_due() <= Some(relay.now.mono), "what is not told yet is due");
+    assert!(relay.router.next_deadline() <= Some(relay.now.mono), "what is not told yet is due");
 }

@@ -3,9 +3,9 @@
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::id::MessageId;
 use sealpost::protocol::server::Status;
-use sealpost::relay::repeats::Print;
+use sealpost::relay::dedup::Fingerprint;
 
-use super::{Dev, Device, Message, Model, Nr, Said, State, unix_at};
+use super::{Dev, Device, Message, Model, Nr, Request, State, unix_at};
 use crate::tally::Place;
 
 /// What a repeat would be.
@@ -56,7 +56,7 @@ impl Model {
         let (content, at) = (message.content, now.mono.0);
         let sent = Sent { content, at, nth: 0, item: nr, is_old: false };
         self.devices[from].remember(to, message.id, sent);
-        let print = Print::new(message.to_id, message.id, content);
+        let print = Fingerprint::new(message.to_id, message.id, content);
         self.prints.insert((from, print.key, print.content), nr);
         self.items[nr].content = content;
     }
@@ -69,7 +69,7 @@ impl Model {
         }
         let item = &self.items[sent.item];
         let conn = self.conn(from);
-        let ack = |status| (conn.id, Said::Ack(id, conn.receipts.then_some(status)));
+        let ack = |status| (conn.id, Request::Ack(id, conn.receipts.then_some(status)));
         match item.state {
             State::Delivered => {
                 // A session can be over for the disk while something is still kept for it: then nobody confirms.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Seq, Subject};
 use sealpost::protocol::id::DeviceId;
-use sealpost::relay::mailbox::Settles;
+use sealpost::relay::mailbox::SettledBy;
 use sealpost::relay::router::Rules;
-use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, Turn};
+use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, PutSeq};
 
 use super::{Care, Dev, Kind, Model, NEVER, Nr, SECOND, Sent, State};
 use crate::store::Notebook;
@@ -28,7 +28,7 @@ pub struct Restart<'a> {
     /// Milliseconds from the one to the other on the wall; below 0 if that clock was set back.
     pub passed: i64,
     /// The one had not heard that records through this turn were lost.
-    pub lost_through: Turn,
+    pub lost_through: PutSeq,
 }
 
 impl Model {
@@ -107,7 +107,7 @@ impl Model {
             let Some(known) = known.get(&dev) else {
                 assert!(!was_told || over.contains(&dev), "{dev} is forgotten");
                 if device.resumable && !over.contains(&dev) {
-                    self.tally.reach(Place::Stranger);
+                    self.tally.reach(Place::Unregistered);
                 }
                 device.forgotten = true;
                 device.sent.clear();
@@ -191,7 +191,7 @@ impl Model {
             }
         };
         item.body = AsRef::<[u8]>::as_ref(&envelope.body).into();
-        item.by_confirm = Settles::of(envelope, device.resumable) == Settles::Confirmed;
+        item.by_confirm = SettledBy::of(envelope, device.resumable) == SettledBy::Ack;
         item.state = State::Waiting;
         item.seen = false;
         item.care = Care::Safe;

@@ -1,19 +1,19 @@
 //! How the process ends, and how another takes its place.
 
 use sealpost::clock::Moment;
+use sealpost::relay::command::Deliveries;
 use sealpost::relay::router::Router;
-use sealpost::relay::word::Outbox;
 
 use super::World;
 use crate::model::Restart;
-use crate::store::{Notebook, Pace};
+use crate::store::{CommitPolicy, Notebook};
 
 impl World {
     /// Everything in memory is gone, some time passes, and a router begins with what was written.
     pub(super) fn crash(&mut self) {
         self.model.recount(self.router.store_mut());
         let window = self.model.rules.dedup_window;
-        let nothing = Notebook::new(Pace::Never, 0, window);
+        let nothing = Notebook::new(CommitPolicy::Never, 0, window);
         let mut store = std::mem::replace(self.router.store_mut(), nothing);
         let lost_through = store.lost_through();
         // What was being written in the last moment may be there.
@@ -34,7 +34,7 @@ impl World {
         // Settings may have been changed meanwhile, too.
         let rules = if self.chance.percent(20) { self.new_rules() } else { self.model.rules };
         self.router = Router::new(rules, store);
-        self.out = Outbox::default();
+        self.out = Deliveries::default();
         self.stale.clear();
         self.set_clocks(origin, self.wall_ms + down - back);
 

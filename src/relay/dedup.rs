@@ -1,0 +1,184 @@
+//! What a device has sent lately, so that a repeat is acked again and delivered once. (protocol: Send)
+//!
+//! Two generations of fingerprints: when the current is full or old it becomes the previous, and the previous is forgotten.
+//! So a send is remembered for at least the window, unless the device sent more than [`MAX_PER_GENERATION`] since.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::clock::Moment;
+use crate::protocol::id::{DeviceId, MessageId};
+
+/// Sends that one generation remembers; bounds the memory of one device to 16 KiB a generation.
+pub const MAX_PER_GENERATION: usize = 512;
+
+/// The bit of a digest that says that the message could not wait (ttl 0); 63 bits are enough to tell contents apart.
+const AT_ONCE: u64 = 1;
+
+/// What a send looks like when it comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Its name within the sender, hashed.
+    pub key: u64,
+    /// Its content, hashed.
+    pub content: u64,
+}
+
+impl Fingerprint {
+    /// Of a message: its name within the sender, and its content. A sender could only forge its own.
+    #[must_use]
+    pub fn new(recipient: DeviceId, id: MessageId, content: u64) -> Self {
+        Self { key: key(recipient, id), content: content & !AT_ONCE }
+    }
+
+    /// Of a message that could not wait, if that is so: nobody confirms it, and its repeat is acked accordingly.
+    #[must_use]
+    pub fn handed_over_at_once(self, so: bool) -> Self {
+        Self { content: self.content | if so { AT_ONCE } else { 0 }, ..self }
+    }
+}
+
+fn key(recipient: DeviceId, id: MessageId) -> u64 {
+    let mut name = [0; 32];
+    name[..16].copy_from_slice(&recipient.to_u128().to_le_bytes());
+    name[16..].copy_from_slice(&id.to_u128().to_le_bytes());
+    xxh3_64(&name)
+}
+
+/// The digest by which two contents are compared.
+#[must_use]
+pub fn digest(content: &str) -> u64 {
+    xxh3_64(content.as_bytes())
+}
+
+/// Whether a send was seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Never, or too long ago.
+    New,
+    /// The same content.
+    Duplicate {
+        /// The first was handed over at once, without a confirmation.
+        at_once: bool,
+    },
+    /// Other content under the same name.
+    OtherContent,
+}
+
+/// One device's recent sends.
+#[derive(Debug, Default)]
+pub struct DedupWindow {
+    current: HashMap<u64, u64, FixedState>,
+    previous: HashMap<u64, u64, FixedState>,
+    rotated_at: Moment,
+}
+
+impl DedupWindow {
+    /// Looks a send up.
+    #[must_use]
+    pub fn seen(&self, fingerprint: Fingerprint) -> Seen {
+        match self.current.get(&fingerprint.key).or_else(|| self.previous.get(&fingerprint.key)) {
+            None => Seen::New,
+            Some(content) if *content & !AT_ONCE == fingerprint.content & !AT_ONCE => {
+                Seen::Duplicate { at_once: *content & AT_ONCE != 0 }
+            }
+            Some(_) => Seen::OtherContent,
+        }
+    }
+
+    /// Remembers a send that was accepted.
+    pub fn remember(&mut self, now: Moment, window: Duration, fingerprint: Fingerprint) {
+        self.rotate(now, window);
+        if self.current.len() >= MAX_PER_GENERATION {
+            self.previous = std::mem::take(&mut self.current);
+            self.rotated_at = now;
+        }
+        self.current.insert(fingerprint.key, fingerprint.content);
+    }
+
+    /// Forgets a send that came to nothing: its sender may try again under the same name.
+    pub fn forget(&mut self, recipient: DeviceId, id: MessageId) {
+        let key = key(recipient, id);
+        self.current.remove(&key);
+        self.previous.remove(&key);
+    }
+
+    /// Lets what is older than the window go.
+    pub fn rotate(&mut self, now: Moment, window: Duration) {
+        let age = now - self.rotated_at;
+        if age < window {
+            return;
+        }
+        let current = std::mem::take(&mut self.current);
+        self.previous = if age < window.saturating_mul(2) { current } else { HashMap::default() };
+        self.rotated_at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(600);
+
+    fn fingerprint(id: u128, content: &str) -> Fingerprint {
+        Fingerprint::new(DeviceId::from_u128(1), MessageId::from_u128(id), digest(content))
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment(0) + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_repeat_is_told_from_other_content() {
+        let mut sends = DedupWindow::default();
+        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::New);
+        sends.remember(at(0), WINDOW, fingerprint(1, "a"));
+        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false });
+        assert_eq!(sends.seen(fingerprint(1, "b")), Seen::OtherContent);
+        sends.remember(at(0), WINDOW, fingerprint(3, "a").handed_over_at_once(true));
+        assert_eq!(sends.seen(fingerprint(3, "a")), Seen::Duplicate { at_once: true });
+        assert_eq!(sends.seen(fingerprint(2, "a")), Seen::New);
+    }
+
+    #[test]
+    fn the_same_id_to_another_recipient_is_another_message() {
+        let mut sends = DedupWindow::default();
+        sends.remember(at(0), WINDOW, fingerprint(1, "a"));
+        let other = Fingerprint::new(DeviceId::from_u128(2), MessageId::from_u128(1), digest("a"));
+        assert_eq!(sends.seen(other), Seen::New);
+    }
+
+    #[test]
+    fn a_send_is_remembered_for_the_window_and_at_most_for_two() {
+        let mut sends = DedupWindow::default();
+        sends.remember(at(10), WINDOW, fingerprint(1, "a"));
+        sends.rotate(at(609), WINDOW);
+        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false });
+        sends.rotate(at(1900), WINDOW);
+        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::New);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_newest_are_remembered() {
+        let mut sends = DedupWindow::default();
+        for id in 0..10_000 {
+            sends.remember(at(0), WINDOW, fingerprint(id, "a"));
+        }
+        assert!(sends.current.len() + sends.previous.len() <= 2 * MAX_PER_GENERATION);
+        for id in 10_000 - MAX_PER_GENERATION as u128..10_000 {
+            assert_eq!(sends.seen(fingerprint(id, "a")), Seen::Duplicate { at_once: false });
+        }
+    }
+
+    #[test]
+    fn what_came_to_nothing_can_be_sent_again() {
+        let mut sends = DedupWindow::default();
+        sends.remember(at(0), WINDOW, fingerprint(1, "a"));
+        sends.forget(DeviceId::from_u128(1), MessageId::from_u128(1));
+        assert_eq!(sends.seen(fingerprint(1, "b")), Seen::New);
+    }
+}

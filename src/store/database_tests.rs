@@ -1,0 +1,504 @@
+//! A disk that loses power, and what is on it afterwards.
+
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use super::*;
+use crate::protocol::envelope::{Envelope, Subject};
+use crate::protocol::id::MessageId;
+use crate::store::Remember;
+
+/// Numbers that look random and are the same for the same seed.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+#[derive(Debug)]
+enum Op {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+}
+
+/// How unsynced writes end when the power goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Loss {
+    /// None of them is there.
+    All,
+    /// Some of them are.
+    Some,
+    /// Of each, some sectors are.
+    Torn,
+    /// All are: the process was killed and the machine was not.
+    Nothing,
+}
+
+/// What a [`Sim`] does and has done.
+#[derive(Debug, Default)]
+pub struct State {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    unsynced: Vec<Op>,
+    /// Operations until the power goes.
+    pub left: Option<u64>,
+    /// Syncs that were made.
+    pub syncs: u64,
+    /// Every write finds no room.
+    pub full: bool,
+    /// Every sync fails.
+    pub lies: bool,
+    /// The next write panics.
+    pub mad: bool,
+    /// No sync returns.
+    pub stuck: bool,
+    /// A sync is waiting because the disk is stuck.
+    pub waiting: bool,
+}
+
+/// A disk in memory that keeps apart what is synced and what is not.
+#[derive(Debug, Clone, Default)]
+pub struct Sim(Arc<(Mutex<State>, Condvar)>);
+
+impl Sim {
+    /// A disk with that on it.
+    pub fn holding(bytes: Vec<u8>) -> Self {
+        let sim = Self::default();
+        (sim.state().now, sim.state().synced) = (bytes.clone(), bytes);
+        sim
+    }
+
+    /// What it does and has done.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    /// Changes what it does; whoever waits looks again.
+    pub fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.0.1.notify_all();
+    }
+
+    /// Waits until it is so.
+    pub fn wait(&self, so: impl Fn(&State) -> bool) {
+        let mut state = self.state();
+        while !so(&state) {
+            state = self.0.1.wait(state).unwrap();
+        }
+    }
+
+    /// What a new power supply finds.
+    pub fn after(&self, loss: Loss, dice: &mut Dice) -> Vec<u8> {
+        let state = self.state();
+        let mut disk = state.synced.clone();
+        for op in &state.unsynced {
+            let lost = match loss {
+                Loss::All => true,
+                Loss::Some => dice.below(2) == 0,
+                Loss::Torn | Loss::Nothing => false,
+            };
+            match op {
+                _ if lost => {}
+                Op::SetLen(len) => disk.resize(*len as usize, 0),
+                Op::Write(offset, data) => {
+                    for (nth, sector) in data.chunks(512).enumerate() {
+                        if loss == Loss::Torn && dice.below(2) == 0 {
+                            continue;
+                        }
+                        let start = *offset as usize + nth * 512;
+                        if disk.len() < start + sector.len() {
+                            disk.resize(start + sector.len(), 0);
+                        }
+                        disk[start..start + sector.len()].copy_from_slice(sector);
+                    }
+                }
+            }
+        }
+        disk
+    }
+
+    fn step(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        if let Some(left) = &mut state.left {
+            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("no power"))?;
+        }
+        Ok(state)
+    }
+}
+
+impl StorageBackend for Sim {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.state().now.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let (start, state) = (offset as usize, self.state());
+        let from = start.checked_add(out.len()).and_then(|end| state.now.get(start..end));
+        out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.step()?;
+        if state.full && len > state.now.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.now.resize(len as usize, 0);
+        state.unsynced.push(Op::SetLen(len));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.step()?;
+        while state.stuck {
+            state.waiting = true;
+            self.0.1.notify_all();
+            state = self.0.1.wait(state).unwrap();
+        }
+        state.waiting = false;
+        if state.lies {
+            return Err(io::Error::other("an I/O error"));
+        }
+        state.synced = state.now.clone();
+        state.unsynced.clear();
+        state.syncs += 1;
+        self.0.1.notify_all();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.step()?;
+        assert!(!std::mem::take(&mut state.mad), "a bug");
+        if state.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let end = offset as usize + data.len();
+        if state.now.len() < end {
+            state.now.resize(end, 0);
+        }
+        state.now[offset as usize..end].copy_from_slice(data);
+        state.unsynced.push(Op::Write(offset, data.to_vec()));
+        Ok(())
+    }
+}
+
+/// A message of so many bytes.
+pub fn message(seq: Seq, bytes: usize) -> Stored {
+    Stored {
+        seq,
+        to: DeviceId::from_u128(u128::from(seq % 5 + 1)),
+        expires_ms: u64::MAX,
+        envelope: Envelope {
+            from: DeviceId::from_u128(100),
+            subject: Subject::Message(MessageId::from_u128(u128::from(seq))),
+            ttl: 1000,
+            body: format!("{seq:>8}{}", "0".repeat(bytes)).into(),
+            receipts: false,
+            content: seq,
+        },
+    }
+}
+
+/// What should be on the disk.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Model {
+    records: BTreeMap<Seq, String>,
+    devices: BTreeMap<DeviceId, String>,
+    remembered: Vec<Remember>,
+}
+
+impl Model {
+    fn apply(&mut self, changes: &Changes) {
+        for (seq, stored) in &changes.puts {
+            self.records.insert(*seq, format!("{:?}{:?}", stored.to, stored.envelope));
+        }
+        for seq in &changes.removes {
+            self.records.remove(seq);
+        }
+        self.remembered.extend(changes.prints.iter().map(|print| print.remember));
+        for (id, device) in &changes.devices {
+            match device {
+                Some(device) => self.devices.insert(*id, format!("{:?}", device.token)),
+                None => self.devices.remove(id),
+            };
+        }
+    }
+
+    fn of(loaded: &Loaded) -> Self {
+        let text = |record: &LoadedRecord| format!("{:?}{:?}", record.to, record.envelope);
+        let devices = &loaded.devices;
+        Self {
+            records: loaded.records.iter().map(|record| (record.seq, text(record))).collect(),
+            devices: devices.iter().map(|it| (it.id, format!("{:?}", it.token))).collect(),
+            remembered: loaded.remembered.clone(),
+        }
+    }
+}
+
+/// Some of everything.
+fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
+    let mut changes = Changes::default();
+    for _ in 0..dice.below(8) {
+        let bytes = [10, 600, 5000, 70_000][dice.below(4) as usize];
+        changes.puts.insert(*next_seq, message(*next_seq, bytes));
+        *next_seq += 1;
+    }
+    for seq in model.records.keys() {
+        if dice.below(3) == 0 {
+            changes.removes.push(*seq);
+            let sender = DeviceId::from_u128(100);
+            let remember = Remember { sender, key: *seq, content: dice.next() };
+            changes.prints.push(StoredPrint { remember, at_ms: 5 });
+        }
+    }
+    for _ in 0..dice.below(3) {
+        let id = DeviceId::from_u128(u128::from(dice.below(9) + 1));
+        let token = (dice.below(2) == 0).then_some([dice.below(256) as u8; 32]);
+        let device = (dice.below(3) > 0).then_some(StoredDevice { token, ends_ms: None });
+        changes.devices.insert(id, device);
+    }
+    changes
+}
+
+fn count(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|count| count.parse().ok()).unwrap_or(default)
+}
+
+/// Commits and loses power until it has lost it a few times.
+fn lives_through(seed: u64) -> (u64, u64) {
+    let mut dice = Dice(seed);
+    let (mut model, mut next_seq) = (Model::default(), 1);
+    let mut bytes = {
+        let sim = Sim::default();
+        drop(Database::open(sim.clone()).expect("a new disk"));
+        sim.after(Loss::All, &mut dice)
+    };
+    let (mut commits, mut halves) = (0, 0);
+    for crash in 0..6 {
+        let loss = [Loss::All, Loss::Some, Loss::Torn, Loss::Nothing][dice.below(4) as usize];
+        let sim = Sim::holding(bytes);
+        sim.state().left = Some(dice.below(80));
+        // What was under way may be there or not, but all of it or nothing.
+        let mut under_way = None;
+        if let Ok(mut disk) = Database::open(sim.clone()) {
+            loop {
+                let batch = changes(&mut dice, &model, &mut next_seq);
+                let mut after = model.clone();
+                after.apply(&batch);
+                if disk.commit(&batch).is_err() {
+                    under_way = Some(after);
+                    break;
+                }
+                (model, commits) = (after, commits + 1);
+            }
+        }
+        bytes = sim.after(loss, &mut dice);
+        let disk = Database::open(Sim::holding(bytes.clone()));
+        let disk = disk.unwrap_or_else(|failed| panic!("seed {seed} crash {crash}: {failed}"));
+        let loaded = disk.load(10, Duration::MAX).expect("it can be read");
+        assert_eq!(loaded.damaged, 0, "seed {seed} crash {crash} {loss:?}");
+        let found = Model::of(&loaded);
+        if under_way.as_ref() == Some(&found) {
+            halves += u64::from(found != model);
+            model = found;
+        }
+        assert!(Model::of(&loaded) == model, "seed {seed} crash {crash} {loss:?}");
+        let newest = model.records.last_key_value().map_or(0, |(seq, _)| *seq);
+        assert!(loaded.next_seq > newest, "seed {seed}: a sequence would be used again");
+    }
+    (commits, halves)
+}
+
+#[test]
+fn what_was_committed_survives_every_loss_of_power_and_nothing_is_there_by_half() {
+    let first = count("SEED", 0);
+    let (mut commits, mut unheard) = (0, 0);
+    for seed in first..first + count("SEEDS", 60) {
+        let (committed, ahead) = lives_through(seed);
+        commits += committed;
+        unheard += ahead;
+    }
+    assert!(commits > 0);
+    eprintln!("{commits} commits, {unheard} that were there although nobody was told");
+}
+
+fn used_disk(clean: bool) -> (Vec<u8>, HashSet<String>, usize) {
+    let mut dice = Dice(7);
+    let (mut model, mut next_seq) = (Model::default(), 1);
+    let mut ever = HashSet::new();
+    let sim = Sim::default();
+    let mut disk = Database::open(sim.clone()).expect("a new disk");
+    for _ in 0..12 {
+        let batch = changes(&mut dice, &model, &mut next_seq);
+        model.apply(&batch);
+        ever.extend(model.records.values().cloned());
+        disk.commit(&batch).expect("it works");
+    }
+    if !clean {
+        sim.state().left = Some(0);
+    }
+    drop(disk);
+    (sim.after(Loss::All, &mut dice), ever, model.records.len())
+}
+
+/// What is found on a disk in whatever state: nothing that never was.
+fn is_honest(bytes: Vec<u8>, ever: &HashSet<String>, what: &str) -> bool {
+    let Ok(disk) = Database::open(Sim::holding(bytes)) else { return false };
+    let Ok(loaded) = disk.load(10, Duration::MAX) else { return false };
+    for record in Model::of(&loaded).records.values() {
+        assert!(ever.contains(record), "{what}: a record that never was");
+    }
+    true
+}
+
+#[test]
+fn a_file_that_was_cut_opens_or_says_that_it_cannot() {
+    for clean in [true, false] {
+        let (bytes, ever, _) = used_disk(clean);
+        let step = (bytes.len() / count("CUTS", 40) as usize).max(1);
+        for length in (0..400).step_by(25).chain((400..bytes.len()).step_by(step)) {
+            is_honest(bytes[..length].to_vec(), &ever, &format!("cut at {length}"));
+        }
+        assert!(is_honest(bytes, &ever, "whole"));
+    }
+}
+
+#[test]
+fn a_file_with_flipped_bytes_never_yields_another_message() {
+    let mut opened = 0;
+    for clean in [true, false] {
+        let (bytes, ever, _) = used_disk(clean);
+        let mut dice = Dice(count("SEED", 3));
+        let flips = count("FLIPS", 120);
+        for flip in 0..flips {
+            let mut flipped = bytes.clone();
+            // The head of the file matters most.
+            let place =
+                if flip % 3 == 0 { dice.below(512) } else { dice.below(bytes.len() as u64) };
+            flipped[place as usize] ^= 1 + dice.below(255) as u8;
+            opened += u64::from(is_honest(flipped, &ever, &format!("flipped at {place}")));
+        }
+    }
+    assert!(opened > 0);
+}
+
+#[test]
+fn a_damaged_record_is_counted_and_left_out_and_the_rest_is_there() {
+    let (mut bytes, ever, records) = used_disk(true);
+    // Not the envelope's shape but its text: only the record's own checksum can tell.
+    let body = bytes.windows(8).rposition(|bytes| bytes == b"00000000").expect("a body");
+    bytes[body] ^= 1;
+    let disk = Database::open(Sim::holding(bytes)).expect("it opens");
+    let loaded = disk.load(10, Duration::MAX).expect("it can be read");
+    assert!(Model::of(&loaded).records.values().all(|record| ever.contains(record)));
+    assert!(loaded.records.len() + loaded.damaged == records || loaded.damaged == 0);
+}
+
+#[test]
+fn a_ttl_never_grows_however_the_wall_clock_was_set_while_the_relay_was_down() {
+    const HOUR: u64 = 3_600_000;
+    const NOW: u64 = 1_000 * 24 * HOUR;
+    let left = |now_ms: u64| {
+        let stored = Stored { expires_ms: NOW + 600_000, ..message(1, 9) };
+        let mut disk = Database::open(Sim::default()).expect("a new disk");
+        let puts = BTreeMap::from([(1, stored)]);
+        disk.commit(&Changes { puts, ..Changes::default() }).expect("it works");
+        disk.load(now_ms, Duration::MAX).expect("it can be read").records[0].left
+    };
+    let ttl = Duration::from_secs(1000);
+    assert_eq!(left(NOW), Duration::from_secs(600));
+    assert_eq!(left(NOW + HOUR), Duration::ZERO);
+    assert_eq!(left(NOW + 30 * 24 * HOUR), Duration::ZERO);
+    assert_eq!(left(NOW - HOUR), ttl);
+    assert_eq!(left(NOW - 30 * 24 * HOUR), ttl);
+    assert_eq!(left(0), ttl);
+    assert_eq!(left(u64::MAX), Duration::ZERO);
+}
+
+#[test]
+fn what_was_remembered_is_let_go_although_an_old_message_was_remembered_late() {
+    let print = |key: u64, at_ms: u64| {
+        let sender = DeviceId::from_u128(1);
+        StoredPrint { remember: Remember { sender, key, content: 0 }, at_ms }
+    };
+    let mut disk = Database::open(Sim::default()).expect("a new disk");
+    for at in 0..400_u64 {
+        // One in eight was set back with the clock, or stamped far in the future before it was.
+        let at_ms = if at % 8 == 7 { at + 1_000_000 } else { at };
+        let memory_ms = at.saturating_sub(20)..=at + 20;
+        let prints = vec![print(1_000_000 - at, at_ms)];
+        disk.commit(&Changes { prints, memory_ms, ..Changes::default() }).expect("it works");
+    }
+    let remembered = disk.load(399, Duration::MAX).expect("it can be read").remembered.len();
+    assert!((15..=30).contains(&remembered), "{remembered} are remembered");
+}
+
+#[test]
+fn prints_of_before_a_restart_keep_their_place() {
+    let sim = Sim::default();
+    let keys = |sim: &Sim| -> Vec<u64> {
+        let disk = Database::open(sim.clone()).expect("it opens");
+        disk.load(9, Duration::MAX).expect("it loads").remembered.iter().map(|it| it.key).collect()
+    };
+    for key in 0..3 {
+        let remember = Remember { sender: DeviceId::from_u128(1), key, content: 0 };
+        let prints = vec![StoredPrint { remember, at_ms: 9 }];
+        let mut disk = Database::open(sim.clone()).expect("it opens");
+        disk.commit(&Changes { prints, ..Changes::default() }).expect("it works");
+        disk.probe().expect("there is room");
+    }
+    assert_eq!(keys(&sim), [0, 1, 2]);
+}
+
+#[test]
+fn the_directory_and_its_files_are_for_their_owner_alone() {
+    let place = tempfile::tempdir().expect("a place");
+    let path = place.path().join("some/data");
+    let directory = Directory::take(&path).expect("it can be made");
+    drop(directory.open(&SyncFailed::default()).expect("it can be opened"));
+    let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    for file in ["lock", FILE] {
+        assert_eq!(mode(&path.join(file)), 0o600, "{file}");
+    }
+    assert!(!path.join(NEW_FILE).exists());
+}
+
+#[test]
+fn a_database_that_was_made_by_half_is_made_anew() {
+    let place = tempfile::tempdir().expect("a place");
+    for half in [&[0_u8; 5000][..], b"redb"] {
+        std::fs::write(place.path().join(NEW_FILE), half).expect("room");
+        let directory = Directory::take(place.path()).expect("it can be taken");
+        drop(directory.open(&SyncFailed::default()).expect("it can be opened"));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_queue_is_refused_with_its_name() {
+    let place = tempfile::tempdir().expect("a place");
+    std::fs::write(place.path().join(FILE), [1; 8192]).expect("room");
+    let directory = Directory::take(place.path()).expect("it can be taken");
+    let refused = directory.open(&SyncFailed::default()).expect_err("it is no queue").to_string();
+    assert!(refused.contains(FILE), "{refused}");
+}
+
+#[test]
+fn looking_at_a_queue_that_is_not_there_makes_none() {
+    let place = tempfile::tempdir().expect("a place");
+    let path = place.path().join("data");
+    assert!(Directory::take_existing(&path).is_err());
+    assert!(!path.exists());
+}

@@ -1,0 +1,373 @@
+//! The driver: one small future that keeps a connection going and brings it to its end.
+//!
+//! It polls the actor's context, writes what the actor said, and goes on polling the actor when
+//! the socket takes no more: an actor whose peer does not read must still hear its mailbox and its
+//! clock. Once the actor has stopped, only the goodbye is left: flush, wait a little for the peer's
+//! Close, shut down.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use super::{
+    CloseOutcome,
+    frame_decoder::ProtocolViolation,
+    heartbeat::Heartbeat,
+    input::{BUDGET, Socket},
+    socket_handle::{Event, SocketHandle},
+    timer::Timer,
+};
+
+/// Polls of the actor within one poll of the driver, before the other connections have their turn.
+const ROUNDS: usize = 16;
+/// Input that is read and forgotten during a goodbye, bytes.
+const LINGER_BYTES: usize = 1024 * 1024;
+/// A deadline found this late was missed by us, stopped or overloaded, and not by the peer.
+const LATE: Duration = Duration::from_secs(1);
+/// Close 1011, unmasked: what a peer is told when its actor panicked.
+const CLOSE_1011: [u8; 4] = [0x88, 0x02, 0x03, 0xf3];
+
+/// What is left to do for a connection.
+enum Phase {
+    /// The actor lives.
+    Open,
+    /// The actor is gone; its last words are being written.
+    Flush,
+    /// Our Close is out; the peer's has not come.
+    Linger,
+    /// Both are done: shut the writing side down.
+    Shut,
+}
+
+/// One connection, from upgrade to end.
+pub(super) struct ConnectionTask<Io, S> {
+    handle: SocketHandle,
+    socket: Rc<RefCell<Socket<Io>>>,
+    /// The actor's context; `None` once the actor has stopped.
+    context: Option<S>,
+    heartbeat: Heartbeat,
+    timer: Timer,
+    phase: Phase,
+    ending: Option<CloseOutcome>,
+    /// Since when the socket has taken nothing of a backlog.
+    write_blocked_since: Option<Instant>,
+    /// The socket refuses our bytes; until when we still read what the peer sent before it left.
+    write_closed: Option<Instant>,
+    /// Input that may still be read and forgotten, bytes.
+    left: usize,
+    /// Until when the present phase of the goodbye may last.
+    until: Option<Instant>,
+}
+
+impl<Io, S, E> ConnectionTask<Io, S>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: fmt::Display,
+{
+    pub(super) fn new(handle: SocketHandle, socket: Rc<RefCell<Socket<Io>>>, context: S) -> Self {
+        let heartbeat = Heartbeat::new(handle.limits(), Instant::now());
+        let timer = Timer::new(heartbeat.next());
+        ConnectionTask {
+            handle,
+            socket,
+            context: Some(context),
+            heartbeat,
+            timer,
+            phase: Phase::Open,
+            ending: None,
+            write_blocked_since: None,
+            write_closed: None,
+            left: LINGER_BYTES,
+            until: None,
+        }
+    }
+
+    /// Runs the conversation until nothing more can happen without the peer, the actor's friends or
+    /// the clock. `Ready` when it is over.
+    fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rounds = 0;
+        loop {
+            self.write(cx);
+            // Asked before the poll: what changes during it needs another.
+            self.handle.take_repoll();
+            let yielded = match self.poll_context(cx) {
+                Poll::Ready(Some(Ok(bytes))) => {
+                    self.handle.output().push(bytes);
+                    true
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    // Only a fragment out of order ends here, and sent_close are never fragmented.
+                    log::error!("session output failed error={error}");
+                    self.end(CloseOutcome::Gone);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => {
+                    self.end(CloseOutcome::Gone);
+                    return Poll::Ready(());
+                }
+                Poll::Pending => false,
+            };
+            if self.ending.is_some() {
+                return Poll::Ready(());
+            }
+            self.write(cx);
+            if self.handle.backlog() > self.handle.limits().outbound_max {
+                self.end(CloseOutcome::Stalled);
+                return Poll::Ready(());
+            }
+            if !yielded && self.handle.0.ended.get() {
+                // The input told the actor that the peer is gone. If it wants to live on, it lives
+                // without a connection, and that is nothing we could drive.
+                self.end(CloseOutcome::Gone);
+                return Poll::Ready(());
+            }
+            rounds += 1;
+            if yielded || self.handle.take_repoll() {
+                if rounds < ROUNDS {
+                    continue;
+                }
+                cx.waker().wake_by_ref();
+            }
+            if !self.check_deadlines(cx) {
+                return Poll::Pending;
+            }
+            if self.ending.is_some() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn poll_context(&mut self, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let Some(context) = &mut self.context else {
+            return Poll::Ready(None);
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(context).poll_next(cx)));
+        polled.unwrap_or_else(|_| {
+            // Its message may quote what a peer sent, so it is not repeated here.
+            log::error!("session panicked");
+            self.end(CloseOutcome::Panicked);
+            Poll::Pending
+        })
+    }
+
+    /// Offers the backlog to the socket and tells the actor what was taken.
+    fn write(&mut self, cx: &mut Context<'_>) {
+        let mut output = self.handle.output();
+        if output.is_idle() && self.write_blocked_since.is_none() {
+            // Marks that stand for no new bytes.
+            let written_through = output.written_through();
+            drop(output);
+            return self.handle.notify_written(written_through);
+        }
+        let (moved, written) = output.write(&mut self.socket.borrow_mut().io, cx);
+        match written {
+            Poll::Ready(Ok(())) => self.write_blocked_since = None,
+            Poll::Ready(Err(_)) => {
+                // The peer no longer reads, but what it said before may still wait to be read.
+                output.close_write();
+                self.write_blocked_since = None;
+                self.write_closed = Some(Instant::now() + self.handle.limits().linger);
+            }
+            Poll::Pending if moved || self.write_blocked_since.is_none() => {
+                self.write_blocked_since = Some(Instant::now())
+            }
+            Poll::Pending => {}
+        }
+        let (backlog, written_through) = (output.backlog(), output.written_through());
+        drop(output);
+        self.handle.set_backlog(backlog);
+        self.handle.notify_written(written_through);
+    }
+
+    /// Whether a moment has come that the actor, or the end, must hear of.
+    fn check_deadlines(&mut self, cx: &mut Context<'_>) -> bool {
+        let limits = *self.handle.limits();
+        let frame = self.handle.0.unfinished.get().map(|since| since + limits.frame_timeout);
+        let stall = self.write_blocked_since.map(|since| since + limits.write_timeout);
+        let due = [frame, stall, self.write_closed]
+            .into_iter()
+            .flatten()
+            .fold(self.heartbeat.next(), Instant::min);
+        let Poll::Ready(now) = self.timer.poll(due, cx) else {
+            return false;
+        };
+
+        let on_time = |due: Instant| now < due + LATE;
+        if frame.is_some_and(|frame| frame <= now) {
+            if frame.is_some_and(on_time) {
+                self.handle.violation(ProtocolViolation::Unfinished);
+            }
+            self.handle.0.unfinished.set(Some(now));
+        }
+        if stall.is_some_and(|stall| stall <= now) {
+            if stall.is_some_and(on_time) {
+                self.end(CloseOutcome::Stalled);
+            }
+            self.write_blocked_since = Some(now);
+        }
+        if self.write_closed.is_some_and(|write_closed| write_closed <= now) {
+            self.end(CloseOutcome::Gone);
+        }
+        if self.heartbeat.next() <= now {
+            let shared = &self.handle.0;
+            let heard = shared.frame_seen.take().then(|| shared.last_read_at.get().unwrap_or(now));
+            let found = self.heartbeat.check(now, heard, self.handle.blocked());
+            if let Some(quiet) = found.beat {
+                self.handle.tell(Event::HeartbeatDue { quiet });
+            }
+            if found.silent {
+                self.handle.tell(Event::IdleTimeout);
+            }
+        }
+        true
+    }
+
+    /// The conversation is over: the actor stops now, if it has not, and the goodbye begins.
+    fn end(&mut self, ending: CloseOutcome) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(ending);
+        let whole = drop_quietly(&mut self.context);
+        self.handle.forget_on_written();
+        if !whole {
+            self.ending = Some(CloseOutcome::Panicked);
+        }
+        if self.ending == Some(CloseOutcome::Panicked) && self.handle.0.sent_close.get().is_none() {
+            self.handle.0.sent_close.set(Some(1011));
+            self.handle.output().push(Bytes::from_static(&CLOSE_1011));
+        }
+        self.write_blocked_since = None;
+        self.until = Some(Instant::now() + self.handle.limits().write_timeout);
+        self.phase = Phase::Flush;
+    }
+
+    /// The goodbye: each step is bounded in time, and the peer can only shorten it.
+    fn close(&mut self, cx: &mut Context<'_>) -> Poll<CloseOutcome> {
+        loop {
+            let over = match self.until {
+                Some(until) => self.timer.poll(until, cx).is_ready(),
+                None => false,
+            };
+            let ended = self.handle.0.ended.get();
+            match self.phase {
+                Phase::Open => return Poll::Pending,
+                _ if self.ending == Some(CloseOutcome::Stalled) => {
+                    return Poll::Ready(CloseOutcome::Stalled);
+                }
+                Phase::Flush => {
+                    if over {
+                        return Poll::Ready(match self.ending {
+                            Some(CloseOutcome::Panicked) => CloseOutcome::Panicked,
+                            _ => CloseOutcome::Stalled,
+                        });
+                    }
+                    let (_, written) =
+                        self.handle.output().write(&mut self.socket.borrow_mut().io, cx);
+                    match written {
+                        Poll::Pending => {
+                            // The peer may be busy writing and read only afterwards.
+                            if !ended && !self.handle.0.close_seen.get() && self.left > 0 {
+                                let mut socket = self.socket.borrow_mut();
+                                let _ = socket.discard(&self.handle, &mut self.left, cx);
+                            }
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Ok(())) => {
+                            let shared = &self.handle.0;
+                            let waits = shared.sent_close.get().is_some()
+                                && !shared.close_seen.get()
+                                && !ended
+                                && self.write_closed.is_none();
+                            self.until = Some(Instant::now() + self.handle.limits().linger);
+                            self.phase = match waits {
+                                true => Phase::Linger,
+                                false => Phase::Shut,
+                            };
+                        }
+                        Poll::Ready(Err(_)) => self.phase = Phase::Shut,
+                    }
+                }
+                Phase::Linger => {
+                    let mut socket = self.socket.borrow_mut();
+                    if !over && socket.discard(&self.handle, &mut self.left, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.phase = Phase::Shut;
+                }
+                Phase::Shut => {
+                    let mut socket = self.socket.borrow_mut();
+                    if !over && Pin::new(&mut socket.io).poll_shutdown(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(self.outcome());
+                }
+            }
+        }
+    }
+
+    fn outcome(&self) -> CloseOutcome {
+        match self.ending {
+            Some(CloseOutcome::Panicked) => CloseOutcome::Panicked,
+            _ => match (self.handle.0.sent_close.get(), self.handle.0.received_close.get()) {
+                (Some(code), _) | (None, Some(code)) => CloseOutcome::Closed(code),
+                (None, None) => CloseOutcome::Gone,
+            },
+        }
+    }
+}
+
+/// Drops an actor's context; `false` if it panicked. Dropping a living context stops its actor,
+/// which runs the actor's own code.
+fn drop_quietly<S>(context: &mut Option<S>) -> bool {
+    let Some(context) = context.take() else {
+        return true;
+    };
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(context)));
+    if dropped.is_err() {
+        log::error!("session panicked while stopping");
+    }
+    dropped.is_ok()
+}
+
+impl<Io, S, E> Future for ConnectionTask<Io, S>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+    E: fmt::Display,
+{
+    type Output = CloseOutcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseOutcome> {
+        let this = self.get_mut();
+        this.handle.begin_poll(cx.waker(), BUDGET);
+        let running = matches!(this.phase, Phase::Open) && this.run(cx).is_pending();
+        let polled = if running { Poll::Pending } else { this.close(cx) };
+        this.handle.end_poll();
+        polled
+    }
+}
+
+impl<Io, S> Drop for ConnectionTask<Io, S> {
+    fn drop(&mut self) {
+        // The runtime may drop a connection that still talks, even while unwinding: the actor is
+        // stopped like any other, and a second panic must not take the process along.
+        drop_quietly(&mut self.context);
+        self.handle.forget_on_written();
+    }
+}

@@ -1,0 +1,166 @@
+//! What follows from what the store says: it keeps, it fails, it keeps again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealpost::clock::Now;
+use sealpost::protocol::refusal::Refusal;
+use sealpost::protocol::server::{ErrorContext, Status};
+use sealpost::relay::command::{ConnectionId, Delivery};
+use sealpost::store::{PutOutcome, PutSeq};
+
+use super::{Care, Kind, Model, Nr, Request, State, unix_at};
+use crate::store::{Notebook, Put};
+use crate::tally::Place;
+
+impl Model {
+    /// The store was asked to keep this one.
+    pub(super) fn put(&mut self, nr: Nr, store: &mut Notebook) -> PutOutcome {
+        let Some(put) = store.log.pop_front() else {
+            panic!("the store was not asked to keep {:?}", self.items[nr]);
+        };
+        self.was_put(nr, &put)
+    }
+
+    fn was_put(&mut self, nr: Nr, put: &Put) -> PutOutcome {
+        let item = &mut self.items[nr];
+        let fits = put.body.as_bytes() == &*item.body
+            && put.deadline == item.deadline
+            && put.to == self.devices[item.to].id
+            && put.is_notice == (item.kind == Kind::Notice)
+            && item.mark == put.seq;
+        assert!(fits && !item.is_kept(), "the store keeps another than {item:?}");
+        item.care = match put.kept {
+            PutOutcome::Durable => Care::Safe,
+            PutOutcome::Pending => Care::Asked(put.turn),
+            PutOutcome::Rejected => Care::Refused,
+        };
+        match put.kept {
+            PutOutcome::Durable => {}
+            PutOutcome::Pending => self.pending.push_back((put.turn, nr)),
+            PutOutcome::Rejected => self.is_refused(nr),
+        }
+        put.kept
+    }
+
+    /// The store does not keep this one. Whether a connection gets it all the same is seen later.
+    fn is_refused(&mut self, nr: Nr) {
+        let sender = &self.devices[self.items[nr].from];
+        self.unplaced.push((nr, sender.conn.as_ref().map(|conn| conn.id)));
+    }
+
+    /// What the store refused in this event, and no connection has got, goes back to its sender.
+    pub(super) fn place<L>(&mut self, posts: &[(ConnectionId, Delivery<L>)]) {
+        for (nr, conn) in std::mem::take(&mut self.unplaced) {
+            let place = self.items[nr].mark;
+            let mut posts = posts.iter();
+            if !posts.any(|(_, post)| matches!(post, Delivery::Frame { seq, .. } if *seq == place))
+            {
+                self.give_back(nr, conn);
+            }
+        }
+    }
+
+    /// An item that nobody has is given back, if its sender still waits for an answer.
+    fn give_back(&mut self, nr: Nr, conn: Option<ConnectionId>) {
+        let item = &mut self.items[nr];
+        if item.state != State::Waiting || !item.owes {
+            self.tally.reach(Place::KeptInMemory);
+            return;
+        }
+        self.tally.reach(Place::GivenBack);
+        item.state = State::Refused;
+        let (from, to, kind) = (item.from, item.to, item.kind);
+        self.accepted -= 1;
+        self.devices[to].queue.retain(|other| *other != nr);
+        let to_id = self.devices[to].id;
+        let about = match kind {
+            Kind::Message(id) => {
+                self.devices[from].sent.remove(&(to, id));
+                ErrorContext::message(id, to_id)
+            }
+            Kind::Key(key) | Kind::KeyAck(key) => ErrorContext::key(&key.to_string(), to_id),
+            Kind::Auth | Kind::Notice => panic!("nobody waits for an answer to {kind:?}"),
+        };
+        if let Some(conn) = conn {
+            self.said.push((conn, Request::Refused(Refusal::Full, about)));
+        }
+    }
+
+    /// The sender of an item that is kept is told so, if it waits for that.
+    pub(super) fn ack_kept(&mut self, now: Now, nr: Nr) {
+        let item = &mut self.items[nr];
+        let there = matches!(item.state, State::Waiting | State::Flying);
+        if !there || !std::mem::take(&mut item.owes) {
+            return;
+        }
+        let Kind::Message(id) = item.kind else { return };
+        let status = item.receipts.then(|| Status::Queued(unix_at(now, item.deadline)));
+        if let Some(conn) = &self.devices[item.from].conn {
+            self.said.push((conn.id, Request::Ack(id, status)));
+        }
+    }
+
+    fn next_pending(&mut self, through: PutSeq) -> Option<Nr> {
+        let (_, nr) = self.pending.pop_front_if(|(turn, _)| *turn <= through)?;
+        Some(nr)
+    }
+
+    /// The store has everything through a turn.
+    pub fn committed(&mut self, now: Now, through: PutSeq) {
+        while let Some(nr) = self.next_pending(through) {
+            self.items[nr].care = Care::Safe;
+            self.ack_kept(now, nr);
+        }
+    }
+
+    /// The store has lost what came since its last commit, through a turn.
+    pub fn failed(&mut self, through: PutSeq) {
+        while let Some(nr) = self.next_pending(through) {
+            let item = &mut self.items[nr];
+            item.care = Care::Refused;
+            // Put anew it is, but what it says the end of may be gone before.
+            item.ends = None;
+            self.is_refused(nr);
+        }
+    }
+
+    /// The store keeps again: it must have been asked for everything that it refused and that is still here.
+    pub fn recovered(&mut self, now: Now, store: &mut Notebook) {
+        let mut refused = BTreeMap::new();
+        for dev in &self.live {
+            let device = &self.devices[*dev];
+            for nr in &device.queue {
+                let item = &self.items[*nr];
+                let needs = match item.state {
+                    State::Waiting => item.must_be_stored(device.resumable),
+                    State::Flying => item.by_confirm,
+                    _ => false,
+                };
+                if needs && !item.is_kept() {
+                    refused.insert(item.mark, *nr);
+                }
+            }
+        }
+        let mut safe = Vec::new();
+        while let Some(put) = store.log.pop_front() {
+            let Some(nr) = refused.remove(&put.seq) else { panic!("{} is put anew", put.seq) };
+            self.tally.reach(Place::PutAnew);
+            if self.was_put(nr, &put) == PutOutcome::Durable {
+                safe.push(nr);
+            }
+        }
+        let missed = refused.values().next().map(|nr| &self.items[*nr]);
+        assert!(missed.is_none(), "not put anew: {missed:?}");
+        for nr in safe {
+            self.ack_kept(now, nr);
+        }
+    }
+
+    /// The store was told to keep exactly what is kept.
+    pub fn recount(&self, store: &Notebook) {
+        let all = self.live.iter().flat_map(|dev| &self.devices[*dev].queue);
+        let kept = all.map(|nr| &self.items[*nr]).filter(|item| item.is_kept());
+        let kept: BTreeSet<_> = kept.map(|item| item.mark).collect();
+        assert_eq!(store.live, kept, "the store was told to keep something else");
+    }
+}

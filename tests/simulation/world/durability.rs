@@ -1,0 +1,94 @@
+//! How the store gets on: it writes, says so later, fails, and writes again.
+
+use sealpost::store::Store as _;
+
+use super::World;
+use crate::store::Report;
+
+impl World {
+    /// The store writes something, or the router hears what became of what was written.
+    pub(super) fn hear_of_store(&mut self) {
+        let choice = self.chance.below(10);
+        if choice < 8 {
+            self.write();
+        }
+        if choice >= 3 && !self.report() {
+            self.take();
+        }
+    }
+
+    fn write(&mut self) {
+        let store = self.router.store_mut();
+        let ready = store.ready();
+        if store.is_failing() {
+            let room_for_more = self.chance.percent(60);
+            tell!(self, "the store writes {ready} steps, room for more {room_for_more}");
+            self.router.store_mut().heal(room_for_more);
+        } else if ready > 0 {
+            let all = self.chance.percent(50);
+            let steps = if all { ready } else { self.chance.within(1, ready as u64) as usize };
+            tell!(self, "the store writes {steps} steps of {ready}");
+            self.router.store_mut().write(steps);
+        }
+    }
+
+    pub(super) fn fail(&mut self) {
+        let store = self.router.store_mut();
+        let ready = store.ready();
+        if ready == 0 || store.is_failing() {
+            return self.fail_at_next_put();
+        }
+        let steps = self.chance.within(1, ready as u64) as usize;
+        let secretly = self.chance.percent(25);
+        tell!(self, "the store fails to write {steps} steps of {ready}, secretly not {secretly}");
+        self.router.store_mut().fail(steps, secretly);
+    }
+
+    /// The store is asked whether it is_failing, says no, and does.
+    pub(super) fn fail_at_next_put(&mut self) {
+        tell!(self, "the store is about to fail");
+        self.router.store_mut().set_about_to_fail(true);
+    }
+
+    /// Answers whether there was something to report.
+    fn report(&mut self) -> bool {
+        let Some(report) = self.router.store_mut().report() else { return false };
+        // What is over and unnoticed may be acked, refused and put anew or not; here it is noticed first.
+        self.look();
+        tell!(self, "the store reports {report:?}");
+        let (now, out) = (self.now, &mut self.out);
+        match report {
+            Report::Committed(through) => {
+                self.router.committed(now, through, out);
+                self.model.committed(now, through);
+            }
+            Report::Failed(through, _) => {
+                self.router.failed(now, through, out);
+                self.model.failed(through);
+            }
+            Report::Recovered => {
+                self.router.recovered(now, out);
+                self.model.recovered(now, self.router.store_mut());
+            }
+        }
+        true
+    }
+
+    /// Faults stop, everything is written, and the router knows.
+    pub(super) fn keep_everything(&mut self) {
+        let store = self.router.store_mut();
+        store.set_about_to_fail(false);
+        if store.is_failing() {
+            store.heal(true);
+        }
+        loop {
+            let store = self.router.store_mut();
+            store.write(store.ready());
+            let more = self.report();
+            self.settle();
+            if !more {
+                return;
+            }
+        }
+    }
+}

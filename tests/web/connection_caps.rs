@@ -1,0 +1,159 @@
+//! How many may be in, in all and from one address, and whose word about the address counts. (threats: T6, T8)
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::http::{self, Answer, ask_lines, handshake_with};
+use crate::raw_client::{Manner, RawClient};
+use crate::support::Relay;
+
+fn from(last: u8) -> Manner {
+    Manner { from: Some(IpAddr::from([127, 0, 0, last])), ..Manner::default() }
+}
+
+async fn turned_away(relay: SocketAddr, manner: Manner) -> Answer {
+    match RawClient::coming(relay, manner).await {
+        Ok(_) => panic!("one too many was let in"),
+        Err(answer) => answer,
+    }
+}
+
+#[actix_rt::test]
+async fn one_connection_over_the_global_cap_is_sent_away_and_the_others_notice_nothing() {
+    let relay = Relay::with(|settings| settings.limits.connections = 3);
+    let mut in_place = Vec::new();
+    for _ in 0..3 {
+        in_place.push(RawClient::plain(relay.public).await);
+    }
+    assert_eq!(http::get(relay.public, "/readyz").await.status, 503);
+    let answer = turned_away(relay.public, Manner::default()).await;
+    assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("30")));
+    for guest in &mut in_place {
+        guest.talks_to_itself(1).await;
+    }
+    drop(in_place.pop());
+    relay.expects_connections(2).await;
+    assert_eq!(http::get(relay.public, "/readyz").await.status, 200);
+    let _third = RawClient::plain(relay.public).await;
+}
+
+#[actix_rt::test]
+async fn one_connection_over_the_cap_of_its_address_is_sent_away_and_other_addresses_are_not() {
+    let relay = Relay::with(|settings| settings.limits.connections_per_address = 2);
+    let mut one = RawClient::coming(relay.public, from(2)).await.expect("the first");
+    let two = RawClient::coming(relay.public, from(2)).await.expect("the second");
+    let answer = turned_away(relay.public, from(2)).await;
+    assert_eq!((answer.status, answer.header("Retry-After")), (429, Some("60")));
+    RawClient::coming(relay.public, from(3)).await.expect("another address");
+    one.registers(serde_json::json!({"type": "Register"})).await;
+    drop(two);
+    relay.expects_connections(1).await;
+    RawClient::coming(relay.public, from(2)).await.expect("a place is free again");
+}
+
+#[actix_rt::test]
+async fn exempt_networks_are_not_counted_by_address_and_a_reload_changes_them() {
+    let relay = Relay::with(|settings| {
+        settings.limits.connections_per_address = 1;
+        settings.limits.exempt_cidrs = vec!["127.0.0.2/32".parse().expect("a network")];
+    });
+    let mut kept = Vec::new();
+    for _ in 0..5 {
+        kept.push(RawClient::coming(relay.public, from(2)).await.expect("exempt"));
+    }
+    kept.push(RawClient::coming(relay.public, from(3)).await.expect("the first"));
+    assert_eq!(turned_away(relay.public, from(3)).await.status, 429);
+
+    let mut settings = sealpost::settings::Settings::default();
+    settings.limits.connections_per_address = 1;
+    settings.limits.exempt_cidrs = vec!["127.0.0.3/32".parse().expect("a network")];
+    relay.remote.reload(&settings);
+    kept.push(RawClient::coming(relay.public, from(3)).await.expect("exempt by now"));
+    // Those that came while exempt were never counted; the next is the first.
+    kept.push(RawClient::coming(relay.public, from(2)).await.expect("the first that counts"));
+    assert_eq!(turned_away(relay.public, from(2)).await.status, 429);
+}
+
+#[actix_rt::test]
+async fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
+    let relay = Relay::with(|settings| {
+        settings.limits.connections_per_address = 1;
+        settings.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+    });
+    let enter = async |proxy: u8, forwarded: &str| {
+        let line = format!("X-Forwarded-For: {forwarded}");
+        let proxy = IpAddr::from([127, 0, 0, proxy]);
+        let mut stream = http::connect(relay.public, Some(proxy), None).await;
+        let head = http::head(&handshake_with(&line));
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &head).await.expect("sent");
+        (http::answer(&mut stream).await.status, stream)
+    };
+    let (status, _one) = enter(1, "198.51.100.1").await;
+    assert_eq!(status, 101);
+    let (status, _two) = enter(1, "198.51.100.2").await;
+    assert_eq!(status, 101, "another client of the same proxy");
+    assert_eq!(enter(1, "198.51.100.2").await.0, 429);
+    assert_eq!(
+        enter(1, "203.0.113.7, 198.51.100.2").await.0,
+        429,
+        "a client may write what it likes"
+    );
+    let (status, _three) = enter(2, "198.51.100.3").await;
+    assert_eq!(status, 101);
+    assert_eq!(enter(2, "198.51.100.4").await.0, 429, "a stranger is not believed");
+}
+
+#[actix_rt::test]
+async fn those_who_are_refused_take_no_place() {
+    let relay = Relay::with(|settings| settings.limits.connections_per_address = 1);
+    for _ in 0..20 {
+        let evil = handshake_with("Origin: https://evil.example");
+        assert_eq!(ask_lines(relay.public, &evil).await.status, 403);
+    }
+    let _first = RawClient::stranger(relay.public).await;
+    for _ in 0..20 {
+        assert_eq!(turned_away(relay.public, Manner::default()).await.status, 429);
+    }
+    relay.expects_connections(1).await;
+}
+
+/// Whether the relay ends a connection, having answered nothing.
+async fn is_shut(mut stream: tokio::net::TcpStream) -> bool {
+    let mut byte = [0];
+    let read = tokio::io::AsyncReadExt::read(&mut stream, &mut byte);
+    matches!(crate::peer::soon("the end", read).await, Ok(0) | Err(_))
+}
+
+#[actix_rt::test]
+async fn connections_that_never_ask_for_anything_are_counted_too() {
+    let relay = Relay::with(|settings| {
+        settings.limits.connections = 4;
+        settings.limits.connections_per_address = 2;
+    });
+    let of = |last: u8| Some(IpAddr::from([127, 0, 0, last]));
+    // One address takes all that it can have, with connections that say nothing…
+    let mut idle = Vec::new();
+    for _ in 0..2 + 64 {
+        idle.push(http::connect(relay.public, of(2), None).await);
+    }
+    assert!(is_shut(http::connect(relay.public, of(2), None).await).await);
+    // …and others all that there is.
+    for n in 0..4 + 512 - idle.len() {
+        idle.push(http::connect(relay.public, of(3 + (n / 60) as u8), None).await);
+    }
+    assert!(is_shut(http::connect(relay.public, of(200), None).await).await);
+    // Operators have a door of their own.
+    assert_eq!(http::get(relay.admin, "/livez").await.status, 200);
+    assert_eq!(crate::process::health(relay.admin).await["status"], "ok");
+    // A place is free again as soon as one of them gives up.
+    drop(idle.pop());
+    drop(idle.remove(0));
+    let manner = from(2);
+    crate::process::eventually("a place", async || {
+        let mut stream = http::connect(relay.public, manner.from, None).await;
+        let head = http::head(&http::handshake());
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &head).await;
+        let mut byte = [0];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.is_ok()
+    })
+    .await;
+}

@@ -1,0 +1,193 @@
+//! Who is let in: RFC 6455 section 4.2.1, the Origin, and what a request may cost. (threats: T1 to T5)
+
+use std::net::SocketAddr;
+
+use sealpost::settings::Settings;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::http::{self, Answer, KEY, ask, ask_lines, handshake, handshake_with, head};
+use crate::peer::soon;
+use crate::support::Relay;
+
+async fn with_origin(relay: &Relay, origin: &str) -> u16 {
+    ask_lines(relay.public, &handshake_with(&format!("Origin: {origin}"))).await.status
+}
+
+/// The handshake with one line replaced; the new one may be several, or none.
+async fn with_line(to: SocketAddr, before: &str, after: &str) -> Answer {
+    let mut lines = handshake();
+    let at = lines.iter().position(|line| line.starts_with(before)).expect("such a line");
+    lines.splice(at..=at, after.lines().map(str::to_owned));
+    ask_lines(to, &lines).await
+}
+
+#[actix_rt::test]
+async fn a_page_of_another_site_is_refused_before_the_upgrade() {
+    let relay = Relay::with(|settings| {
+        settings.server.allowed_origins = vec!["https://app.example".to_owned()];
+    });
+    assert_eq!(ask_lines(relay.public, &handshake()).await.status, 101, "a native client");
+    for (origin, status) in [
+        ("https://relay.example", 101),
+        ("http://relay.example", 101),
+        ("https://app.example", 101),
+        ("https://evil.example", 403),
+        ("https://relay.example.evil.example", 403),
+        ("https://relay.example:8443", 403),
+        ("https://app.example.", 403),
+        ("null", 403),
+        ("", 403),
+    ] {
+        assert_eq!(with_origin(&relay, origin).await, status, "{origin:?}");
+    }
+    let twice = handshake_with("Origin: https://app.example\r\nOrigin: https://app.example");
+    assert_eq!(ask_lines(relay.public, &twice).await.status, 403);
+}
+
+#[actix_rt::test]
+async fn other_origins_are_taken_over_by_a_reload() {
+    let relay = Relay::start();
+    assert_eq!(with_origin(&relay, "https://app.example").await, 403);
+    let mut settings = Settings::default();
+    settings.server.allowed_origins = vec!["https://app.example".to_owned()];
+    relay.remote.reload(&settings);
+    assert_eq!(with_origin(&relay, "https://app.example").await, 101);
+    relay.remote.reload(&Settings::default());
+    assert_eq!(with_origin(&relay, "https://app.example").await, 403);
+}
+
+#[actix_rt::test]
+async fn a_key_that_is_not_sixteen_bytes_in_base64_or_stands_twice_is_refused() {
+    let relay = Relay::start();
+    for keys in [
+        "",
+        "Sec-WebSocket-Key:",
+        "Sec-WebSocket-Key: junk",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZWVl",
+        "Sec-WebSocket-Key: !!!!IHNhbXBsZSBub25jZQ==",
+        &format!("Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Key: {KEY}"),
+    ] {
+        let answer = with_line(relay.public, "Sec-WebSocket-Key", keys).await;
+        assert_eq!(answer.status, 400, "{keys:?}");
+    }
+    let answer = ask_lines(relay.public, &handshake()).await;
+    assert_eq!(answer.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+}
+
+#[actix_rt::test]
+async fn other_versions_of_the_protocol_are_told_which_one_is_served() {
+    let relay = Relay::start();
+    for version in [
+        "Sec-WebSocket-Version: 7",
+        "Sec-WebSocket-Version: 8",
+        "Sec-WebSocket-Version: 12",
+        "Sec-WebSocket-Version: 130",
+        "Sec-WebSocket-Version: 13, 8",
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 8",
+        "",
+    ] {
+        let answer = with_line(relay.public, "Sec-WebSocket-Version", version).await;
+        assert_eq!(answer.status, 426, "{version:?}");
+        assert_eq!(answer.header("Sec-WebSocket-Version"), Some("13"), "{version:?}");
+    }
+}
+
+#[actix_rt::test]
+async fn what_only_resembles_a_handshake_is_refused() {
+    let relay = Relay::start();
+    for (before, after, status) in [
+        ("GET", "GET /ws HTTP/1.0", 400),
+        ("GET", "POST /ws HTTP/1.1", 405),
+        ("GET", "PUT /ws HTTP/1.1", 405),
+        ("GET", "GET / HTTP/1.1", 404),
+        ("GET", "GET /ws/ HTTP/1.1", 404),
+        ("GET", "GET /WS HTTP/1.1", 404),
+        ("GET", "GET /livez HTTP/1.1", 404),
+        ("GET", "GET /ws?token=abc HTTP/1.1", 101),
+        ("Upgrade", "Upgrade: xwebsocketx", 400),
+        ("Upgrade", "Upgrade: websocket, h2c", 400),
+        ("Upgrade", "Upgrade: websocket\r\nUpgrade: websocket", 400),
+        ("Upgrade", "Upgrade: h2c", 400),
+        ("Upgrade", "Upgrade: WebSocket", 101),
+        ("Connection", "", 400),
+        ("Connection", "Connection: keep-alive", 400),
+        ("Connection", "Connection: keep-alive, Upgrade", 101),
+    ] {
+        let answer = with_line(relay.public, before, after).await;
+        assert_eq!(answer.status, status, "{after:?} {answer:?}");
+        if status == 405 {
+            assert_eq!(answer.header("Allow"), Some("GET"), "{after:?}");
+        }
+    }
+    let answer = http::get(relay.public, "/ws").await;
+    assert_eq!((answer.status, answer.header("Upgrade")), (426, Some("websocket")));
+    assert_eq!(http::get(relay.public, "/elsewhere").await.status, 404);
+    relay.expects_connections(0).await;
+}
+
+#[actix_rt::test]
+async fn a_body_with_the_handshake_is_refused_and_is_no_second_request() {
+    let relay = Relay::start();
+    let smuggled = "GET /livez HTTP/1.1\r\nHost: relay.example\r\n\r\n";
+    for more in [
+        format!("Content-Length: {}\r\n\r\n{smuggled}", smuggled.len()),
+        format!("Content-Length: {}\r\n\r\n{}", 1 << 20, "x".repeat(1 << 20)),
+        format!(
+            "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{smuggled}\r\n0\r\n\r\n",
+            smuggled.len()
+        ),
+        "Content-Length: 1\r\nContent-Length: 2\r\n\r\nx".to_owned(),
+        "Content-Length: -1\r\n\r\n".to_owned(),
+    ] {
+        let request = [handshake().join("\r\n").into_bytes(), b"\r\n".to_vec(), more.into_bytes()];
+        let mut stream = http::connect(relay.public, None, None).await;
+        let _ = soon("sending", stream.write_all(&request.concat())).await;
+        let answer = http::answer(&mut stream).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        let mut rest = Vec::new();
+        let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+        assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    }
+}
+
+#[actix_rt::test]
+async fn a_head_with_too_many_headers_or_too_many_bytes_is_refused() {
+    let relay = Relay::start();
+    let many = |count: usize| {
+        let mut lines = handshake();
+        lines.extend((lines.len()..count + 1).map(|n| format!("X-Header-{n}: n")));
+        head(&lines)
+    };
+    assert_eq!(ask(relay.public, &many(96)).await.status, 101);
+    assert_eq!(ask(relay.public, &many(97)).await.status, 431);
+    let long = head(&handshake_with(&format!("X-Long: {}", "x".repeat(129 * 1024))));
+    assert_eq!(ask(relay.public, &long).await.status, 431);
+}
+
+#[actix_rt::test]
+async fn half_a_head_and_silence_is_answered_with_408() {
+    let relay = Relay::start();
+    let started = std::time::Instant::now();
+    let answer = ask(relay.public, b"GET /ws HTTP/1.1\r\nHost: relay.example\r\n").await;
+    assert_eq!(answer.status, 408);
+    let took = started.elapsed().as_secs_f64();
+    assert!((4.5..15.0).contains(&took), "{took} s");
+}
+
+#[actix_rt::test]
+async fn a_first_frame_that_comes_with_the_handshake_is_heard() {
+    let relay = Relay::start();
+    let register = crate::peer::text(r#"{"type":"Register"}"#);
+    let mut stream = http::connect(relay.public, None, None).await;
+    let bytes = [head(&handshake()), register].concat();
+    soon("sending", stream.write_all(&bytes)).await.expect("sent");
+    assert_eq!(http::answer(&mut stream).await.status, 101);
+    let mut guest = crate::raw_client::RawClient {
+        peer: crate::peer::Peer { stream },
+        id: String::new(),
+        welcome: serde_json::Value::Null,
+    };
+    guest.hears("RegisterResponse").await;
+}

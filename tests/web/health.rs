@@ -1,0 +1,46 @@
+//! What operators see. (operations: Seeing it)
+
+use std::time::Duration;
+
+use crate::http::{ask_lines, get, handshake};
+use crate::process::{eventually, health};
+use crate::raw_client::RawClient;
+use crate::support::Relay;
+
+#[actix_rt::test]
+async fn life_and_readiness_are_told_at_both_doors_and_health_only_to_operators() {
+    let relay = Relay::start();
+    for door in [relay.public, relay.admin] {
+        assert_eq!(get(door, "/livez").await.status, 200);
+        assert_eq!(get(door, "/readyz").await.status, 200);
+    }
+    assert_eq!(get(relay.public, "/healthz").await.status, 404);
+    assert_eq!(ask_lines(relay.admin, &handshake()).await.status, 404, "no WebSocket there");
+    let _guest = RawClient::plain(relay.public).await;
+    let health = health(relay.admin).await;
+    assert_eq!(health["status"], "ok");
+    assert_eq!(
+        (&health["connections"], &health["connected"], &health["devices"]),
+        (&1.into(), &1.into(), &1.into())
+    );
+}
+
+#[actix_rt::test]
+async fn while_draining_nobody_is_let_in_and_the_relay_says_that_it_is_not_ready() {
+    let mut relay = Relay::with(|settings| settings.server.drain_timeout = Duration::from_secs(1));
+    // One that has not answered its Close keeps the relay draining.
+    let mut guest = RawClient::plain(relay.public).await;
+    let (public, admin) = (relay.public, relay.admin);
+    let stopped = std::thread::spawn(move || relay.stop());
+    guest.is_closed_with(1001).await;
+    for door in [public, admin] {
+        let answer = get(door, "/readyz").await;
+        assert_eq!((answer.status, answer.body.as_str()), (503, "draining\n"));
+        assert_eq!(get(door, "/livez").await.status, 200);
+    }
+    let answer = ask_lines(public, &handshake()).await;
+    assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("5")));
+    drop(guest);
+    eventually("the end", async || stopped.is_finished()).await;
+    stopped.join().expect("no panic").expect("a good end");
+}

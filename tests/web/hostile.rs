@@ -1,0 +1,167 @@
+//! One connection against the whole relay: what it may cost. (threats: T11, T20 to T23)
+
+use std::time::{Duration, Instant};
+
+use sealpost::settings::Settings;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::peer::{BINARY, CONTINUATION, FIN, TEXT, frame, soon, text};
+use crate::process::Process;
+use crate::raw_client::RawClient;
+use crate::support::Relay;
+
+/// Memory that one connection may take, whatever it sends, KiB.
+const MIB: u64 = 1024;
+
+fn hasty(settings: &mut Settings) {
+    settings.limits.frame_timeout = Duration::from_millis(200);
+    settings.limits.register_timeout = Duration::from_secs(60);
+}
+
+/// A text message of exactly `bytes`: a `Send` from that guest to that device.
+fn message_of(guest: &RawClient, to: &str, number: u32, bytes: usize) -> String {
+    let empty = guest.message(to, number, "", 60).to_string();
+    guest.message(to, number, &"x".repeat(bytes - empty.len()), 60).to_string()
+}
+
+#[actix_rt::test]
+async fn a_frame_that_declares_a_terabyte_costs_its_sender_the_connection_and_the_relay_nothing() {
+    let relay = Process::start(&[]);
+    // What the first connection costs is no part of the question.
+    let mut guest = RawClient::plain(relay.public).await;
+    guest.talks_to_itself(1).await;
+    let mut stranger = RawClient::stranger(relay.public).await;
+    let before = relay.memory();
+
+    let mut header = vec![FIN | BINARY, 0x80 | 127];
+    header.extend((1_u64 << 40).to_be_bytes());
+    header.extend([1, 2, 3, 4]);
+    stranger.peer.send(&header).await;
+    let block = vec![0; 64 * 1024];
+    let stream = &mut stranger.peer.stream;
+    soon("the first block", stream.write_all(&block)).await.expect("the kernel takes it");
+    stranger.is_closed_with(1009).await;
+    // It goes on regardless, until the relay does not listen any more.
+    let stream = &mut stranger.peer.stream;
+    let sent = soon("an end", async {
+        let mut sent = 0;
+        while sent < 512 && stream.write_all(&block).await.is_ok() {
+            sent += 1;
+        }
+        sent
+    })
+    .await;
+    assert!(sent < 512, "the relay took 32 MiB");
+    relay.has("connections", 1).await;
+    let grown = relay.peak_memory().saturating_sub(before);
+    assert!(grown <= MIB, "{grown} KiB more than {before} KiB");
+    guest.talks_to_itself(2).await;
+}
+
+#[actix_rt::test]
+async fn a_message_at_the_cap_is_relayed_and_one_byte_more_is_not() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) =
+        (RawClient::plain(relay.public).await, RawClient::plain(relay.public).await);
+    let limits = Settings::default().limits;
+    let pieces = |message: &str| -> Vec<u8> {
+        let chunks: Vec<&[u8]> = message.as_bytes().chunks(1000).collect();
+        let last = chunks.len() - 1;
+        let piece = |(n, chunk): (usize, &&[u8])| {
+            let opcode = if n == 0 { TEXT } else { CONTINUATION };
+            frame(if n == last { FIN | opcode } else { opcode }, chunk)
+        };
+        chunks.iter().enumerate().flat_map(piece).collect()
+    };
+    let whole = |message: &str| text(message);
+    type Way<'a> = &'a dyn Fn(&str) -> Vec<u8>;
+    let ways: [(u32, Way<'_>); 2] = [(10, &whole), (20, &pieces)];
+    for (number, way) in ways {
+        let fits = message_of(&alice, &bob.id, number, limits.message_bytes);
+        alice.peer.send(&way(&fits)).await;
+        alice.hears("Ack").await;
+        let received = bob.hears("Receive").await;
+        assert_eq!(received["sender_id"], alice.id);
+
+        for over in [limits.message_bytes + 1, limits.frame_bytes] {
+            let over = message_of(&alice, &bob.id, number + 1, over);
+            alice.peer.send(&way(&over)).await;
+            let error = alice.hears("Error").await;
+            assert_eq!(error["code"], 413);
+            assert_eq!(error["message_id"], crate::support::message_id(number + 1));
+        }
+        let over = message_of(&alice, &bob.id, number + 1, limits.frame_bytes + 1);
+        let mut eve = RawClient::plain(relay.public).await;
+        // The relay may be gone before everything is said.
+        let _ = soon("sending", eve.peer.stream.write_all(&way(&over))).await;
+        eve.is_closed_with(1009).await;
+    }
+    bob.talks_to_itself(1).await;
+}
+
+#[actix_rt::test]
+async fn floods_of_fragments_and_messages_without_end_cost_only_their_sender() {
+    let relay = Relay::with(hasty);
+    let mut bystander = RawClient::plain(relay.public).await;
+    let empty = frame(CONTINUATION, b"");
+    for (bytes, code) in [
+        ([frame(TEXT, b""), empty.repeat(10_000)].concat(), 1008),
+        ([frame(TEXT, b"{"), empty.repeat(1024)].concat(), 1008),
+        (frame(TEXT, b"never the end"), 1008),
+        ([frame(TEXT, b""), frame(CONTINUATION, &[b'x'; 60_000]).repeat(3)].concat(), 1009),
+    ] {
+        let mut guest = RawClient::plain(relay.public).await;
+        let _ = soon("sending", guest.peer.stream.write_all(&bytes)).await;
+        guest.is_closed_with(code).await;
+    }
+    bystander.talks_to_itself(1).await;
+    relay.expects_connections(1).await;
+}
+
+#[actix_rt::test]
+async fn a_byte_now_and_then_does_not_keep_a_frame_open() {
+    let relay = Relay::with(hasty);
+    let mut guest = RawClient::plain(relay.public).await;
+    let started = Instant::now();
+    let words = text(json!({"type": "Ping"}).to_string());
+    let (mut read, mut write) = guest.peer.stream.into_split();
+    // As fast as a timer of 20 ms, and so never done within the 200 ms that a frame has.
+    let trickle = actix_rt::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        for byte in words {
+            tick.tick().await;
+            if write.write_all(&[byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut head = [0; 4];
+    let heard = soon("a close", tokio::io::AsyncReadExt::read_exact(&mut read, &mut head)).await;
+    heard.expect("a close");
+    assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, 1008));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    trickle.abort();
+    guest = RawClient::plain(relay.public).await;
+    guest.talks_to_itself(1).await;
+}
+
+#[actix_rt::test]
+async fn whoever_does_not_register_in_time_is_sent_away_however_busy() {
+    let relay = Relay::with(|settings| {
+        settings.limits.register_timeout = Duration::from_millis(300);
+    });
+    let mut silent = RawClient::stranger(relay.public).await;
+    let mut busy = RawClient::stranger(relay.public).await;
+    let mut device = RawClient::plain(relay.public).await;
+    busy.says(json!({"type": "Status", "payload": {}})).await;
+    assert_eq!(busy.hears("Error").await["code"], 400);
+    busy.says(json!({"type": "Register", "payload": {"resume_token": "0".repeat(64)}})).await;
+    assert_eq!(busy.hears("Error").await["code"], 401);
+    busy.says(json!({"type": "Ping"})).await;
+    busy.hears("Pong").await;
+    silent.is_closed_with(4401).await;
+    busy.is_closed_with(4401).await;
+    device.talks_to_itself(1).await;
+    relay.expects_connections(1).await;
+}

@@ -1,0 +1,105 @@
+//! Many at once: all of them are told goodbye, and nothing of them is left. (threats: Faults; platform: H10, H20)
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::peer::{FIN, close, soon};
+use crate::process::{Process, eventually};
+use crate::raw_client::{Manner, RawClient};
+
+/// Connections that are opened at the same time.
+const BATCH: usize = 250;
+
+/// Many devices, from several addresses of this machine, so that ports do not run short.
+async fn throng(relay: &Process, count: usize) -> Vec<RawClient> {
+    let mut guests = Vec::with_capacity(count);
+    while guests.len() < count {
+        let more = (count - guests.len()).min(BATCH);
+        let last = 2 + (guests.len() / 1000) as u8;
+        let manner = Manner { from: Some(IpAddr::from([127, 0, 0, last])), ..Manner::default() };
+        let arriving = (0..more).map(async |_| {
+            let mut guest = RawClient::coming(relay.public, manner).await.expect("let in");
+            guest.registers(json!({"type": "Register"})).await;
+            guest
+        });
+        guests.extend(join_all(arriving).await);
+    }
+    guests
+}
+
+fn settings() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("LIMITS__EXEMPT_CIDRS", "127.0.0.0/8"),
+        // Plain devices stay known for a while, because what was sent to them must be told as expired.
+        ("SESSION__PLAIN_TTL", "1s"),
+    ]
+}
+
+#[actix_rt::test]
+async fn at_sigterm_five_hundred_sessions_are_told_goodbye_and_the_relay_ends_well() {
+    for workers in ["1", "2"] {
+        let mut settings = settings();
+        settings.push(("SERVER__WORKERS", workers));
+        let mut relay = Process::start(&settings);
+        let guests = throng(&relay, 500).await;
+        relay.has("connected", 500).await;
+        // A stranger has a session, too, and one that is half in has not.
+        let mut stranger = RawClient::stranger(relay.public).await;
+        let half = crate::http::connect(relay.public, None, None).await;
+        let asked = Instant::now();
+        relay.signal("TERM");
+        let goodbyes = guests.into_iter().map(async |mut guest: RawClient| {
+            let (first, payload) = guest.peer.frame().await.expect("a goodbye");
+            assert_eq!((first, &payload[..2]), (FIN | 0x8, &1001_u16.to_be_bytes()[..]));
+            guest.peer.send(&close(1001)).await;
+            guest.peer.expect_end().await;
+        });
+        join_all(goodbyes).await;
+        stranger.is_closed_with(1001).await;
+        drop((stranger, half));
+        let status = relay.exit().await;
+        assert_eq!(status.code(), Some(0));
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    }
+}
+
+#[actix_rt::test]
+async fn ten_thousand_connections_come_and_go_and_leave_nothing_behind() {
+    rlimit::increase_nofile_limit(16_000).expect("enough descriptors");
+    let relay = Process::start(&settings());
+    drop(throng(&relay, 10).await);
+    relay.has("devices", 0).await;
+    let (descriptors, memory) = (relay.descriptors(), relay.memory());
+
+    let mut after = Vec::new();
+    for _ in 0..2 {
+        let guests = throng(&relay, 5000).await;
+        relay.has("connected", 5000).await;
+        for (n, mut guest) in guests.into_iter().enumerate() {
+            match n % 4 {
+                0 => guest.peer.send(&close(1000)).await,
+                1 => guest.says(json!({"type": "Ping"})).await,
+                2 => {
+                    // A reset instead of an end.
+                    let linger = Some(Duration::ZERO);
+                    let socket = socket2::SockRef::from(&guest.peer.stream);
+                    socket.set_linger(linger).expect("a socket");
+                }
+                _ => {}
+            }
+        }
+        for figure in ["connections", "connected", "devices", "exchanges", "queued_bytes"] {
+            relay.has(figure, 0).await;
+        }
+        eventually("the descriptors", async || relay.descriptors() <= descriptors).await;
+        after.push(relay.memory());
+    }
+    // The allocator keeps what the first throng took; the second finds that place again. Anything kept
+    // for each connection that ever was would show: 1 KiB of it is 5 MiB of each throng.
+    assert!(after[0] < memory + 64 * 1024, "{memory} KiB, then {after:?}");
+    assert!(after[1] < after[0] + 4 * 1024, "{memory} KiB, then {after:?}");
+    soon("one more", RawClient::plain(relay.public)).await.talks_to_itself(1).await;
+}
