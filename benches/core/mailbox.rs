@@ -12,7 +12,8 @@ use criterion::{BenchmarkId, Criterion};
 use sealpost::clock::Moment;
 use sealpost::protocol::envelope::{Envelope, Seq, Subject};
 use sealpost::protocol::id::{DeviceId, MessageId};
-use sealpost::relay::mailbox::{Credit, Item, Mailbox, Next, SettledBy};
+use sealpost::relay::item::{Item, SettledBy};
+use sealpost::relay::mailbox::{Credit, Mailbox, Next};
 
 use crate::relay::BODY;
 use crate::{DEPTHS, group};

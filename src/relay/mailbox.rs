@@ -1,99 +1,23 @@
-//! One device's mail: what waits for it and what is in flight to it, in one order of arrival.
+//! The mailbox of one device: what waits for the device and what is in flight to it, in one order of arrival.
 //!
-//! An item has one owner, this mailbox, until it is settled. A connection only borrows what it has credit for; when it
-//! dies, what is in flight goes back to the head of what waits. Deadlines stand beside the items in a heap whose stale
-//! entries are skipped, so an item that never expires costs no search.
+//! One deque holds all items by rising sequence number. The first [`Mailbox::in_flight`] places are with the device's
+//! connection, which only borrows them: when the connection ends, the count goes back to zero and the same items wait again
+//! in their old order. An item that leaves from the middle of what waits leaves an empty place, which is removed when it
+//! comes to the head or when half of the places are empty. Deadlines stand beside the items in a heap whose outdated
+//! entries are skipped. No operation looks through all that waits; searches are binary, or bounded by the delivery window.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
+use super::item::{Item, SettledBy};
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 
-/// Empty queues with room for more than this many items give the room back.
+/// An empty mailbox gives back the memory of more items than this.
 const SPARE_CAPACITY: usize = 4;
-
-/// What settles an item: the moment from which the recipient has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SettledBy {
-    /// Its connection took the bytes.
-    Write,
-    /// It confirmed.
-    Ack,
-}
-
-impl SettledBy {
-    /// What settles this envelope for a device that can resume, or cannot.
-    #[must_use]
-    pub fn of(envelope: &Envelope, resumable: bool) -> Self {
-        match envelope.subject {
-            // With a ttl of 0 it is for this moment only: nothing is left to be confirmed later.
-            Subject::Message(_) | Subject::KeyRotation(_) if resumable && envelope.ttl > 0 => {
-                Self::Ack
-            }
-            _ => Self::Write,
-        }
-    }
-}
-
-/// An envelope in a mailbox.
-#[derive(Debug)]
-pub struct Item {
-    /// Its place in the order of arrival.
-    pub seq: Seq,
-    /// From this moment on it is never handed over again.
-    pub deadline: Moment,
-    /// When it counts as delivered.
-    pub settles: SettledBy,
-    /// Whether the store was asked to keep it.
-    pub stored: bool,
-    /// Whether its sender still waits for the Ack.
-    pub owes_ack: bool,
-    /// Whether a connection has it; the mailbox sets it.
-    pub in_flight: bool,
-    /// Whether a connection ever had it; the mailbox sets it.
-    pub seen: bool,
-    /// What it carries.
-    pub envelope: Envelope,
-}
-
-impl Item {
-    /// For a device that can resume, or cannot; kept by nobody yet, and nobody has it.
-    #[must_use]
-    pub fn new(seq: Seq, deadline: Moment, envelope: Envelope, resumable: bool) -> Self {
-        Self {
-            seq,
-            deadline,
-            settles: SettledBy::of(&envelope, resumable),
-            stored: false,
-            owes_ack: false,
-            in_flight: false,
-            seen: false,
-            envelope,
-        }
-    }
-
-    /// Whether it must outlive the process once it waits for its device.
-    #[must_use]
-    pub fn must_be_stored(&self, resumable: bool) -> bool {
-        match self.envelope.subject {
-            Subject::Message(_) | Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => true,
-            // Only a resumable device comes back to read what the relay has to say to it.
-            Subject::Notice => resumable,
-            // An exchange does not outlive the process.
-            Subject::Auth => false,
-        }
-    }
-
-    /// What it counts in every byte limit.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.envelope.body.len() as u64
-    }
-}
 
 /// How much may be in flight to one connection.
 #[derive(Debug, Clone, Copy)]
@@ -155,61 +79,69 @@ pub enum Next<'a> {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    flight: VecDeque<Item>,
-    flight_bytes: u64,
-    /// In order of `seq`; `None` where an item left from the middle.
-    waiting: VecDeque<(Seq, Option<Item>)>,
+    /// By rising `seq`. The first `in_flight` places are never empty.
+    places: VecDeque<Place>,
+    in_flight: usize,
+    in_flight_bytes: u64,
+    /// Empty places.
     holes: usize,
+    /// Waiting items that an earlier connection had; they are the first that wait.
+    returned: usize,
     deadlines: BinaryHeap<Reverse<(Moment, Seq)>>,
     usage: Usage,
     by_sender: HashMap<DeviceId, Usage, RandomState>,
+    messages: usize,
     notices: usize,
 }
 
+#[derive(Debug)]
+struct Place {
+    seq: Seq,
+    item: Option<Item>,
+}
+
 impl Mailbox {
-    /// Items in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.flight.len()
+        self.in_flight
     }
 
-    /// Items that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len() - self.holes
+        self.places.len() - self.holes - self.in_flight
     }
 
-    /// Messages that a resuming client has coming: counted items, waiting or in flight.
+    /// Messages and key rotations, waiting or in flight: what a resuming client is about to receive.
     #[must_use]
     pub fn messages(&self) -> usize {
-        self.items().filter(|item| item.envelope.subject.is_counted()).count()
+        self.messages
     }
 
-    /// What the quota sees.
+    /// What counts against the quota: what waits, and what is in flight until its Ack.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// The relay's own words that wait or are in flight.
+    /// Notices, waiting or in flight.
     #[must_use]
     pub fn notices(&self) -> usize {
         self.notices
     }
 
-    /// Not later than the first deadline of what can expire here; earlier if that item has left already.
+    /// The first deadline of the items that can expire here, or an earlier one whose item has left already.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         self.deadlines.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
-    /// Whether an item of so many bytes could fly at once, overtaking nothing.
+    /// Whether an item of `bytes` could be in flight at once, overtaking nothing.
     #[must_use]
     pub fn has_credit(&self, credit: Credit, bytes: u64) -> bool {
-        self.waiting() == 0 && self.room(credit, bytes)
+        self.waiting() == 0 && self.credit_covers(credit, bytes)
     }
 
-    /// Whether the quota has no place for an item of that sender.
+    /// Whether the quota has no place for an item of `bytes` from that sender.
     #[must_use]
     pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
         if self.usage.exceeds_with(bytes, quota.messages, quota.bytes) {
@@ -217,71 +149,64 @@ impl Mailbox {
         }
         let messages = ((quota.messages as f64 * quota.sender_share) as usize).max(1);
         let most = (quota.bytes as f64 * quota.sender_share) as u64;
-        self.by_sender.get(&from).is_some_and(|load| load.exceeds_with(bytes, messages, most))
+        self.by_sender.get(&from).is_some_and(|usage| usage.exceeds_with(bytes, messages, most))
     }
 
-    /// Puts an item into flight that overtakes nothing; see [`Self::has_credit`].
+    /// Adds an item that is in flight at once; only where [`Self::has_credit`] says so.
     pub fn push_in_flight(&mut self, item: Item) {
         if item.settles == SettledBy::Ack {
             self.hold(&item);
         }
-        self.notices += usize::from(item.envelope.subject == Subject::Notice);
-        // Older than this item, holes would stand out of order behind it should it come back.
-        self.fill_holes();
-        self.push_flight(item);
-        self.trim_deadlines();
+        self.remove_holes_if_nothing_waits();
+        self.push(item);
+        self.mark_in_flight();
     }
 
-    /// Puts an item behind everything that waits.
+    /// Adds an item behind everything that waits.
     pub fn push_waiting(&mut self, item: Item) {
         self.hold(&item);
-        self.notices += usize::from(item.envelope.subject == Subject::Notice);
-        self.waiting.push_back((item.seq, Some(item)));
-        self.trim_deadlines();
+        self.push(item);
     }
 
-    /// Takes the next step with the head of what waits.
+    /// Puts the first waiting item in flight, or takes the item out if it has expired.
     pub fn next_deliverable(&mut self, now: Moment, credit: Credit) -> Next<'_> {
-        self.skip_holes();
-        let Some((_, Some(head))) = self.waiting.front() else {
-            self.give_back_room();
+        self.remove_holes_at_head();
+        let Some(head) = self.places.get(self.in_flight).and_then(|place| place.item.as_ref())
+        else {
+            self.give_back_memory();
             return Next::Nothing;
         };
-        let expired = head.deadline <= now;
-        if !expired && !self.room(credit, head.bytes()) {
+        if head.deadline <= now {
+            let seq = head.seq;
+            return self.take(seq).map_or(Next::Nothing, Next::Expired);
+        }
+        if !self.credit_covers(credit, head.bytes()) {
             return Next::Nothing;
         }
-        let Some((_, Some(item))) = self.waiting.pop_front() else { return Next::Nothing };
-        if expired {
-            self.account_left(&item, true);
-            return Next::Expired(item);
+        self.returned -= usize::from(head.seen);
+        if head.settles == SettledBy::Write {
+            let (from, bytes) = (head.takes_room_of(), head.bytes());
+            self.release(from, bytes);
         }
-        if item.settles == SettledBy::Write {
-            self.release(&item);
-        }
-        self.push_flight(item);
-        self.flight.back().map_or(Next::Nothing, Next::InFlight)
+        self.mark_in_flight();
+        let moved = self.places.get(self.in_flight - 1).and_then(|place| place.item.as_ref());
+        moved.map_or(Next::Nothing, Next::InFlight)
     }
 
-    /// The connection took everything through `mark`: what that settles leaves the mailbox, in order.
+    /// The socket has taken everything through this sequence number: items settled by write leave, in order.
     pub fn on_written(&mut self, through: Seq, mut settled: impl FnMut(Item)) {
-        let mut place = 0;
-        while let Some(item) = self.flight.get(place) {
-            if item.seq > through {
-                break;
-            }
-            if item.settles == SettledBy::Ack {
-                place += 1;
-            } else if let Some(item) = self.flight.remove(place) {
-                self.flight_bytes -= item.bytes();
-                self.account_left(&item, false);
+        let mut index = 0;
+        while index < self.in_flight && self.places[index].seq <= through {
+            if self.item_at(index).is_some_and(|item| item.settles == SettledBy::Ack) {
+                index += 1;
+            } else if let Some(item) = self.remove_in_flight(index) {
                 settled(item);
             }
         }
-        self.give_back_room();
+        self.give_back_memory();
     }
 
-    /// The recipient confirms a message, of that sender if it says so. What it cannot have seen is not confirmed.
+    /// The recipient acks a message, from that sender if the Ack names one. Only what a connection had can be acked.
     pub fn ack(&mut self, id: MessageId, from: Option<DeviceId>) -> Option<Item> {
         self.ack_where(|envelope| {
             envelope.subject == Subject::Message(id)
@@ -289,7 +214,7 @@ impl Mailbox {
         })
     }
 
-    /// The recipient confirms a key rotation of that sender.
+    /// The recipient acks a key rotation of that sender.
     pub fn ack_key(&mut self, key_id: &str, from: DeviceId) -> Option<Item> {
         self.ack_where(|envelope| {
             envelope.from == from
@@ -297,53 +222,56 @@ impl Mailbox {
         })
     }
 
-    /// The connection is gone: what was in flight waits again, at the head and in order. What was only for this
-    /// moment (`keep` says no) leaves.
+    /// The connection has ended: what was in flight waits again, except what `keep` refuses; that is handed to `left`,
+    /// the newest first.
     pub fn detach(&mut self, mut keep: impl FnMut(&Item) -> bool, mut left: impl FnMut(Item)) {
-        self.flight_bytes = 0;
-        let mut flight = std::mem::take(&mut self.flight);
-        while let Some(mut item) = flight.pop_back() {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.in_flight_bytes = 0;
+        let borrowed: Vec<Place> = self.places.drain(..in_flight).collect();
+        for mut item in borrowed.into_iter().rev().filter_map(|place| place.item) {
+            let held = item.settles == SettledBy::Ack;
             if keep(&item) {
                 item.in_flight = false;
-                if item.settles == SettledBy::Write {
+                if !held {
                     self.hold(&item);
                 }
-                self.waiting.push_front((item.seq, Some(item)));
+                self.returned += 1;
+                self.places.push_front(Place { seq: item.seq, item: Some(item) });
             } else {
-                self.account_left(&item, item.settles == SettledBy::Ack);
+                self.account_left(&item, held);
                 left(item);
             }
         }
         self.trim_deadlines();
     }
 
-    /// Takes out an item that waits, as if it had never come.
+    /// Takes out a waiting item, or one in flight that awaits its Ack, as if it had never come.
     pub fn withdraw(&mut self, seq: Seq) -> Option<Item> {
         let item = self.take(seq)?;
-        self.account_left(&item, true);
-        self.give_back_room();
+        self.give_back_memory();
         Some(item)
     }
 
-    /// Places in the order of waiting, holes included: what [`Self::unstored`] counts.
+    /// Places of what waits, empty ones included: the unit of [`Self::unstored`].
     #[must_use]
     pub fn waiting_places(&self) -> usize {
-        self.waiting.len()
+        self.places.len() - self.in_flight
     }
 
-    /// Of the first so many that wait, those that no store keeps yet, in order.
+    /// Among the first `first` places of what waits, the items that the store was not asked to keep, in order.
     pub fn unstored(&mut self, first: usize) -> impl Iterator<Item = &mut Item> {
-        let first = self.waiting.iter_mut().take(first);
-        first.filter_map(|(_, item)| item.as_mut()).filter(|item| !item.stored)
+        let waiting = self.places.iter_mut().skip(self.in_flight).take(first);
+        waiting.filter_map(|place| place.item.as_mut()).filter(|item| !item.stored)
     }
 
-    /// Of what is in flight and must be confirmed, those that no store keeps yet, in order.
+    /// Of the items in flight that await an Ack, those that the store was not asked to keep, in order.
     pub fn unstored_in_flight(&mut self) -> impl Iterator<Item = &mut Item> {
-        let confirmed = |item: &&mut Item| item.settles == SettledBy::Ack && !item.stored;
-        self.flight.iter_mut().filter(confirmed)
+        let in_flight = self.places.iter_mut().take(self.in_flight);
+        let items = in_flight.filter_map(|place| place.item.as_mut());
+        items.filter(|item| item.settles == SettledBy::Ack && !item.stored)
     }
 
-    /// Takes out what has expired, at most `limit` items; in order of their deadlines.
+    /// Takes out at most `limit` expired items, in the order of their deadlines.
     pub fn expire(&mut self, now: Moment, limit: usize, mut expired: impl FnMut(Item)) {
         let mut left = limit;
         while left > 0 {
@@ -353,21 +281,19 @@ impl Mailbox {
             }
             self.deadlines.pop();
             if let Some(item) = self.take(seq) {
-                self.account_left(&item, true);
                 expired(item);
                 left -= 1;
             }
         }
-        self.give_back_room();
+        self.give_back_memory();
     }
 
     /// Takes out everything, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Item> + use<> {
-        let all = std::mem::take(self);
-        all.flight.into_iter().chain(all.waiting.into_iter().filter_map(|(_, item)| item))
+        std::mem::take(self).places.into_iter().filter_map(|place| place.item)
     }
 
-    /// The message of that name from that sender.
+    /// The message with that id from that sender.
     #[must_use]
     pub fn find(&self, id: MessageId, from: DeviceId) -> Option<&Item> {
         self.items().find(|item| {
@@ -375,184 +301,213 @@ impl Mailbox {
         })
     }
 
-    /// The item of that sequence.
+    #[must_use]
+    pub fn get(&self, seq: Seq) -> Option<&Item> {
+        self.item_at(self.index_of(seq)?)
+    }
+
     pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Item> {
-        if let Ok(place) = self.waiting.binary_search_by_key(&seq, |(seq, _)| *seq) {
-            return self.waiting[place].1.as_mut();
-        }
-        self.flight.iter_mut().find(|item| item.seq == seq)
+        let index = self.index_of(seq)?;
+        self.places[index].item.as_mut()
     }
 
     /// Recounts everything that is kept twice; for tests.
     pub(super) fn audit(&self) -> Result<(), String> {
         let mut watched: Vec<_> = self.deadlines.iter().map(|Reverse(entry)| *entry).collect();
         watched.sort_unstable();
-        let mut held = Usage::default();
-        let mut by_sender: HashMap<DeviceId, Usage, RandomState> = HashMap::default();
-        for item in self.items() {
-            let is_held = !item.in_flight || item.settles == SettledBy::Ack;
-            if is_held && item.envelope.subject.takes_room() {
-                held.add(item.bytes());
-                by_sender.entry(item.envelope.from).or_default().add(item.bytes());
+        let mut found = Self::default();
+        for (index, place) in self.places.iter().enumerate() {
+            let Some(item) = &place.item else {
+                found.holes += 1;
+                continue;
+            };
+            let in_flight = index < self.in_flight;
+            if item.in_flight != in_flight || item.seq != place.seq {
+                return Err(format!("{} is not where it says", item.seq));
             }
-            let entry = (item.deadline, item.seq);
-            let can_expire = is_held && item.deadline < Moment::NEVER;
-            if can_expire && watched.binary_search(&entry).is_err() {
-                return Err(format!("nobody watches the deadline of {}", item.seq));
+            if in_flight {
+                found.in_flight += 1;
+                found.in_flight_bytes += item.bytes();
+            }
+            found.returned += usize::from(!in_flight && item.seen);
+            found.messages += usize::from(item.envelope.subject.is_counted());
+            found.notices += usize::from(item.envelope.subject == Subject::Notice);
+            if !in_flight || item.settles == SettledBy::Ack {
+                found.hold(item);
+                let can_expire = item.deadline < Moment::NEVER;
+                if can_expire && watched.binary_search(&(item.deadline, item.seq)).is_err() {
+                    return Err(format!("nobody watches the deadline of {}", item.seq));
+                }
             }
         }
-        let notices = self.items().filter(|item| item.envelope.subject == Subject::Notice).count();
-        let holes = self.waiting.iter().filter(|(_, item)| item.is_none()).count();
-        let order = self.flight.iter().map(|item| item.seq);
-        let order = order.chain(self.waiting.iter().map(|(seq, _)| *seq));
-        let fits = held == self.usage
-            && by_sender == self.by_sender
-            && notices == self.notices
-            && holes == self.holes
-            && self.flight.iter().map(Item::bytes).sum::<u64>() == self.flight_bytes
-            && self.flight.iter().all(|item| item.in_flight)
-            && order.is_sorted_by(|a, b| a < b);
-        if fits { Ok(()) } else { Err(format!("the mailbox does not add up: {self:?}")) }
+        let counts = |mailbox: &Self| {
+            let Self { in_flight, in_flight_bytes, holes, returned, .. } = *mailbox;
+            let Self { usage, messages, notices, .. } = *mailbox;
+            (in_flight, in_flight_bytes, holes, returned, usage, messages, notices)
+        };
+        let agrees = counts(&found) == counts(self)
+            && found.by_sender == self.by_sender
+            && self.places.iter().is_sorted_by(|a, b| a.seq < b.seq);
+        if agrees { Ok(()) } else { Err(format!("the mailbox does not add up: {self:?}")) }
     }
 
     pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
-        let waiting = self.waiting.iter().filter_map(|(_, item)| item.as_ref());
-        self.flight.iter().chain(waiting)
+        self.places.iter().filter_map(|place| place.item.as_ref())
     }
 
-    fn room(&self, credit: Credit, bytes: u64) -> bool {
-        self.flight.is_empty()
-            || (self.flight.len() < credit.window
-                && self.flight_bytes.saturating_add(bytes) <= credit.bytes)
+    fn item_at(&self, index: usize) -> Option<&Item> {
+        self.places.get(index)?.item.as_ref()
     }
 
-    fn push_flight(&mut self, mut item: Item) {
+    fn index_of(&self, seq: Seq) -> Option<usize> {
+        self.places.binary_search_by_key(&seq, |place| place.seq).ok()
+    }
+
+    fn credit_covers(&self, credit: Credit, bytes: u64) -> bool {
+        self.in_flight == 0
+            || (self.in_flight < credit.window
+                && self.in_flight_bytes.saturating_add(bytes) <= credit.bytes)
+    }
+
+    fn push(&mut self, item: Item) {
+        self.messages += usize::from(item.envelope.subject.is_counted());
+        self.notices += usize::from(item.envelope.subject == Subject::Notice);
+        self.places.push_back(Place { seq: item.seq, item: Some(item) });
+        self.trim_deadlines();
+    }
+
+    /// The first waiting item is in flight from now on; its place stays the same.
+    fn mark_in_flight(&mut self) {
+        let Some(item) = self.places.get_mut(self.in_flight).and_then(|place| place.item.as_mut())
+        else {
+            return;
+        };
         item.in_flight = true;
         item.seen = true;
-        self.flight_bytes += item.bytes();
-        self.flight.push_back(item);
+        self.in_flight_bytes += item.bytes();
+        self.in_flight += 1;
     }
 
     fn ack_where(&mut self, fits: impl Fn(&Envelope) -> bool) -> Option<Item> {
-        let confirms = |item: &Item| item.settles == SettledBy::Ack && fits(&item.envelope);
-        if let Some(place) = self.flight.iter().position(confirms) {
-            let item = self.flight.remove(place)?;
-            self.flight_bytes -= item.bytes();
-            self.account_left(&item, true);
-            self.give_back_room();
-            return Some(item);
-        }
-        // What an older connection had in flight stands at the head of what waits.
-        let seq = self
-            .waiting
-            .iter()
-            .take_while(|(_, item)| item.as_ref().is_none_or(|item| item.seen))
-            .find(|(_, item)| item.as_ref().is_some_and(confirms))
-            .map(|(seq, _)| *seq)?;
+        let acks = |item: &Item| item.settles == SettledBy::Ack && fits(&item.envelope);
+        // What an earlier connection had stands at the head of what waits.
+        let mut returned = self.returned;
+        let mut candidates = self.places.iter().enumerate().take_while(|(index, place)| {
+            let waits = *index >= self.in_flight;
+            let look = !waits || returned > 0;
+            returned -= usize::from(look && waits && place.item.is_some());
+            look
+        });
+        let acked = candidates.find(|(_, place)| place.item.as_ref().is_some_and(acks));
+        let seq = acked?.1.seq;
         let item = self.take(seq)?;
-        self.account_left(&item, true);
-        self.give_back_room();
+        self.give_back_memory();
         Some(item)
     }
 
-    /// Removes an item wherever it is; the books are the caller's.
+    /// Removes a waiting item, or one in flight that awaits its Ack. An item in flight that settles by write cannot be
+    /// recalled.
     fn take(&mut self, seq: Seq) -> Option<Item> {
-        // What expires first mostly came first, and a search through much that waits is a walk through cold memory.
-        self.skip_holes();
-        if self.waiting.front().is_some_and(|(first, _)| *first == seq) {
-            let (_, item) = self.waiting.pop_front()?;
-            self.skip_holes();
-            return item;
-        }
-        if let Ok(place) = self.waiting.binary_search_by_key(&seq, |(seq, _)| *seq) {
-            let item = self.waiting[place].1.take()?;
-            self.holes += 1;
-            if self.holes > SPARE_CAPACITY && self.holes > self.waiting.len() / 2 {
-                self.waiting.retain(|(_, item)| item.is_some());
-                self.holes = 0;
+        // With equal ttls the oldest item expires first, and a binary search of a long deque misses the cache.
+        let is_head = self.places.get(self.in_flight).is_some_and(|place| place.seq == seq);
+        let index = if is_head { self.in_flight } else { self.index_of(seq)? };
+        if index < self.in_flight {
+            if self.item_at(index)?.settles == SettledBy::Write {
+                return None;
             }
-            return Some(item);
+            return self.remove_in_flight(index);
         }
-        // An item in flight that settles when taken is past recall.
-        let place = self
-            .flight
-            .iter()
-            .position(|item| item.seq == seq && item.settles == SettledBy::Ack)?;
-        let item = self.flight.remove(place)?;
-        self.flight_bytes -= item.bytes();
+        let item = self.places[index].item.take()?;
+        self.holes += 1;
+        self.returned -= usize::from(item.seen);
+        self.account_left(&item, true);
+        self.remove_holes_at_head();
+        if self.holes > SPARE_CAPACITY && self.holes > self.places.len() / 2 {
+            self.places.retain(|place| place.item.is_some());
+            self.holes = 0;
+        }
         Some(item)
     }
 
-    /// An item that can expire here from now on, and that counts.
+    /// Removes an item in flight. At most a window of items moves up.
+    fn remove_in_flight(&mut self, index: usize) -> Option<Item> {
+        let item = self.places.remove(index)?.item?;
+        self.in_flight -= 1;
+        self.in_flight_bytes -= item.bytes();
+        self.account_left(&item, item.settles == SettledBy::Ack);
+        Some(item)
+    }
+
+    /// Counts an item that can expire here from now on.
     fn hold(&mut self, item: &Item) {
-        if item.envelope.subject.takes_room() {
+        if let Some(from) = item.takes_room_of() {
             self.usage.add(item.bytes());
-            self.by_sender.entry(item.envelope.from).or_default().add(item.bytes());
+            self.by_sender.entry(from).or_default().add(item.bytes());
         }
         if item.deadline < Moment::NEVER {
             self.deadlines.push(Reverse((item.deadline, item.seq)));
         }
     }
 
-    /// Entries of items that have left are only skipped when their time comes; they must not pile up until then.
-    fn trim_deadlines(&mut self) {
-        if self.deadlines.len() > 2 * (self.flight.len() + self.waiting.len()) + 64 {
-            let can_expire = self.items().filter(|item| item.deadline < Moment::NEVER);
-            self.deadlines = can_expire.map(|item| Reverse((item.deadline, item.seq))).collect();
-        }
-    }
-
-    fn release(&mut self, item: &Item) {
-        if item.envelope.subject.takes_room() {
-            self.usage.sub(item.bytes());
-            if let Some(load) = self.by_sender.get_mut(&item.envelope.from) {
-                load.sub(item.bytes());
-                if load.messages == 0 {
-                    self.by_sender.remove(&item.envelope.from);
-                }
+    fn release(&mut self, from: Option<DeviceId>, bytes: u64) {
+        let Some(from) = from else { return };
+        self.usage.sub(bytes);
+        if let Some(usage) = self.by_sender.get_mut(&from) {
+            usage.sub(bytes);
+            if usage.messages == 0 {
+                self.by_sender.remove(&from);
             }
         }
     }
 
     fn account_left(&mut self, item: &Item, held: bool) {
+        self.messages -= usize::from(item.envelope.subject.is_counted());
         self.notices -= usize::from(item.envelope.subject == Subject::Notice);
         if held {
-            self.release(item);
+            self.release(item.takes_room_of(), item.bytes());
         }
     }
 
-    /// Brings the first item that waits to the head.
-    fn skip_holes(&mut self) {
-        while let Some((_, None)) = self.waiting.front() {
-            self.waiting.pop_front();
-            self.holes -= 1;
+    /// Entries of items that have left are skipped when their time comes; until then they must not pile up.
+    fn trim_deadlines(&mut self) {
+        if self.deadlines.len() > 2 * self.places.len() + 64 {
+            let can_expire = self.items().filter(|item| item.deadline < Moment::NEVER);
+            self.deadlines = can_expire.map(|item| Reverse((item.deadline, item.seq))).collect();
         }
     }
 
-    /// Where nothing waits, holes are all there is.
-    fn fill_holes(&mut self) {
+    /// Brings the first waiting item to the head of what waits.
+    fn remove_holes_at_head(&mut self) {
+        if self.holes == 0 {
+            return;
+        }
+        let waiting = self.places.iter().skip(self.in_flight);
+        let empty = waiting.take_while(|place| place.item.is_none()).count();
+        self.places.drain(self.in_flight..self.in_flight + empty);
+        self.holes -= empty;
+    }
+
+    fn remove_holes_if_nothing_waits(&mut self) {
         if self.waiting() == 0 {
-            self.waiting.clear();
+            self.places.truncate(self.in_flight);
             self.holes = 0;
         }
     }
 
-    fn give_back_room(&mut self) {
-        self.fill_holes();
-        if self.flight.is_empty() && self.flight.capacity() > SPARE_CAPACITY {
-            self.flight = VecDeque::new();
+    fn give_back_memory(&mut self) {
+        self.remove_holes_if_nothing_waits();
+        if !self.places.is_empty() {
+            return;
         }
-        if self.waiting.is_empty() && self.waiting.capacity() > SPARE_CAPACITY {
-            self.waiting = VecDeque::new();
+        self.deadlines.clear();
+        if self.places.capacity() > SPARE_CAPACITY {
+            self.places = VecDeque::new();
         }
-        if self.waiting.is_empty() && self.flight.is_empty() {
-            self.deadlines.clear();
-            if self.deadlines.capacity() > SPARE_CAPACITY {
-                self.deadlines = BinaryHeap::new();
-            }
-            if self.by_sender.capacity() > SPARE_CAPACITY {
-                self.by_sender.shrink_to_fit();
-            }
+        if self.deadlines.capacity() > SPARE_CAPACITY {
+            self.deadlines = BinaryHeap::new();
+        }
+        if self.by_sender.capacity() > SPARE_CAPACITY {
+            self.by_sender.shrink_to_fit();
         }
     }
 }

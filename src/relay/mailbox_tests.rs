@@ -289,17 +289,13 @@ fn a_burst_gives_its_room_back() {
     for seq in 1..=10_000 {
         assert!(mailbox.ack(name(seq), None).is_some());
     }
-    let rooms = [
-        mailbox.flight.capacity(),
-        mailbox.waiting.capacity(),
-        mailbox.deadlines.capacity(),
-        mailbox.by_sender.capacity(),
-    ];
+    let rooms =
+        [mailbox.places.capacity(), mailbox.deadlines.capacity(), mailbox.by_sender.capacity()];
     assert!(rooms.iter().all(|room| *room <= SPARE_CAPACITY), "{rooms:?}");
     let mut mailbox = holding(1..=10_000);
     mailbox.expire(at(60), usize::MAX, drop);
     assert!(
-        mailbox.waiting.capacity() <= SPARE_CAPACITY
+        mailbox.places.capacity() <= SPARE_CAPACITY
             && mailbox.deadlines.capacity() <= SPARE_CAPACITY
     );
 }
@@ -345,6 +341,32 @@ fn places_behind_the_head_leave_with_the_head() {
     assert_eq!((mailbox.waiting(), mailbox.waiting_places()), (6, 6));
     mailbox.audit().unwrap();
     assert_eq!(mailbox.hands_over(WIDE), [3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn an_ack_does_not_look_through_the_empty_places_behind_what_was_returned() {
+    let mut mailbox = holding(1..=6);
+    mailbox.hands_over(of(2));
+    mailbox.loses_its_connection();
+    assert_eq!((mailbox.returned, mailbox.withdraw(1).map(|item| item.seq)), (2, Some(1)));
+    mailbox.withdraw(3).unwrap();
+    assert_eq!(mailbox.confirms(4, None), None, "no connection ever had the item");
+    assert_eq!(mailbox.confirms(2, None), Some(2));
+    assert_eq!(mailbox.returned, 0);
+    assert_eq!(mailbox.hands_over(WIDE), [4, 5, 6]);
+}
+
+#[test]
+fn what_a_resuming_client_is_about_to_receive_is_counted_without_a_search() {
+    let mut mailbox = holding(1..=3);
+    let mut notice = until(4, Moment::NEVER);
+    notice.envelope.subject = Subject::Notice;
+    mailbox.push_waiting(notice);
+    mailbox.hands_over(of(1));
+    assert_eq!(mailbox.messages(), 3);
+    mailbox.confirms(1, None);
+    mailbox.expires(at(60), 1);
+    assert_eq!(mailbox.messages(), 1);
 }
 
 #[test]

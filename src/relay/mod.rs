@@ -7,6 +7,7 @@ pub mod auth_exchange;
 pub mod command;
 pub mod connection_state;
 pub mod dedup;
+pub mod item;
 pub mod mailbox;
 pub mod rate_limit;
 pub mod router;

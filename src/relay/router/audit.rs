@@ -2,7 +2,7 @@
 
 use super::Router;
 use crate::clock::Moment;
-use crate::relay::mailbox::SettledBy;
+use crate::relay::item::SettledBy;
 
 impl<S, L> Router<S, L> {
     /// Recounts everything that is kept twice.

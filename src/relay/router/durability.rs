@@ -10,7 +10,7 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::server::{ErrorContext, Status};
 use crate::relay::command::{Deliveries, Delivery, TokenHash};
 use crate::relay::dedup::Fingerprint;
-use crate::relay::mailbox::Item;
+use crate::relay::item::Item;
 use crate::store::{Known, Loaded, LoadedDevice, LoadedRecord, PutOutcome, PutSeq, Store};
 
 impl<S: Store, L: Clone> Router<S, L> {

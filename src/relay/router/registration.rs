@@ -13,7 +13,8 @@ use crate::relay::command::{
     ConnectionId, Deliveries, Delivery, Registration, RegistrationAccepted, TokenHash,
 };
 use crate::relay::dedup::DedupWindow;
-use crate::relay::mailbox::{Mailbox, SettledBy};
+use crate::relay::item::SettledBy;
+use crate::relay::mailbox::Mailbox;
 use crate::store::Store;
 
 impl<S: Store, L: Clone> Router<S, L> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Seq, Subject};
 use sealpost::protocol::id::DeviceId;
-use sealpost::relay::mailbox::SettledBy;
+use sealpost::relay::item::SettledBy;
 use sealpost::relay::router::Rules;
 use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, PutSeq};
 

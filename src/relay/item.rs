@@ -1,0 +1,85 @@
+//! An envelope in a mailbox, and what settles it.
+
+use crate::clock::Moment;
+use crate::protocol::envelope::{Envelope, Seq, Subject};
+use crate::protocol::id::DeviceId;
+
+/// The moment from which the recipient has an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettledBy {
+    /// The socket took the bytes.
+    Write,
+    /// The recipient acked.
+    Ack,
+}
+
+impl SettledBy {
+    #[must_use]
+    pub fn of(envelope: &Envelope, resumable: bool) -> Self {
+        match envelope.subject {
+            // A message with a ttl of 0 is for this moment only: nothing is left to be acked later.
+            Subject::Message(_) | Subject::KeyRotation(_) if resumable && envelope.ttl > 0 => {
+                Self::Ack
+            }
+            _ => Self::Write,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Item {
+    pub seq: Seq,
+    /// From this moment on the item is never delivered.
+    pub deadline: Moment,
+    pub settles: SettledBy,
+    /// Whether the store was asked to keep it.
+    pub stored: bool,
+    /// Whether the sender still waits for the relay's Ack.
+    pub owes_ack: bool,
+    /// Set by the mailbox.
+    pub in_flight: bool,
+    /// Whether any connection ever had the item; set by the mailbox.
+    pub seen: bool,
+    pub envelope: Envelope,
+}
+
+impl Item {
+    /// A new item for a device that is resumable or plain: not stored, not in flight.
+    #[must_use]
+    pub fn new(seq: Seq, deadline: Moment, envelope: Envelope, resumable: bool) -> Self {
+        Self {
+            seq,
+            deadline,
+            settles: SettledBy::of(&envelope, resumable),
+            stored: false,
+            owes_ack: false,
+            in_flight: false,
+            seen: false,
+            envelope,
+        }
+    }
+
+    /// Whether the item must survive a restart once it waits for its device.
+    #[must_use]
+    pub fn must_be_stored(&self, resumable: bool) -> bool {
+        match self.envelope.subject {
+            Subject::Message(_) | Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => true,
+            // Only a resumable device comes back to read a notice.
+            Subject::Notice => resumable,
+            // An exchange does not outlive the process.
+            Subject::Auth => false,
+        }
+    }
+
+    /// What the item counts in every byte limit.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.envelope.body.len() as u64
+    }
+
+    /// The sender whose share of the quota the item takes; a notice takes none.
+    pub(super) fn takes_room_of(&self) -> Option<DeviceId> {
+        self.envelope.subject.takes_room().then_some(self.envelope.from)
+    }
+}
