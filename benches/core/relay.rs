@@ -10,7 +10,8 @@ use sealpost::protocol::server::{self, Token};
 use sealpost::relay::command::{
     Command, ConnectionId, Deliveries, Registration, SendCommand, TokenHash,
 };
-use sealpost::relay::mailbox::{Credit, MailboxQuota};
+use sealpost::relay::mailbox::Credit;
+use sealpost::relay::mailbox_quota::MailboxQuota;
 use sealpost::relay::router::{Expired, Router, Rules};
 use sealpost::store::memory::Memory;
 

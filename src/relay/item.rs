@@ -2,7 +2,6 @@
 
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
-use crate::protocol::id::DeviceId;
 
 /// The moment from which the recipient has an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +75,5 @@ impl Item {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.envelope.body.len() as u64
-    }
-
-    /// The sender whose share of the quota the item takes; a notice takes none.
-    pub(super) fn takes_room_of(&self) -> Option<DeviceId> {
-        self.envelope.subject.takes_room().then_some(self.envelope.from)
     }
 }

@@ -7,11 +7,10 @@
 //! entries are skipped. No operation looks through all that waits; searches are binary, or bounded by the delivery window.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
-
-use foldhash::fast::RandomState;
+use std::collections::{BinaryHeap, VecDeque};
 
 use super::item::{Item, SettledBy};
+use super::mailbox_quota::{MailboxQuota, MailboxUsage, Usage};
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
@@ -26,43 +25,6 @@ pub struct Credit {
     pub window: usize,
     /// Bytes; one item is always allowed.
     pub bytes: u64,
-}
-
-/// How much one mailbox may hold.
-#[derive(Debug, Clone, Copy)]
-pub struct MailboxQuota {
-    /// Items, without the relay's own notices.
-    pub messages: usize,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Share of both that one sender may fill, in (0, 1].
-    pub sender_share: f64,
-}
-
-/// Number and bytes of what devices sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Items.
-    pub messages: usize,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl Usage {
-    fn add(&mut self, bytes: u64) {
-        self.messages += 1;
-        self.bytes += bytes;
-    }
-
-    fn sub(&mut self, bytes: u64) {
-        self.messages -= 1;
-        self.bytes -= bytes;
-    }
-
-    /// Whether one more of so many bytes goes over a limit.
-    fn exceeds_with(&self, bytes: u64, messages: usize, most: u64) -> bool {
-        self.messages >= messages || self.bytes.saturating_add(bytes) > most
-    }
 }
 
 /// What [`Mailbox::next_deliverable`] found at the head.
@@ -88,8 +50,7 @@ pub struct Mailbox {
     /// Waiting items that an earlier connection had; they are the first that wait.
     returned: usize,
     deadlines: BinaryHeap<Reverse<(Moment, Seq)>>,
-    usage: Usage,
-    by_sender: HashMap<DeviceId, Usage, RandomState>,
+    usage: MailboxUsage,
     messages: usize,
     notices: usize,
 }
@@ -120,7 +81,7 @@ impl Mailbox {
     /// What counts against the quota: what waits, and what is in flight until its Ack.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.usage
+        self.usage.total()
     }
 
     /// Notices, waiting or in flight.
@@ -144,12 +105,7 @@ impl Mailbox {
     /// Whether the quota has no place for an item of `bytes` from that sender.
     #[must_use]
     pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
-        if self.usage.exceeds_with(bytes, quota.messages, quota.bytes) {
-            return true;
-        }
-        let messages = ((quota.messages as f64 * quota.sender_share) as usize).max(1);
-        let most = (quota.bytes as f64 * quota.sender_share) as u64;
-        self.by_sender.get(&from).is_some_and(|usage| usage.exceeds_with(bytes, messages, most))
+        self.usage.is_full(quota, from, bytes)
     }
 
     /// Adds an item that is in flight at once; only where [`Self::has_credit`] says so.
@@ -185,8 +141,7 @@ impl Mailbox {
         }
         self.returned -= usize::from(head.seen);
         if head.settles == SettledBy::Write {
-            let (from, bytes) = (head.takes_room_of(), head.bytes());
-            self.release(from, bytes);
+            self.usage.remove(head);
         }
         self.mark_in_flight();
         let moved = self.places.get(self.in_flight - 1).and_then(|place| place.item.as_ref());
@@ -342,11 +297,11 @@ impl Mailbox {
         }
         let counts = |mailbox: &Self| {
             let Self { in_flight, in_flight_bytes, holes, returned, .. } = *mailbox;
-            let Self { usage, messages, notices, .. } = *mailbox;
-            (in_flight, in_flight_bytes, holes, returned, usage, messages, notices)
+            let Self { messages, notices, .. } = *mailbox;
+            (in_flight, in_flight_bytes, holes, returned, messages, notices)
         };
         let agrees = counts(&found) == counts(self)
-            && found.by_sender == self.by_sender
+            && found.usage == self.usage
             && self.places.iter().is_sorted_by(|a, b| a.seq < b.seq);
         if agrees { Ok(()) } else { Err(format!("the mailbox does not add up: {self:?}")) }
     }
@@ -440,23 +395,9 @@ impl Mailbox {
 
     /// Counts an item that can expire here from now on.
     fn hold(&mut self, item: &Item) {
-        if let Some(from) = item.takes_room_of() {
-            self.usage.add(item.bytes());
-            self.by_sender.entry(from).or_default().add(item.bytes());
-        }
+        self.usage.add(item);
         if item.deadline < Moment::NEVER {
             self.deadlines.push(Reverse((item.deadline, item.seq)));
-        }
-    }
-
-    fn release(&mut self, from: Option<DeviceId>, bytes: u64) {
-        let Some(from) = from else { return };
-        self.usage.sub(bytes);
-        if let Some(usage) = self.by_sender.get_mut(&from) {
-            usage.sub(bytes);
-            if usage.messages == 0 {
-                self.by_sender.remove(&from);
-            }
         }
     }
 
@@ -464,7 +405,7 @@ impl Mailbox {
         self.messages -= usize::from(item.envelope.subject.is_counted());
         self.notices -= usize::from(item.envelope.subject == Subject::Notice);
         if held {
-            self.release(item.takes_room_of(), item.bytes());
+            self.usage.remove(item);
         }
     }
 
@@ -506,9 +447,7 @@ impl Mailbox {
         if self.deadlines.capacity() > SPARE_CAPACITY {
             self.deadlines = BinaryHeap::new();
         }
-        if self.by_sender.capacity() > SPARE_CAPACITY {
-            self.by_sender.shrink_to_fit();
-        }
+        self.usage.give_back_memory();
     }
 }
 

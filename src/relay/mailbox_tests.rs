@@ -289,8 +289,7 @@ fn a_burst_gives_its_room_back() {
     for seq in 1..=10_000 {
         assert!(mailbox.ack(name(seq), None).is_some());
     }
-    let rooms =
-        [mailbox.places.capacity(), mailbox.deadlines.capacity(), mailbox.by_sender.capacity()];
+    let rooms = [mailbox.places.capacity(), mailbox.deadlines.capacity(), mailbox.usage.capacity()];
     assert!(rooms.iter().all(|room| *room <= SPARE_CAPACITY), "{rooms:?}");
     let mut mailbox = holding(1..=10_000);
     mailbox.expire(at(60), usize::MAX, drop);

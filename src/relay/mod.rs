@@ -9,5 +9,6 @@ pub mod connection_state;
 pub mod dedup;
 pub mod item;
 pub mod mailbox;
+pub mod mailbox_quota;
 pub mod rate_limit;
 pub mod router;

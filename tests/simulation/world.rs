@@ -28,7 +28,8 @@ use sealpost::protocol::server::{Token, error};
 use sealpost::relay::command::{
     Command, ConnectionId, Deliveries, Registration, SendCommand, TokenHash,
 };
-use sealpost::relay::mailbox::{Credit, MailboxQuota};
+use sealpost::relay::mailbox::Credit;
+use sealpost::relay::mailbox_quota::MailboxQuota;
 use sealpost::relay::router::{Expired, Router, Rules, Ticket};
 
 /// Events that a failure shows.
