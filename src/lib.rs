@@ -21,9 +21,12 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod logging;
+#[warn(missing_docs)]
 pub mod protocol;
 pub mod relay;
+#[warn(missing_docs)]
 pub mod settings;
 pub mod store;
+#[warn(missing_docs)]
 pub mod transport;
 pub mod web;

@@ -1,9 +1,9 @@
-//! The few words of the protocol that the generator speaks, as cheap as they get.
+//! The messages of the protocol that the generator sends and reads, encoded and decoded with the least CPU time.
 //!
-//! A message is a finished frame in which only the message id changes. The id says when it was sent, so that whoever
-//! sees it again, at either end, knows the latency without asking anybody: 8 hexadecimal digits count, 12 say who, 12
-//! are nanoseconds since the generator began. Answers are known by their first bytes; the message id is the first field
-//! of the payload, so it always stands at the same place.
+//! A message is a finished frame in which only the message id changes. The id contains the time at which the message was
+//! sent, so both ends compute the latency from the id alone: 8 hexadecimal digits are a counter, 12 the number of the
+//! sender, 12 the nanoseconds since the generator started. Answers are recognised by their first bytes; the message id is
+//! the first field of the payload, so it is always at the same offset.
 
 use serde::Deserialize;
 
@@ -17,27 +17,27 @@ const SEND: &[u8] = br#"{"type":"Send","payload":{"message_id":""#;
 const RECEIVE: &[u8] = br#"{"type":"Receive","payload":{"message_id":""#;
 const ACK: &[u8] = br#"{"type":"Ack","payload":{"message_id":""#;
 const ERROR: &[u8] = br#"{"type":"Error""#;
-const ASKED: &[u8] = br#"{"type":"Ping""#;
+const PING: &[u8] = br#"{"type":"Ping""#;
 
 /// `Pong`
-pub const ANSWER: &[u8] = br#"{"type":"Pong"}"#;
+pub const PONG: &[u8] = br#"{"type":"Pong"}"#;
 
-/// What the relay says to a registered device.
+/// A frame from the relay to a registered device.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum Incoming<'a> {
     /// A message from another device.
     Receive(&'a Id),
-    /// The relay has a message of ours.
+    /// The relay has accepted a message of ours.
     Ack(&'a Id),
-    /// It has not, or something else is wrong: the JSON.
+    /// An error: the JSON.
     Error(&'a [u8]),
-    /// It wants to know whether we are there.
+    /// An application-level ping, which needs a `Pong`.
     Ping,
     /// Nothing that this generator knows.
     Other(&'a [u8]),
 }
 
-impl<'a> Heard<'a> {
+impl<'a> Incoming<'a> {
     /// Reads the text of a frame.
     pub fn read(text: &'a [u8]) -> Self {
         let id = |head: &[u8]| text.strip_prefix(head)?.first_chunk();
@@ -47,7 +47,7 @@ impl<'a> Heard<'a> {
             Self::Ack(id)
         } else if text.starts_with(ERROR) {
             Self::Error(text)
-        } else if text.starts_with(ASKED) {
+        } else if text.starts_with(PING) {
             Self::Ping
         } else {
             Self::Other(text)
@@ -68,14 +68,14 @@ pub fn code(error: &[u8]) -> u16 {
     serde_json::from_slice::<Error>(error).map_or(0, |error| error.payload.code)
 }
 
-/// What the relay answers to `Register`, as far as it matters here.
+/// The fields of `RegisterResponse` that the generator uses.
 #[derive(Debug, Deserialize)]
 pub struct Registered {
-    /// Who we are.
+    /// Our device id.
     pub device_id: String,
-    /// For coming back.
+    /// The token with which to resume.
     pub resume_token: Option<String>,
-    /// How many messages wait.
+    /// Number of queued messages.
     #[serde(default)]
     pub queued: u64,
 }
@@ -110,8 +110,8 @@ fn write_hex(out: &mut [u8], mut number: u64) {
     }
 }
 
-/// The message id in the text of a `Send`, for whoever gets it as it was sent.
-pub fn sent(text: &[u8]) -> Option<&Id> {
+/// The message id in the text of a `Send`; NATS delivers the text unchanged.
+pub fn send_id(text: &[u8]) -> Option<&Id> {
     text.strip_prefix(SEND)?.first_chunk()
 }
 
@@ -130,7 +130,7 @@ impl Text {
     pub fn new(sender: usize, from: &Id, data: &[u8], ttl: u64) -> Self {
         let mut bytes = SEND.to_vec();
         let id = bytes.len();
-        bytes.extend_from_slice(&numbered(sender));
+        bytes.extend_from_slice(&numbered_id(sender));
         bytes.extend_from_slice(br#"","recipient_id":""#);
         let recipient = bytes.len();
         bytes.extend_from_slice(NIL);
@@ -145,8 +145,8 @@ impl Text {
     }
 }
 
-/// An id in which only the 12 digits that say who are not 0.
-pub fn numbered(who: usize) -> Id {
+/// An id in which only the 12 digits for the sender's number are not 0.
+pub fn numbered_id(who: usize) -> Id {
     let mut id = *NIL;
     write_hex(&mut id[9..13], who as u64 >> 32);
     write_hex(&mut id[14..18], who as u64 >> 16 & 0xffff);
@@ -154,22 +154,22 @@ pub fn numbered(who: usize) -> Id {
     id
 }
 
-/// So many bytes, as long as base64 makes them.
+/// Text of the length that base64 makes of `payload` bytes.
 pub fn data(payload: usize) -> Vec<u8> {
     const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     BASE64.iter().cycle().take(payload.div_ceil(3) * 4).copied().collect()
 }
 
-/// A message that is ready to go, but for its id.
+/// A complete frame with a `Send`, in which only message id and recipient change.
 #[derive(Debug)]
-pub struct Letter {
+pub struct MessageTemplate {
     frame: Vec<u8>,
     id: usize,
     recipient: usize,
     count: u64,
 }
 
-impl Letter {
+impl MessageTemplate {
     /// A message of one sender, for nobody yet. `sender` tells the ids of different senders apart; `payload` is in bytes
     /// before base64, `ttl` in seconds.
     pub fn new(sender: usize, from: &Id, payload: usize, ttl: u64) -> Self {
@@ -181,7 +181,7 @@ impl Letter {
         Self::framed(TEXT, Text::new(sender, from, data, ttl))
     }
 
-    /// In a frame that begins so.
+    /// In a frame with this first byte.
     pub fn framed(first: u8, Text { bytes, id, recipient }: Text) -> Self {
         let mut frame = Vec::new();
         frame::write(&mut frame, first, &bytes);
@@ -189,7 +189,7 @@ impl Letter {
         Self { frame, id: head + id, recipient: head + recipient, count: 0 }
     }
 
-    /// From now on for that device.
+    /// Sets the recipient of all following messages.
     pub fn address(&mut self, recipient: &Id) {
         self.frame[self.recipient..self.recipient + 36].copy_from_slice(recipient);
     }
@@ -229,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_is_the_protocols_send_and_says_when_it_was_sent() {
-        let mut letter = Letter::new(0x12_3456, ALICE, 256, 300);
-        letter.address(BOB);
+    fn a_template_is_the_protocols_send_and_says_when_it_was_sent() {
+        let mut template = MessageTemplate::new(0x12_3456, ALICE, 256, 300);
+        template.address(BOB);
         let mut out = Vec::new();
-        letter.send(&mut out, 1);
+        template.send(&mut out, 1);
         out.clear();
-        letter.send(&mut out, 0xabc_def0_1234);
+        template.send(&mut out, 0xabc_def0_1234);
         let send: Value = serde_json::from_slice(text(&out)).unwrap();
         assert_eq!(send["type"], "Send");
         let payload = &send["payload"];
@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_relay_makes_of_a_letter_is_recognised() {
-        let mut letter = Letter::new(7, ALICE, 3, 1);
-        letter.address(BOB);
+    fn what_the_relay_makes_of_a_template_is_recognised() {
+        let mut template = MessageTemplate::new(7, ALICE, 3, 1);
+        template.address(BOB);
         let mut out = Vec::new();
-        letter.send(&mut out, 0x9876_5432_10af);
+        template.send(&mut out, 0x9876_5432_10af);
         let text = String::from_utf8(text(&out).to_vec()).unwrap();
         let receive = text.replace(r#"{"type":"Send""#, r#"{"type":"Receive""#);
-        let Heard::Receive(id) = Heard::read(receive.as_bytes()) else { panic!("{receive}") };
+        let Incoming::Receive(id) = Incoming::read(receive.as_bytes()) else { panic!("{receive}") };
         assert_eq!(sent_at(id), 0x9876_5432_10af);
     }
 
@@ -262,17 +262,17 @@ mod tests {
     fn a_confirmation_is_read_as_what_it_is() {
         let mut out = Vec::new();
         confirm(&mut out, BOB);
-        assert_eq!(Heard::read(text(&out)), Heard::Ack(BOB));
+        assert_eq!(Incoming::read(text(&out)), Incoming::Ack(BOB));
         assert!(serde_json::from_slice::<Value>(text(&out)).is_ok());
     }
 
     #[test]
     fn errors_are_told_by_code() {
         let error = br#"{"type":"Error","payload":{"message":"Unknown recipient.","code":404}}"#;
-        assert_eq!(Heard::read(error), Heard::Error(error));
+        assert_eq!(Incoming::read(error), Incoming::Error(error));
         assert_eq!(code(error), 404);
-        assert_eq!(Heard::read(br#"{"type":"Ping"}"#), Heard::Ping);
-        assert!(matches!(Heard::read(br#"{"type":"Receive"}"#), Heard::Other(_)));
+        assert_eq!(Incoming::read(br#"{"type":"Ping"}"#), Incoming::Ping);
+        assert!(matches!(Incoming::read(br#"{"type":"Receive"}"#), Incoming::Other(_)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use crate::cli::Common;
-use crate::connection::{Device, Role, Route};
+use crate::connection::{Behaviour, Device, Route};
 use crate::process::Process;
 use crate::report::Report;
 use crate::stats::Stats;
@@ -40,10 +40,14 @@ pub async fn join(
 }
 
 /// Lets a device live in this role until its connection ends, which the answer waits for.
-pub fn live(device: Device, role: Rc<impl Role + 'static>, stats: &Rc<Stats>) -> JoinHandle<()> {
-    let Device { link, ear, .. } = device;
-    let pusher = spawn_local(link.clone().push());
-    let listening = ear.listen(link, role, stats.clone());
+pub fn live(
+    device: Device,
+    role: Rc<impl Behaviour + 'static>,
+    stats: &Rc<Stats>,
+) -> JoinHandle<()> {
+    let Device { writer, reader, .. } = device;
+    let pusher = spawn_local(writer.clone().push());
+    let listening = reader.run(writer, role, stats.clone());
     spawn_local(async move {
         listening.await;
         pusher.abort();

@@ -1,8 +1,8 @@
-//! A second thread, for what is done to the relay while others are measured.
+//! A second thread, for load that runs beside a measurement.
 //!
-//! Whoever measures must not wait for that work, or its own delay would be in the latencies. So work that never ends for a moment
-//! makes its thread idle, as the kernel calls it: on a core that both share, whoever measures interrupts it at once. A mere `nice` would let it finish
-//! its slice of milliseconds first.
+//! The measurement must not wait for this load, or the generator's own delay would be in the latencies. A thread that never
+//! pauses therefore sets the kernel's idle scheduling policy: on a core that both threads share, the measuring thread
+//! preempts it at once. A `nice` value would let it finish its time slice of milliseconds first.
 
 use std::future::Future;
 use std::io;
@@ -14,15 +14,15 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
-/// Work on another thread; waiting for it answers what came of it.
-pub struct Aside<T>(oneshot::Receiver<io::Result<T>>);
+/// Work on another thread; [`Background::end`] returns its result.
+pub struct Background<T>(oneshot::Receiver<io::Result<T>>);
 
-impl<T: Send + 'static> Aside<T> {
-    /// Begins it.
+impl<T: Send + 'static> Background<T> {
+    /// Starts the thread.
     ///
     /// # Errors
     ///
-    /// When the system has no thread for us.
+    /// When the system cannot start a thread.
     pub fn begin<F>(work: impl FnOnce() -> F + Send + 'static) -> io::Result<Self>
     where
         F: Future<Output = io::Result<T>>,
@@ -33,7 +33,9 @@ impl<T: Send + 'static> Aside<T> {
             LocalSet::new().block_on(&runtime, async { work().await })
         };
         // Where nobody waits any more, nobody needs the answer.
-        thread::Builder::new().name("aside".to_owned()).spawn(move || drop(done.send(run())))?;
+        thread::Builder::new()
+            .name("background".to_owned())
+            .spawn(move || drop(done.send(run())))?;
         Ok(Self(doing))
     }
 
@@ -47,12 +49,12 @@ impl<T: Send + 'static> Aside<T> {
     }
 }
 
-/// Makes this thread idle. There is no safe call for it but there is a program (util-linux has it).
+/// Gives this thread the idle scheduling policy. Rust has no safe call for that; the program `chrt` (util-linux) does it.
 ///
 /// # Errors
 ///
-/// When there is not.
-pub fn give_way() -> io::Result<()> {
+/// When `chrt` is missing or fails.
+pub fn set_idle_priority() -> io::Result<()> {
     let thread = gettid().as_raw_nonzero().to_string();
     let chrt = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
     match chrt {
@@ -74,15 +76,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_aside_gives_way_and_its_answer_comes_back() {
+    async fn background_work_is_idle_and_returns_its_result() {
         let work = async || {
-            give_way()?;
+            set_idle_priority()?;
             policy()
         };
-        let aside = Aside::begin(work).unwrap();
-        assert_eq!(aside.end().await.unwrap(), "5");
+        let background = Background::begin(work).unwrap();
+        assert_eq!(background.end().await.unwrap(), "5");
         assert_eq!(policy().unwrap(), "0");
-        let failed = Aside::<()>::begin(async || Err(io::Error::other("no"))).unwrap();
+        let failed = Background::<()>::begin(async || Err(io::Error::other("no"))).unwrap();
         assert_eq!(failed.end().await.unwrap_err().to_string(), "no");
     }
 }

@@ -12,14 +12,14 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::admin::Admin;
-use crate::aside::{self, Aside};
+use crate::background::{self, Background};
 use crate::cli::{Common, Hostile};
-use crate::connection::{Device, Link, Role, Route};
+use crate::connection::{Behaviour, Device, Route, Writer};
+use crate::messages::{Id, MessageTemplate};
 use crate::phase::Phase;
 use crate::report::Report;
 use crate::run::{self};
 use crate::stats::Stats;
-use crate::words::{Id, Letter};
 
 use super::pairs;
 
@@ -30,27 +30,27 @@ const FLOODER: usize = 1_000_001;
 /// Sends to one device, another message for each that is acked or refused.
 struct Flooder {
     stats: Rc<Stats>,
-    letter: RefCell<Letter>,
+    template: RefCell<MessageTemplate>,
 }
 
 impl Flooder {
-    fn send(&self, link: &Link) {
+    fn send(&self, writer: &Writer) {
         if !self.stats.is_stopped() {
             self.stats.send();
-            link.put(|out| self.letter.borrow_mut().send(out, self.stats.now()));
+            writer.put(|out| self.template.borrow_mut().send(out, self.stats.now()));
         }
     }
 }
 
-impl Role for Flooder {
-    fn receive(&self, _: &Link, _: &Id, _: u64) {}
+impl Behaviour for Flooder {
+    fn receive(&self, _: &Writer, _: &Id, _: u64) {}
 
-    fn ack(&self, link: &Link, _: &Id, _: u64) {
-        self.send(link);
+    fn ack(&self, writer: &Writer, _: &Id, _: u64) {
+        self.send(writer);
     }
 
-    fn error(&self, link: &Link) {
-        self.send(link);
+    fn error(&self, writer: &Writer) {
+        self.send(writer);
     }
 }
 
@@ -74,21 +74,21 @@ struct Plan {
 
 /// Floods a device that never reads, until it is enough.
 async fn flood(plan: Plan, enough: oneshot::Receiver<()>) -> io::Result<Flood> {
-    // It never has enough to do. Who else works aside must not give way to all of the machine: the relay puts an end to
+    // It never has enough to do. Who else works in the background must not give way to all of the machine: the relay puts an end to
     // connections that do not read.
-    aside::give_way()?;
+    background::set_idle_priority()?;
     let stats = Stats::expecting_errors();
     let payload = plan.resumable.then_some(r#"{"resumable":true}"#);
     let mute = Device::join(&plan.route, MUTE, payload).await?;
     let device = Device::join(&plan.route, FLOODER, None).await?;
-    let link = device.link.clone();
-    let mut letter = Letter::new(FLOODER, &link.id, plan.payload, plan.ttl);
-    letter.address(&mute.link.id);
-    let flooder = Rc::new(Flooder { stats: stats.clone(), letter: letter.into() });
+    let writer = device.writer.clone();
+    let mut template = MessageTemplate::new(FLOODER, &writer.id, plan.payload, plan.ttl);
+    template.address(&mute.writer.id);
+    let flooder = Rc::new(Flooder { stats: stats.clone(), template: template.into() });
     run::live(device, flooder.clone(), &stats);
-    (0..plan.in_flight).for_each(|_| flooder.send(&link));
-    link.flush();
-    // An end of whoever would say so is as good.
+    (0..plan.in_flight).for_each(|_| flooder.send(&writer));
+    writer.flush();
+    // A sender that is gone has the same meaning as the signal.
     let _ = enough.await;
     stats.stop();
     let (sent, acked) = (stats.sent.get(), stats.acked.get());
@@ -112,7 +112,7 @@ pub async fn run(common: &Common, options: &Hostile) -> io::Result<Report> {
         resumable: options.resumable,
     };
     let (stop, enough) = oneshot::channel();
-    let flooding = Aside::begin(move || flood(plan, enough))?;
+    let flooding = Background::begin(move || flood(plan, enough))?;
     sleep(common.warm_up()).await;
     let flooded = Phase::rest("flooded", &stats, common).await?;
     let books = match &options.admin {

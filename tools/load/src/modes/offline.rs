@@ -9,12 +9,12 @@ use tokio::task::spawn_local;
 
 use super::drain;
 use crate::cli::{Common, Offline};
-use crate::connection::{Device, Link, Role};
+use crate::connection::{Behaviour, Device, Writer};
+use crate::messages::{Id, MessageTemplate};
 use crate::pacer;
 use crate::report::Report;
 use crate::run::{self, Counts};
 use crate::stats::Stats;
-use crate::words::{Id, Letter};
 
 /// Goodbyes at the same time.
 const AT_ONCE: usize = 64;
@@ -22,7 +22,7 @@ const AT_ONCE: usize = 64;
 /// Sends to all recipients in turn, no more at once than are acked, or as many as are due.
 pub struct Sender {
     stats: Rc<Stats>,
-    letter: RefCell<Letter>,
+    template: RefCell<MessageTemplate>,
     recipients: Rc<[Id]>,
     next: Cell<usize>,
     is_open_loop: bool,
@@ -37,51 +37,51 @@ impl Sender {
         is_open_loop: bool,
         common: &Common,
         stats: &Rc<Stats>,
-    ) -> (Rc<Link>, Rc<Self>) {
-        let link = device.link.clone();
-        let letter = Letter::new(number, &link.id, common.payload_bytes, common.ttl);
+    ) -> (Rc<Writer>, Rc<Self>) {
+        let writer = device.writer.clone();
+        let template = MessageTemplate::new(number, &writer.id, common.payload_bytes, common.ttl);
         let sender = Rc::new(Self {
             stats: stats.clone(),
-            letter: letter.into(),
+            template: template.into(),
             next: number.into(),
             recipients,
             is_open_loop,
         });
         run::live(device, sender.clone(), stats);
-        (link, sender)
+        (writer, sender)
     }
 
     /// Sends as many as may be without Ack.
-    pub fn begin(&self, link: &Link, in_flight: u32) {
-        (0..in_flight).for_each(|_| self.go_on(link));
-        link.flush();
+    pub fn begin(&self, writer: &Writer, in_flight: u32) {
+        (0..in_flight).for_each(|_| self.send_next(writer));
+        writer.flush();
     }
 
     /// Sends another for one that came to its end.
-    fn go_on(&self, link: &Link) {
+    fn send_next(&self, writer: &Writer) {
         if !self.is_open_loop && !self.stats.is_stopped() {
-            self.send(link, self.stats.now());
+            self.send(writer, self.stats.now());
         }
     }
 
-    fn send(&self, link: &Link, time: u64) {
-        let mut letter = self.letter.borrow_mut();
-        letter.address(&self.recipients[self.next.get() % self.recipients.len()]);
+    fn send(&self, writer: &Writer, time: u64) {
+        let mut template = self.template.borrow_mut();
+        template.address(&self.recipients[self.next.get() % self.recipients.len()]);
         self.next.set(self.next.get() + 1);
         self.stats.send();
-        link.put(|out| letter.send(out, time));
+        writer.put(|out| template.send(out, time));
     }
 }
 
-impl Role for Sender {
-    fn receive(&self, _: &Link, _: &Id, _: u64) {}
+impl Behaviour for Sender {
+    fn receive(&self, _: &Writer, _: &Id, _: u64) {}
 
-    fn ack(&self, link: &Link, _: &Id, _: u64) {
-        self.go_on(link);
+    fn ack(&self, writer: &Writer, _: &Id, _: u64) {
+        self.send_next(writer);
     }
 
-    fn error(&self, link: &Link) {
-        self.go_on(link);
+    fn error(&self, writer: &Writer) {
+        self.send_next(writer);
     }
 }
 
@@ -90,11 +90,11 @@ pub async fn run(common: &Common, options: &Offline) -> io::Result<Report> {
     let stats = Stats::new();
     let route = common.route().map_err(io::Error::other)?;
     let recipients = run::join(&route, 0, options.recipients, true).await?;
-    let ids: Rc<[Id]> = recipients.iter().map(|device| device.link.id).collect();
+    let ids: Rc<[Id]> = recipients.iter().map(|device| device.writer.id).collect();
     let tokens: Vec<String> =
         recipients.iter().filter_map(|device| device.registered.resume_token.clone()).collect();
-    let goodbyes = stream::iter(recipients).map(Device::leave).buffer_unordered(AT_ONCE);
-    goodbyes.try_collect::<()>().await?;
+    let departures = stream::iter(recipients).map(Device::leave).buffer_unordered(AT_ONCE);
+    departures.try_collect::<()>().await?;
     if let Some(path) = &options.tokens {
         std::fs::write(path, tokens.join("\n"))?;
     }
@@ -106,16 +106,16 @@ pub async fn run(common: &Common, options: &Offline) -> io::Result<Report> {
     let how = match options.rate {
         Some(rate) => {
             let send = move |number: usize, due| {
-                let (link, sender) = &ends[number % ends.len()];
-                sender.send(link, due);
-                link.flush();
+                let (writer, sender) = &ends[number % ends.len()];
+                sender.send(writer, due);
+                writer.flush();
             };
             spawn_local(pacer::pace(stats.clone(), rate, send)?);
             format!("{rate} messages/s")
         }
         None => {
-            for (link, sender) in &ends {
-                sender.begin(link, options.in_flight);
+            for (writer, sender) in &ends {
+                sender.begin(writer, options.in_flight);
             }
             format!("{} in flight", options.in_flight)
         }

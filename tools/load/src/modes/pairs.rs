@@ -11,29 +11,29 @@ use std::rc::{Rc, Weak};
 use tokio::task::spawn_local;
 
 use crate::cli::{Common, Pairs};
-use crate::connection::{Link, Role};
+use crate::connection::{Behaviour, Writer};
+use crate::messages::{self, Id, MessageTemplate};
 use crate::pacer;
 use crate::report::Report;
 use crate::run::{self, Counts};
 use crate::stats::Stats;
-use crate::words::{self, Id, Letter};
 
 struct Partner {
     stats: Rc<Stats>,
-    letter: RefCell<Letter>,
+    template: RefCell<MessageTemplate>,
     confirms: bool,
     in_flight: u32,
     /// Messages that may be sent because as many have arrived.
     permits: Cell<u32>,
     unacked: Cell<u32>,
-    /// Where there are no Acks: whom to tell that a message has arrived.
-    sender: RefCell<Option<(Rc<Link>, Weak<Partner>)>>,
+    /// Where there are no Acks: the sender, whose window an arrival opens.
+    sender: RefCell<Option<(Rc<Writer>, Weak<Partner>)>>,
     is_open_loop: bool,
 }
 
 impl Partner {
     /// Sends what may be sent.
-    fn go_on(&self, link: &Link) {
+    fn send_next(&self, writer: &Writer) {
         while !self.is_open_loop
             && self.permits.get() > 0
             && self.unacked.get() < self.in_flight
@@ -41,52 +41,52 @@ impl Partner {
         {
             self.permits.set(self.permits.get() - 1);
             self.unacked.set(self.unacked.get() + 1);
-            self.send(link, self.stats.now());
+            self.send(writer, self.stats.now());
         }
     }
 
     /// Does something about the sender, where there are no Acks.
-    fn tell(&self, tell: impl FnOnce(&Self, &Link)) {
-        if let Some((link, sender)) = &*self.sender.borrow()
+    fn with_sender(&self, action: impl FnOnce(&Self, &Writer)) {
+        if let Some((writer, sender)) = &*self.sender.borrow()
             && let Some(sender) = sender.upgrade()
         {
-            tell(&sender, link);
+            action(&sender, writer);
         }
     }
 
-    fn send(&self, link: &Link, time: u64) {
+    fn send(&self, writer: &Writer, time: u64) {
         self.stats.send();
-        link.put(|out| self.letter.borrow_mut().send(out, time));
+        writer.put(|out| self.template.borrow_mut().send(out, time));
     }
 }
 
-impl Role for Partner {
-    fn receive(&self, link: &Link, id: &Id, _: u64) {
+impl Behaviour for Partner {
+    fn receive(&self, writer: &Writer, id: &Id, _: u64) {
         if self.confirms {
-            link.put(|out| words::confirm(out, id));
+            writer.put(|out| messages::confirm(out, id));
         }
         self.permits.set(self.permits.get() + 1);
-        self.go_on(link);
-        self.tell(|sender, link| {
+        self.send_next(writer);
+        self.with_sender(|sender, writer| {
             sender.unacked.set(sender.unacked.get().saturating_sub(1));
-            sender.go_on(link);
+            sender.send_next(writer);
         });
     }
 
     fn rest(&self) {
-        self.tell(|_, link| link.flush());
+        self.with_sender(|_, writer| writer.flush());
     }
 
-    fn ack(&self, link: &Link, _: &Id, _: u64) {
+    fn ack(&self, writer: &Writer, _: &Id, _: u64) {
         self.unacked.set(self.unacked.get().saturating_sub(1));
-        self.go_on(link);
+        self.send_next(writer);
     }
 
     /// What was refused may be tried once more.
-    fn error(&self, link: &Link) {
+    fn error(&self, writer: &Writer) {
         self.unacked.set(self.unacked.get().saturating_sub(1));
         self.permits.set(self.permits.get() + 1);
-        self.go_on(link);
+        self.send_next(writer);
     }
 }
 
@@ -108,15 +108,16 @@ pub async fn begin(common: &Common, options: &Pairs, stats: &Rc<Stats>) -> io::R
     let count = options.connections.next_multiple_of(2);
     let route = common.route().map_err(io::Error::other)?;
     let devices = run::join(&route, 0, count, options.resumable).await?;
-    let ids: Vec<Id> = devices.iter().map(|device| device.link.id).collect();
+    let ids: Vec<Id> = devices.iter().map(|device| device.writer.id).collect();
     let mut ends = Vec::new();
     for (number, device) in devices.into_iter().enumerate() {
-        let link = device.link.clone();
-        let mut letter = common.dialect.letter(number, &link.id, common.payload_bytes, common.ttl);
-        letter.address(&ids[number ^ 1]);
+        let writer = device.writer.clone();
+        let mut template =
+            common.dialect.template(number, &writer.id, common.payload_bytes, common.ttl);
+        template.address(&ids[number ^ 1]);
         let partner = Rc::new(Partner {
             stats: stats.clone(),
-            letter: letter.into(),
+            template: template.into(),
             confirms: options.resumable,
             in_flight: options.in_flight,
             permits: options.in_flight.into(),
@@ -125,27 +126,27 @@ pub async fn begin(common: &Common, options: &Pairs, stats: &Rc<Stats>) -> io::R
             is_open_loop: options.rate.is_some(),
         });
         run::live(device, partner.clone(), stats);
-        ends.push((link, partner));
+        ends.push((writer, partner));
     }
     for (number, (_, partner)) in ends.iter().enumerate().filter(|_| !is_acked) {
-        let (link, sender) = &ends[number ^ 1];
-        *partner.sender.borrow_mut() = Some((link.clone(), Rc::downgrade(sender)));
+        let (writer, sender) = &ends[number ^ 1];
+        *partner.sender.borrow_mut() = Some((writer.clone(), Rc::downgrade(sender)));
     }
     let kind = if options.resumable { ", resumable" } else { "" };
     Ok(match options.rate {
         Some(rate) => {
             let send = move |number: usize, due| {
-                let (link, partner) = &ends[number % ends.len()];
-                partner.send(link, due);
-                link.flush();
+                let (writer, partner) = &ends[number % ends.len()];
+                partner.send(writer, due);
+                writer.flush();
             };
             spawn_local(pacer::pace(stats.clone(), rate, send)?);
             format!("pairs: {count} connections, {rate} messages/s{kind}")
         }
         None => {
-            for (link, partner) in &ends {
-                partner.go_on(link);
-                link.flush();
+            for (writer, partner) in &ends {
+                partner.send_next(writer);
+                writer.flush();
             }
             format!("pairs: {count} connections, {} in flight{kind}", options.in_flight)
         }

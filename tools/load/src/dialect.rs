@@ -1,12 +1,12 @@
-//! What is spoken with the server under test: the relay's own words, or those of a peer.
+//! The protocol of the server under test: the relay's own, or that of another server.
 
 use clap::ValueEnum;
 
 use crate::cli::Mode;
+use crate::messages::{self, Id, MessageTemplate, Text};
 use crate::nats;
-use crate::words::{self, Id, Letter, Text};
 
-/// What is spoken.
+/// The protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dialect {
     /// The whole protocol.
@@ -18,24 +18,24 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Whether a sender is told that its message is taken.
+    /// Whether the server acknowledges messages to the sender.
     pub fn has_acks(self) -> bool {
         self != Self::Nats
     }
 
-    /// A message as this server takes it; see [`Letter::new`].
-    pub fn letter(self, sender: usize, from: &Id, payload: usize, ttl: u64) -> Letter {
+    /// A message as this server takes it; see [`MessageTemplate::new`].
+    pub fn template(self, sender: usize, from: &Id, payload: usize, ttl: u64) -> MessageTemplate {
         match self {
-            Self::Sealpost | Self::Plain => Letter::new(sender, from, payload, ttl),
-            Self::Nats => nats::letter(Text::new(sender, from, &words::data(payload), ttl)),
+            Self::Sealpost | Self::Plain => MessageTemplate::new(sender, from, payload, ttl),
+            Self::Nats => nats::template(Text::new(sender, from, &messages::data(payload), ttl)),
         }
     }
 
-    /// Whether this can be done where this is spoken.
+    /// Checks that the mode is possible with this protocol.
     ///
     /// # Errors
     ///
-    /// Says what the server has not.
+    /// Names the missing capability.
     pub fn check(self, mode: &Mode) -> Result<(), String> {
         let missing = match mode {
             _ if self == Self::Sealpost => return Ok(()),

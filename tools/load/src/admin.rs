@@ -10,7 +10,7 @@ const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n";
 /// More than any answer.
 const MOST: usize = 64 * 1024;
 
-/// The relay's books, as far as they matter here.
+/// The counters of the relay that the generator uses.
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
 pub struct Books {
     /// Messages that expired, and whose senders were told.

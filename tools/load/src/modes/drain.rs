@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::fanout::Recipient;
 use crate::cli::{Common, Drain};
-use crate::connection::{Device, Route, goodbye};
+use crate::connection::{Device, Route, close_frame};
 use crate::report::Report;
 use crate::run::{self, Counts};
 use crate::stats::Stats;
@@ -33,17 +33,17 @@ pub async fn come_back(common: &Common, tokens: &[String]) -> io::Result<Report>
         let mut devices = Box::pin(resume(&route, tokens));
         while let Some(device) = devices.try_next().await? {
             queued.set(queued.get() + device.registered.queued);
-            let link = device.link.clone();
-            lives.push((link, run::live(device, Rc::new(Recipient { confirms: true }), &stats)));
+            let writer = device.writer.clone();
+            lives.push((writer, run::live(device, Rc::new(Recipient { confirms: true }), &stats)));
         }
         run::settle(|| (stats.received.get(), stats.received.get() >= queued.get())).await;
         // A confirmation may be on its way; nothing overtakes it on its own connection.
         stats.end();
-        let goodbyes = lives.into_iter().map(|(link, life)| {
-            link.with(goodbye);
+        let departures = lives.into_iter().map(|(writer, life)| {
+            writer.with(close_frame);
             life
         });
-        future::join_all(goodbyes).await;
+        future::join_all(departures).await;
         Ok(())
     };
     let report = run::time(&stats, common, Counts::Delivered, work).await?;

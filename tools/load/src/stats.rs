@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::words::{self, Id};
+use crate::messages::{self, Id};
 
 /// The longest latency that is told apart from longer ones: ten minutes, in nanoseconds.
 const LONGEST: u64 = 600_000_000_000;
-/// After so many Errors a run has nothing more to say.
+/// A run that meets this number of Errors ends.
 const ENOUGH: u64 = 10_000;
 
 /// Latencies, in nanoseconds.
@@ -28,7 +28,7 @@ pub struct Stats {
     is_over: Cell<bool>,
     /// The relay acks what it has; otherwise arriving is the only answer.
     acks: bool,
-    /// After so many Errors the run has nothing more to say.
+    /// The run has met the largest number of Errors and ends.
     enough: u64,
     /// Messages sent.
     pub sent: Cell<u64>,
@@ -126,13 +126,13 @@ impl Stats {
     /// A message arrived.
     pub fn receive(&self, id: &Id, now: u64) {
         self.received.set(self.received.get() + 1);
-        self.record(&self.to_receive, words::sent_at(id), now);
+        self.record(&self.to_receive, messages::sent_at(id), now);
     }
 
     /// The relay acked a message.
     pub fn ack(&self, id: &Id, now: u64) {
         self.acked.set(self.acked.get() + 1);
-        self.record(&self.to_ack, words::sent_at(id), now);
+        self.record(&self.to_ack, messages::sent_at(id), now);
     }
 
     /// By when a message was sent, not by when it arrived: the slowest would be left out otherwise.

@@ -1,6 +1,6 @@
 //! A load generator for the relay: how much, how fast, at what cost.
 //!
-//! `cargo run --release --example load -- MODE [options]`, with MODE one of `pairs`, `offline`, `drain`, `idle`,
+//! `cargo run --release -p sealpost-load -- MODE [options]`, with MODE one of `pairs`, `offline`, `drain`, `idle`,
 //! `fanout`, `hostile` and `expiry`; `--help` explains them and their options. Give it the relay's process id (`--pid`) to learn the CPU time
 //! of a message, the figure that a busy machine moves least. Exit code 1: nothing was delivered, a connection ended by
 //! itself, or a message was lost.
@@ -20,12 +20,12 @@
 //! export SEALPOST__QUEUE__PATH=/var/tmp/sealpost-load
 //! ulimit -n 100000
 //! taskset -c 0 target/release/sealpost &
-//! taskset -c 1 target/release/examples/load pairs --pid $! --connections 100 --in-flight 16
+//! taskset -c 1 target/release/load pairs --pid $! --connections 100 --in-flight 16
 //! ```
 //!
 //! # Peers
 //!
-//! With `--dialect` two modes, `pairs` and `idle`, speak with other servers: `plain` is the protocol's Register, Send,
+//! With `--dialect` two modes, `pairs` and `idle`, work with other servers: `plain` is the protocol's Register, Send,
 //! Receive and Ack and nothing else, `nats` is NATS over WebSocket. NATS has no Acks; what has
 //! arrived counts as acked there, or the messages of a pair would soon travel together. `scripts/compare` runs all of them
 //! in turn and prints the ratios.
@@ -43,11 +43,12 @@
 //! and on a machine where others work a single run says little about p99: repeat it.
 
 mod admin;
-mod aside;
+mod background;
 mod cli;
 mod connection;
 mod dialect;
 mod frame;
+mod messages;
 mod modes;
 mod nats;
 mod pacer;
@@ -56,7 +57,6 @@ mod process;
 mod report;
 mod run;
 mod stats;
-mod words;
 
 use std::io;
 use std::process::ExitCode;

@@ -13,14 +13,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::admin::Admin;
-use crate::aside::Aside;
+use crate::background::Background;
 use crate::cli::{Common, Expiry};
-use crate::connection::{Device, Link, Role, Route};
+use crate::connection::{Behaviour, Device, Route, Writer};
+use crate::messages::{Id, MessageTemplate};
 use crate::phase::Phase;
 use crate::report::Report;
 use crate::run::{self};
 use crate::stats::Stats;
-use crate::words::{Id, Letter};
 
 use super::pairs;
 
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 enum End {
     /// All at this moment, or within a second after it.
     At(Instant),
-    /// Each so many seconds after it was sent.
+    /// Seconds from sending to expiry.
     After(u64),
 }
 
@@ -56,7 +56,7 @@ impl End {
     }
 }
 
-/// What whoever fills needs to know.
+/// The task of the thread that fills the queues.
 struct Plan {
     route: Route,
     messages: u64,
@@ -76,35 +76,37 @@ struct Filler {
     end: End,
     recipients: Rc<[Id]>,
     next: Cell<usize>,
-    /// The letter as it is for one time to live.
-    letter: RefCell<Option<(u64, Letter)>>,
+    /// The template as it is for one time to live.
+    template: RefCell<Option<(u64, MessageTemplate)>>,
 }
 
 impl Filler {
-    fn send(&self, link: &Link) {
+    fn send(&self, writer: &Writer) {
         let Some(left) = self.left.get().checked_sub(1) else { return };
         self.left.set(left);
         let ttl = self.end.ttl(Instant::now());
-        let mut kept = self.letter.borrow_mut();
-        let (_, letter) = match kept.take() {
-            Some((same, letter)) if same == ttl => kept.insert((same, letter)),
-            _ => kept.insert((ttl, Letter::new(self.number, &link.id, self.payload, ttl))),
+        let mut kept = self.template.borrow_mut();
+        let (_, template) = match kept.take() {
+            Some((same, template)) if same == ttl => kept.insert((same, template)),
+            _ => {
+                kept.insert((ttl, MessageTemplate::new(self.number, &writer.id, self.payload, ttl)))
+            }
         };
-        letter.address(&self.recipients[self.next.get() % self.recipients.len()]);
+        template.address(&self.recipients[self.next.get() % self.recipients.len()]);
         self.next.set(self.next.get() + 1);
         self.stats.send();
-        link.put(|out| letter.send(out, self.stats.now()));
+        writer.put(|out| template.send(out, self.stats.now()));
     }
 }
 
-impl Role for Filler {
-    fn receive(&self, _: &Link, _: &Id, _: u64) {}
+impl Behaviour for Filler {
+    fn receive(&self, _: &Writer, _: &Id, _: u64) {}
 
-    fn ack(&self, link: &Link, _: &Id, _: u64) {
-        self.send(link);
+    fn ack(&self, writer: &Writer, _: &Id, _: u64) {
+        self.send(writer);
     }
 
-    fn error(&self, _: &Link) {}
+    fn error(&self, _: &Writer) {}
 }
 
 /// What became of the messages that wait.
@@ -124,14 +126,14 @@ async fn fill(
     let stats = Stats::expecting_errors();
     let Plan { route, messages, payload, end, .. } = plan;
     let recipients = run::join(&route, FIRST, plan.recipients, true).await?;
-    let ids: Rc<[Id]> = recipients.iter().map(|device| device.link.id).collect();
-    let goodbyes = stream::iter(recipients).map(Device::leave).buffer_unordered(AT_ONCE);
-    goodbyes.try_collect::<()>().await?;
+    let ids: Rc<[Id]> = recipients.iter().map(|device| device.writer.id).collect();
+    let departures = stream::iter(recipients).map(Device::leave).buffer_unordered(AT_ONCE);
+    departures.try_collect::<()>().await?;
     let first = FIRST + plan.recipients;
     let senders = run::join(&route, first, plan.senders, false).await?;
     let left = Rc::new(Cell::new(messages));
     for (number, device) in (first..).zip(senders) {
-        let link = device.link.clone();
+        let writer = device.writer.clone();
         let filler = Rc::new(Filler {
             number,
             stats: stats.clone(),
@@ -140,15 +142,15 @@ async fn fill(
             end,
             recipients: ids.clone(),
             next: number.into(),
-            letter: RefCell::default(),
+            template: RefCell::default(),
         });
         run::live(device, filler.clone(), &stats);
-        (0..IN_FLIGHT).for_each(|_| filler.send(&link));
-        link.flush();
+        (0..IN_FLIGHT).for_each(|_| filler.send(&writer));
+        writer.flush();
     }
     run::settle(|| (stats.acked.get(), left.get() == 0 && stats.unanswered() == 0)).await;
     let _ = filled.send(stats.acked.get());
-    // An end of whoever would say so is as good.
+    // A sender that is gone has the same meaning as the signal.
     let _ = enough.await;
     let told = || stats.errors.borrow().get(&EXPIRED).copied().unwrap_or(0);
     if matches!(end, End::At(_)) {
@@ -183,7 +185,7 @@ pub async fn run(common: &Common, options: &Expiry) -> io::Result<Report> {
     };
     let (tell_filled, filled) = oneshot::channel();
     let (stop, enough) = oneshot::channel();
-    let filling = Aside::begin(move || fill(plan, tell_filled, enough))?;
+    let filling = Background::begin(move || fill(plan, tell_filled, enough))?;
     // Where nobody says that it is full, the reason comes at the end.
     let waiting = filled.await.unwrap_or(0);
     let fill_time = begun.elapsed();

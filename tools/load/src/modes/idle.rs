@@ -1,4 +1,4 @@
-//! Devices register and say nothing: what does a connection take?
+//! Devices register and send nothing: how much memory does a connection take?
 //!
 //! A relay keeps the memory of earlier runs, so this needs a fresh one.
 
@@ -10,11 +10,11 @@ use tokio::time::sleep;
 
 use super::fanout::Recipient;
 use crate::cli::{Common, Idle};
+use crate::messages::{Id, MessageTemplate};
 use crate::process::Process;
 use crate::report::Report;
 use crate::run::{self, Counts};
 use crate::stats::Stats;
-use crate::words::{Id, Letter};
 
 /// Large messages under way at the same time.
 const AT_ONCE: u64 = 16;
@@ -32,7 +32,7 @@ pub async fn run(common: &Common, options: &Idle) -> io::Result<Report> {
     let devices = run::join(&route, 0, count, options.resumable).await?;
     let mut links = Vec::new();
     for device in devices {
-        links.push(device.link.clone());
+        links.push(device.writer.clone());
         run::live(device, Rc::new(Recipient { confirms: options.resumable }), &stats);
     }
     sleep(pause).await;
@@ -42,14 +42,15 @@ pub async fn run(common: &Common, options: &Idle) -> io::Result<Report> {
     report.more.insert("KiB/connection", grown(before, registered, count));
 
     if let Some(bytes) = options.large {
-        let ids: Vec<Id> = links.iter().map(|link| link.id).collect();
+        let ids: Vec<Id> = links.iter().map(|writer| writer.id).collect();
         let data = vec![b'A'; bytes];
         let work = async {
-            for (number, link) in links.iter().enumerate() {
-                let mut letter = Letter::with_data(number, &link.id, &data, common.ttl);
-                letter.address(&ids[(number + 1) % count]);
+            for (number, writer) in links.iter().enumerate() {
+                let mut template =
+                    MessageTemplate::with_data(number, &writer.id, &data, common.ttl);
+                template.address(&ids[(number + 1) % count]);
                 stats.send();
-                link.with(|out| letter.send(out, stats.now()));
+                writer.with(|out| template.send(out, stats.now()));
                 let goes_on = run::settle(|| {
                     let (sent, received) = (stats.sent.get(), stats.received.get());
                     (received, sent < received + stats.errors() + AT_ONCE)

@@ -143,7 +143,7 @@ impl Parser {
         }
     }
 
-    /// Up to so many bytes join the carry.
+    /// Appends at most `most` bytes to the carry.
     fn take(&mut self, input: &mut &[u8], most: usize) {
         let (taken, rest) = input.split_at(most.min(input.len()));
         self.carry.extend_from_slice(taken);

@@ -63,7 +63,7 @@ pub enum Mode {
     Offline(Offline),
     /// Devices that had left come back for what waits for them.
     Drain(Drain),
-    /// Devices register and say nothing: what does a connection take?
+    /// Devices register and send nothing: how much memory does a connection take?
     Idle(Idle),
     /// One device sends to many.
     Fanout(Fanout),
@@ -84,7 +84,7 @@ pub struct Pairs {
     /// ours is acked.
     #[arg(long, default_value_t = 1)]
     pub in_flight: u32,
-    /// Send so many messages a second, all connections together, whatever comes back. Latencies count from the time
+    /// Send this number of messages a second, all connections together, whatever comes back. Latencies count from the time
     /// at which a message was due.
     #[arg(long)]
     pub rate: Option<f64>,
@@ -105,7 +105,7 @@ pub struct Offline {
     /// Messages of each sender that are not acked yet.
     #[arg(long, default_value_t = 64)]
     pub in_flight: u32,
-    /// Send so many messages a second, all senders together, whatever comes back. Latencies count from the time at
+    /// Send this number of messages a second, all senders together, whatever comes back. Latencies count from the time at
     /// which a message was due.
     #[arg(long)]
     pub rate: Option<f64>,
@@ -134,10 +134,10 @@ pub struct Idle {
     /// Register resumable.
     #[arg(long)]
     pub resumable: bool,
-    /// Then let each send one message of so many bytes of `encrypted_data`, and look again.
+    /// Then let each send one message with this number of bytes of `encrypted_data`, and measure again.
     #[arg(long)]
     pub large: Option<usize>,
-    /// Rest so many seconds before memory is looked at.
+    /// Wait this number of seconds before memory is measured.
     #[arg(long, default_value_t = 5.0)]
     pub pause: f64,
 }
@@ -191,7 +191,7 @@ pub struct Expiry {
     /// Devices that sent them, and are told what became of them.
     #[arg(long, default_value_t = 50)]
     pub senders: usize,
-    /// All expire so many seconds after the first was sent, within a second; sending them and one phase must fit in.
+    /// All expire this number of seconds after the first was sent, within a second; sending them and one phase must fit in.
     #[arg(long, default_value_t = 60)]
     pub expire_after: u64,
     /// They do not expire (`--ttl` is theirs too): only what their waiting costs others.

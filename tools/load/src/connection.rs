@@ -1,4 +1,4 @@
-//! One device's connection: opened, registered, then split into [`Link`], which sends, and [`Ear`], which listens.
+//! One device's connection: opened, registered, then split into [`Writer`], which sends, and [`Reader`], which receives.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 
 use crate::dialect::Dialect;
 use crate::frame::{self, BINARY, CLOSE, PING, PONG, Parser, TEXT};
-use crate::nats::{self, Word};
+use crate::messages::{self, Id, Incoming, Registered, code};
+use crate::nats::{self, Operation};
 use crate::stats::Stats;
-use crate::words::{self, ANSWER, Heard, Id, Registered, code};
 
 /// Key and answer are the RFC's own example (RFC 6455, section 1.3).
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -47,13 +47,13 @@ pub struct Route {
     pub dialect: Dialect,
 }
 
-/// A registered device: its two ends and what the relay said.
+/// A registered device: both halves of its connection and the relay's response.
 pub struct Device {
-    /// What it sends on.
-    pub link: Rc<Link>,
-    /// What it hears with.
-    pub ear: Ear,
-    /// What it was answered.
+    /// The sending half.
+    pub writer: Rc<Writer>,
+    /// The receiving half.
+    pub reader: Reader,
+    /// The response.
     pub registered: Registered,
 }
 
@@ -62,7 +62,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// When the relay does not let us in; the error says why.
+    /// When the relay refuses the connection; the error says why.
     pub async fn join(route: &Route, number: usize, payload: Option<&str>) -> io::Result<Self> {
         let mut stream = open(route, number).await?;
         let ahead = handshake(&mut stream, route).await?;
@@ -70,7 +70,7 @@ impl Device {
             return Self::subscribe(stream, &ahead, number).await;
         }
         if !ahead.is_empty() {
-            return Err(io::Error::other("the relay speaks before it is spoken to"));
+            return Err(io::Error::other("the relay sent a frame before Register"));
         }
         let text = match payload {
             Some(payload) => format!(r#"{{"type":"Register","payload":{payload}}}"#),
@@ -82,53 +82,57 @@ impl Device {
         let registered = response(&mut stream).await?;
         let (read, write) = stream.into_split();
         let frames = Frames { read, parser: Parser::default() };
-        let ear = Ear { frames, nats: None };
+        let reader = Reader { frames, nats: None };
         let id = registered.device_id.as_bytes();
         let id = *<&Id>::try_from(id).map_err(|_| io::Error::other("a device_id of odd length"))?;
-        Ok(Self { link: Link::new(write, id), ear, registered })
+        Ok(Self { writer: Writer::new(write, id), reader, registered })
     }
 
-    /// Joins NATS: a device there is who listens to a subject, and it may choose which. `ahead` has come already.
+    /// Joins NATS: a device there is a subscriber of a subject of its own choice. `ahead` was read with the handshake.
     async fn subscribe(mut stream: TcpStream, ahead: &[u8], number: usize) -> io::Result<Self> {
-        let id = words::numbered(number);
+        let id = messages::numbered_id(number);
         let mut out = Vec::new();
-        frame::write(&mut out, BINARY, &nats::hello(&id));
+        frame::write(&mut out, BINARY, &nats::connect(&id));
         stream.write_all(&out).await?;
         let (read, write) = stream.into_split();
         let mut frames = Frames { read, parser: Parser::default() };
         let mut nats = nats::Parser::default();
         let is_in = Cell::new(false);
-        let mut say = |first: u8, payload: &[u8]| {
+        let mut handle_frame = |first: u8, payload: &[u8]| {
             if !frame::is_data(first) {
                 return Err(format!("CONNECT was answered by a frame that begins with {first:#x}"));
             }
-            nats.feed(payload, |word| match word {
-                Word::Error(line) => Err(String::from_utf8_lossy(line).into_owned()),
-                word => {
-                    is_in.set(is_in.get() || word == Word::Pong);
+            nats.feed(payload, |operation| match operation {
+                Operation::Error(line) => Err(String::from_utf8_lossy(line).into_owned()),
+                operation => {
+                    is_in.set(is_in.get() || operation == Operation::Pong);
                     Ok(())
                 }
             })
         };
-        let mut answered = frames.cut(ahead, &mut say);
+        let mut answered = frames.cut(ahead, &mut handle_frame);
         while answered.is_ok() && !is_in.get() {
-            answered = frames.hear(&mut say).await;
+            answered = frames.read(&mut handle_frame).await;
         }
         answered.map_err(io::Error::other)?;
         let registered = Registered { device_id: String::new(), resume_token: None, queued: 0 };
-        Ok(Self { link: Link::new(write, id), ear: Ear { frames, nats: Some(nats) }, registered })
+        Ok(Self {
+            writer: Writer::new(write, id),
+            reader: Reader { frames, nats: Some(nats) },
+            registered,
+        })
     }
 
-    /// Says goodbye and waits for the relay's.
+    /// Says close_frame and waits for the relay's.
     pub async fn leave(mut self) -> io::Result<()> {
-        self.link.with(goodbye);
-        while self.ear.frames.read.read(&mut [0; 256]).await? > 0 {}
+        self.writer.with(close_frame);
+        while self.reader.frames.read.read(&mut [0; 256]).await? > 0 {}
         Ok(())
     }
 }
 
-/// Appends the frame that ends a connection in peace.
-pub fn goodbye(out: &mut Vec<u8>) {
+/// Appends a Close frame with code 1000.
+pub fn close_frame(out: &mut Vec<u8>) {
     frame::write(out, CLOSE, &1000_u16.to_be_bytes());
 }
 
@@ -145,7 +149,7 @@ async fn open(route: &Route, number: usize) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Answers what has come behind the server's head already.
+/// Returns the bytes that followed the server's response head.
 async fn handshake(
     stream: &mut TcpStream,
     Route { host, path, .. }: &Route,
@@ -172,7 +176,7 @@ async fn handshake(
     }
 }
 
-/// The answer to `Register`, and not a byte more: what waits for a device may follow at once.
+/// The answer to `Register`, and not a byte more: queued messages may follow at once.
 async fn response(stream: &mut TcpStream) -> io::Result<Registered> {
     let (first, second) = (stream.read_u8().await?, stream.read_u8().await?);
     let length = if second == 126 { stream.read_u16().await? } else { second.into() };
@@ -184,18 +188,18 @@ async fn response(stream: &mut TcpStream) -> io::Result<Registered> {
     })
 }
 
-/// The sending end.
-pub struct Link {
-    /// Whose.
+/// The sending half.
+pub struct Writer {
+    /// The device's id.
     pub id: Id,
     out: RefCell<Vec<u8>>,
     write: OwnedWriteHalf,
-    /// The socket is full; [`Link::push`] goes on when it is not.
+    /// The socket is full; [`Writer::push`] goes on when it is not.
     is_full: Cell<bool>,
     full: Notify,
 }
 
-impl Link {
+impl Writer {
     fn new(write: OwnedWriteHalf, id: Id) -> Rc<Self> {
         Rc::new(Self {
             id,
@@ -217,7 +221,7 @@ impl Link {
         self.flush();
     }
 
-    /// Sends as much as the socket takes. A broken socket is the ear's business.
+    /// Sends as much as the socket takes. The reader reports a broken socket.
     pub fn flush(&self) {
         let mut out = self.out.borrow_mut();
         if out.is_empty() || self.is_full.get() {
@@ -238,7 +242,7 @@ impl Link {
         }
     }
 
-    /// Sends what did not fit, whenever there is room again; runs beside the ear.
+    /// Sends the rest when the socket is writable again; runs beside the reader.
     pub async fn push(self: Rc<Self>) {
         loop {
             self.full.notified().await;
@@ -251,58 +255,58 @@ impl Link {
     }
 }
 
-/// What a device does about what it hears.
-pub trait Role {
+/// How a device reacts to received frames.
+pub trait Behaviour {
     /// A message has arrived.
-    fn receive(&self, link: &Link, id: &Id, now: u64);
-    /// The relay has a message.
-    fn ack(&self, link: &Link, id: &Id, now: u64);
-    /// The relay has refused something, and it is counted already.
-    fn error(&self, link: &Link);
-    /// That was all for now.
+    fn receive(&self, writer: &Writer, id: &Id, now: u64);
+    /// The relay has accepted a message.
+    fn ack(&self, writer: &Writer, id: &Id, now: u64);
+    /// The relay has refused something; it is already counted.
+    fn error(&self, writer: &Writer);
+    /// Everything that was read is handled.
     fn rest(&self) {}
 }
 
-/// The listening end.
-pub struct Ear {
+/// The receiving half.
+pub struct Reader {
     frames: Frames,
-    /// If NATS is spoken: what has come of its stream.
+    /// With NATS: the parser of its stream.
     nats: Option<nats::Parser>,
 }
 
-impl Ear {
-    /// Listens until the connection ends, which is counted.
-    pub async fn listen(self, link: Rc<Link>, role: Rc<impl Role>, stats: Rc<Stats>) {
+impl Reader {
+    /// Reads until the connection ends; counts the end.
+    pub async fn run(self, writer: Rc<Writer>, role: Rc<impl Behaviour>, stats: Rc<Stats>) {
         let Self { mut frames, mut nats } = self;
         let how = loop {
-            let say = |first: u8, payload: &[u8]| match &mut nats {
+            let handle_frame = |first: u8, payload: &[u8]| match &mut nats {
                 Some(nats) if frame::is_data(first) => {
-                    nats.feed(payload, |word| hear_nats(word, &link, &*role, &stats))
+                    nats.feed(payload, |operation| handle_nats(operation, &writer, &*role, &stats))
                 }
-                _ => hear(first, payload, &link, &*role, &stats),
+                _ => handle_frame(first, payload, &writer, &*role, &stats),
             };
-            let heard = frames.hear(say).await;
-            if let Err(how) = heard {
+            let result = frames.read(handle_frame).await;
+            if let Err(how) = result {
                 break how;
             }
             role.rest();
-            link.flush();
+            writer.flush();
         };
         stats.close(how);
     }
 }
 
-/// What comes in, frame by frame.
+/// The incoming frames.
 struct Frames {
     read: OwnedReadHalf,
     parser: Parser,
 }
 
 impl Frames {
-    /// Reads once and says each frame that is whole; an error says how the connection ended.
-    async fn hear(
+    /// Reads once and calls `handle_frame` with each complete frame; an error says how the connection ended.
+    async fn read(
         &mut self,
-        mut say: impl FnMut(u8, &[u8]) -> Result<(), String>,
+        mut handle_frame: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
         poll_fn(|cx| {
             READ.with_borrow_mut(|scratch| {
@@ -313,70 +317,77 @@ impl Frames {
                 if buffer.filled().is_empty() {
                     return Poll::Ready(Err("end of stream".to_owned()));
                 }
-                Poll::Ready(self.cut(buffer.filled(), &mut say))
+                Poll::Ready(self.cut(buffer.filled(), &mut handle_frame))
             })
         })
         .await
     }
 
-    /// Says each frame that is whole with this.
+    /// Calls `handle_frame` with each frame that this input completes.
     fn cut(
         &mut self,
         mut input: &[u8],
-        mut say: impl FnMut(u8, &[u8]) -> Result<(), String>,
+        mut handle_frame: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
         while let Some(frame) = self.parser.next(&mut input).map_err(|masked| masked.to_string())? {
-            say(frame.first, frame.payload)?;
+            handle_frame(frame.first, frame.payload)?;
         }
         Ok(())
     }
 }
 
-/// One word of NATS; an error says how the connection ended.
-fn hear_nats(word: Word<'_>, link: &Link, role: &impl Role, stats: &Stats) -> Result<(), String> {
-    match word {
-        Word::Message(text) => {
-            let id = words::sent(text)
-                .ok_or_else(|| format!("heard {}", String::from_utf8_lossy(text)))?;
+/// Handles one operation of NATS; an error says how the connection ended.
+fn handle_nats(
+    operation: Operation<'_>,
+    writer: &Writer,
+    role: &impl Behaviour,
+    stats: &Stats,
+) -> Result<(), String> {
+    match operation {
+        Operation::Message(text) => {
+            let id = messages::send_id(text)
+                .ok_or_else(|| format!("received {}", String::from_utf8_lossy(text)))?;
             let now = stats.now();
             stats.receive(id, now);
-            role.receive(link, id, now);
+            role.receive(writer, id, now);
         }
-        Word::Ping => link.put(|out| frame::write(out, BINARY, nats::ANSWER)),
-        Word::Pong | Word::Other => {}
-        Word::Error(line) => return Err(String::from_utf8_lossy(line).into_owned()),
+        Operation::Ping => writer.put(|out| frame::write(out, BINARY, nats::PONG)),
+        Operation::Pong | Operation::Other => {}
+        Operation::Error(line) => return Err(String::from_utf8_lossy(line).into_owned()),
     }
     Ok(())
 }
 
-/// One frame; an error says how the connection ended.
-fn hear(
+/// Handles one frame; an error says how the connection ended.
+fn handle_frame(
     first: u8,
     payload: &[u8],
-    link: &Link,
-    role: &impl Role,
+    writer: &Writer,
+    role: &impl Behaviour,
     stats: &Stats,
 ) -> Result<(), String> {
     match first {
-        TEXT => match Heard::read(payload) {
-            Heard::Receive(id) => {
+        TEXT => match Incoming::read(payload) {
+            Incoming::Receive(id) => {
                 let now = stats.now();
                 stats.receive(id, now);
-                role.receive(link, id, now);
+                role.receive(writer, id, now);
             }
-            Heard::Ack(id) => {
+            Incoming::Ack(id) => {
                 let now = stats.now();
                 stats.ack(id, now);
-                role.ack(link, id, now);
+                role.ack(writer, id, now);
             }
-            Heard::Error(error) => {
+            Incoming::Error(error) => {
                 stats.error(code(error));
-                role.error(link);
+                role.error(writer);
             }
-            Heard::Ping => link.put(|out| frame::write(out, TEXT, ANSWER)),
-            Heard::Other(text) => return Err(format!("heard {}", String::from_utf8_lossy(text))),
+            Incoming::Ping => writer.put(|out| frame::write(out, TEXT, messages::PONG)),
+            Incoming::Other(text) => {
+                return Err(format!("received {}", String::from_utf8_lossy(text)));
+            }
         },
-        PING => link.put(|out| frame::write(out, PONG, payload)),
+        PING => writer.put(|out| frame::write(out, PONG, payload)),
         PONG => {}
         CLOSE => {
             let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));

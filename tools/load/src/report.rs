@@ -51,7 +51,7 @@ pub struct Report {
 /// Latencies in microseconds.
 #[derive(Debug, Serialize)]
 pub struct Percentiles {
-    /// Of so many messages.
+    /// Number of messages.
     pub count: u64,
     /// The median.
     pub p50: f64,
