@@ -59,7 +59,7 @@ fn fail(seed: u64, events: u64) -> ! {
     let mut world = World::new(seed, true);
     let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut world, events)));
     eprintln!("seed {seed} fails; its last events:");
-    for line in world.told() {
+    for line in world.log() {
         eprintln!("{line}");
     }
     let Err(panic) = outcome else { panic!("seed {seed} failed, and then it did not") };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub enum Place {
     /// The process died and came back.
     Crash,
-    /// It died with records that nobody had heard of, and they were there.
+    /// A process died with written records that were not reported yet, and they were there.
     WrittenUnheard,
     /// It died with changes that were not written.
     Lost,
@@ -14,15 +14,15 @@ pub enum Place {
     Back,
     /// One that was settled came back, for that was not written.
     BackAgain,
-    /// The relay's own word came back.
+    /// A notice came back.
     NoticeBack,
-    /// Of the end of a message and the word of it, the word was there after a restart.
+    /// Of a message and the notice of its end, the notice was there after a restart.
     ToldAfter,
     /// Of the two, the message was there: its end was not written.
     EndsAnew,
     /// It expired while nobody looked.
     OverBefore,
-    /// Nobody can claim it, and its sender is told.
+    /// The recipient cannot resume, and the sender gets an Error.
     Unclaimed,
     /// A device came too late to be known after a restart.
     Unregistered,

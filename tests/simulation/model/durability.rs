@@ -1,4 +1,4 @@
-//! What follows from what the store says: it keeps, it fails, it keeps again.
+//! What must follow when the store commits, fails and recovers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use sealpost::protocol::server::{ErrorContext, Status};
 use sealpost::relay::command::{ConnectionId, Delivery};
 use sealpost::store::{PutOutcome, PutSeq};
 
-use super::{Care, Kind, Model, Nr, Request, State, unix_at};
+use super::{Care, Kind, Model, Nr, Reply, State, unix_at};
 use crate::store::{Notebook, Put};
 use crate::tally::Place;
 
@@ -49,12 +49,13 @@ impl Model {
     }
 
     /// What the store refused in this event, and no connection has got, goes back to its sender.
-    pub(super) fn place<L>(&mut self, posts: &[(ConnectionId, Delivery<L>)]) {
+    pub(super) fn place<L>(&mut self, deliveries: &[(ConnectionId, Delivery<L>)]) {
         for (nr, conn) in std::mem::take(&mut self.unplaced) {
             let place = self.items[nr].mark;
-            let mut posts = posts.iter();
-            if !posts.any(|(_, post)| matches!(post, Delivery::Frame { seq, .. } if *seq == place))
-            {
+            let mut deliveries = deliveries.iter();
+            if !deliveries.any(
+                |(_, delivery)| matches!(delivery, Delivery::Frame { seq, .. } if *seq == place),
+            ) {
                 self.give_back(nr, conn);
             }
         }
@@ -82,11 +83,11 @@ impl Model {
             Kind::Auth | Kind::Notice => panic!("nobody waits for an answer to {kind:?}"),
         };
         if let Some(conn) = conn {
-            self.said.push((conn, Request::Refused(Refusal::Full, about)));
+            self.expected_replies.push((conn, Reply::Refused(Refusal::Full, about)));
         }
     }
 
-    /// The sender of an item that is kept is told so, if it waits for that.
+    /// Acknowledges a stored item to its sender, if the sender waits for it.
     pub(super) fn ack_kept(&mut self, now: Now, nr: Nr) {
         let item = &mut self.items[nr];
         let there = matches!(item.state, State::Waiting | State::Flying);
@@ -96,7 +97,7 @@ impl Model {
         let Kind::Message(id) = item.kind else { return };
         let status = item.receipts.then(|| Status::Queued(unix_at(now, item.deadline)));
         if let Some(conn) = &self.devices[item.from].conn {
-            self.said.push((conn.id, Request::Ack(id, status)));
+            self.expected_replies.push((conn.id, Reply::Ack(id, status)));
         }
     }
 

@@ -5,7 +5,7 @@ use sealpost::protocol::id::MessageId;
 use sealpost::protocol::server::Status;
 use sealpost::relay::dedup::Fingerprint;
 
-use super::{Dev, Device, Message, Model, Nr, Request, State, unix_at};
+use super::{Dev, Device, Message, Model, Nr, Reply, State, unix_at};
 use crate::tally::Place;
 
 /// What a repeat would be.
@@ -69,19 +69,20 @@ impl Model {
         }
         let item = &self.items[sent.item];
         let conn = self.conn(from);
-        let ack = |status| (conn.id, Request::Ack(id, conn.receipts.then_some(status)));
+        let ack = |status| (conn.id, Reply::Ack(id, conn.receipts.then_some(status)));
         match item.state {
             State::Delivered => {
                 // A session can be over for the disk while something is still kept for it: then nobody confirms.
                 let by_confirm = item.by_confirm && self.devices[item.to].resumable;
                 let ack = ack(if by_confirm { Status::Processed } else { Status::Delivered });
-                self.said.push(ack);
+                self.expected_replies.push(ack);
             }
             State::Waiting | State::Flying if !item.owes => {
                 let ack = ack(Status::Queued(unix_at(now, item.deadline)));
                 // The relay may or may not have noticed yet that it is over.
                 let over = item.is_over(now);
-                if over { &mut self.maybe } else { &mut self.said }.push(ack);
+                if over { &mut self.possible_replies } else { &mut self.expected_replies }
+                    .push(ack);
             }
             State::Waiting | State::Flying | State::Aside => {}
             State::Expired | State::Refused | State::Lost => panic!("it came to nothing"),

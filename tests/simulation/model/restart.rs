@@ -41,7 +41,7 @@ impl Model {
         self.exchanges.clear();
         self.next_seq = restart.loaded.next_seq;
         (self.accepted, self.delivered, self.expired) = (0, 0, 0);
-        (self.strays, self.dropped) = (0, 0);
+        (self.unmatched_acks, self.dropped) = (0, 0);
 
         let all = self.items.iter().enumerate();
         let marked = all.filter(|(_, item)| item.mark > 0);

@@ -29,8 +29,8 @@ impl World {
         let (down, back) = (self.time_down(), self.set_back());
         let passed = down as i64 - back as i64;
         let origin = Moment(self.chance.below(10_000_000) as u64 * 1_000_000);
-        tell!(self, "it crashes and is down for {down} ms, the clock is set back by {back} ms");
-        tell!(self, "{written} steps of {ready} were written in the last moment");
+        event!(self, "it crashes and is down for {down} ms, the clock is set back by {back} ms");
+        event!(self, "{written} steps of {ready} were written in the last moment");
         // Settings may have been changed meanwhile, too.
         let rules = if self.chance.percent(20) { self.new_rules() } else { self.model.rules };
         self.router = Router::new(rules, store);
@@ -41,7 +41,7 @@ impl World {
         let loaded = self.router.store_mut().load();
         let restart = Restart { loaded: &loaded, was, now: self.now, passed, lost_through };
         self.model.restarted(&restart, rules, self.router.store_mut());
-        tell!(
+        event!(
             self,
             "{} devices and {} records are back",
             loaded.devices.len(),

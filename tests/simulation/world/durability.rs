@@ -1,4 +1,4 @@
-//! How the store gets on: it writes, says so later, fails, and writes again.
+//! The store: it writes, reports that later, fails, and writes again.
 
 use sealpost::store::Store as _;
 
@@ -6,7 +6,7 @@ use super::World;
 use crate::store::Report;
 
 impl World {
-    /// The store writes something, or the router hears what became of what was written.
+    /// The store writes something, or the router gets a report on earlier writes.
     pub(super) fn hear_of_store(&mut self) {
         let choice = self.chance.below(10);
         if choice < 8 {
@@ -22,12 +22,12 @@ impl World {
         let ready = store.ready();
         if store.is_failing() {
             let room_for_more = self.chance.percent(60);
-            tell!(self, "the store writes {ready} steps, room for more {room_for_more}");
+            event!(self, "the store writes {ready} steps, room for more {room_for_more}");
             self.router.store_mut().heal(room_for_more);
         } else if ready > 0 {
             let all = self.chance.percent(50);
             let steps = if all { ready } else { self.chance.within(1, ready as u64) as usize };
-            tell!(self, "the store writes {steps} steps of {ready}");
+            event!(self, "the store writes {steps} steps of {ready}");
             self.router.store_mut().write(steps);
         }
     }
@@ -40,13 +40,13 @@ impl World {
         }
         let steps = self.chance.within(1, ready as u64) as usize;
         let secretly = self.chance.percent(25);
-        tell!(self, "the store fails to write {steps} steps of {ready}, secretly not {secretly}");
+        event!(self, "the store fails to write {steps} steps of {ready}, secretly not {secretly}");
         self.router.store_mut().fail(steps, secretly);
     }
 
     /// The store is asked whether it is_failing, says no, and does.
     pub(super) fn fail_at_next_put(&mut self) {
-        tell!(self, "the store is about to fail");
+        event!(self, "the store is about to fail");
         self.router.store_mut().set_about_to_fail(true);
     }
 
@@ -55,7 +55,7 @@ impl World {
         let Some(report) = self.router.store_mut().report() else { return false };
         // What is over and unnoticed may be acked, refused and put anew or not; here it is noticed first.
         self.look();
-        tell!(self, "the store reports {report:?}");
+        event!(self, "the store reports {report:?}");
         let (now, out) = (self.now, &mut self.out);
         match report {
             Report::Committed(through) => {

@@ -1,0 +1,199 @@
+//! The queue of a device: what is accepted, what may be sent at once, how an item leaves.
+
+use sealpost::clock::Now;
+use sealpost::protocol::refusal::Refusal;
+use sealpost::protocol::server::{Status, ack};
+use sealpost::relay::mailbox::Credit;
+use sealpost::relay::router::Snapshot;
+use sealpost::store::PutOutcome;
+
+use super::{Care, Dev, Item, Kind, Model, NEVER, Nr, Reply, State};
+use crate::store::Notebook;
+
+impl Model {
+    /// Whether it is undefined if the next item is delivered at once: an expired item may or may not be noticed yet.
+    pub fn is_unclear(&self, now: Now, to: Dev) -> bool {
+        let device = &self.devices[to];
+        device.conn.as_ref().is_some_and(|conn| !conn.holding)
+            && device.queue.iter().any(|nr| self.items[*nr].is_over(now))
+    }
+
+    pub(super) fn can_take(&self, to: Dev, bytes: u64) -> bool {
+        let device = &self.devices[to];
+        let waits = device.queue.iter().any(|nr| self.items[*nr].state == State::Waiting);
+        device.conn.as_ref().is_some_and(|conn| !conn.holding)
+            && !waits
+            && self.has_credit(to, bytes, |item| item.state == State::Flying)
+    }
+
+    pub(super) fn has_credit(&self, dev: Dev, bytes: u64, counts: impl Fn(&Item) -> bool) -> bool {
+        let flying = self.devices[dev].queue.iter().map(|nr| &self.items[*nr]);
+        let (mut number, mut sum) = (0, 0);
+        for item in flying.filter(|item| counts(item)) {
+            number += 1;
+            sum += item.bytes();
+        }
+        let Credit { window, bytes: most } = self.rules.credit;
+        number == 0 || (number < window && sum + bytes <= most)
+    }
+
+    pub(super) fn no_room(
+        &self,
+        now: Now,
+        from: Dev,
+        to: Dev,
+        bytes: u64,
+        before: Snapshot,
+    ) -> Option<Refusal> {
+        if !self.devices[to].resumable && self.can_take(to, bytes) {
+            return None;
+        }
+        if before.counts.queued_bytes + bytes > self.rules.total_bytes {
+            return Some(Refusal::Full);
+        }
+        if self.refusing && !self.can_take(to, bytes) {
+            return Some(Refusal::Full);
+        }
+        let (mut all, mut own) = ((0, 0), (0, 0));
+        for nr in &self.devices[to].queue {
+            let item = &self.items[*nr];
+            if item.kind == Kind::Notice || !item.is_held() || item.is_over(now) {
+                continue;
+            }
+            all = (all.0 + 1, all.1 + item.bytes());
+            if item.from == from {
+                own = (own.0 + 1, own.1 + item.bytes());
+            }
+        }
+        let quota = self.rules.quota;
+        let messages = ((quota.messages as f64 * quota.sender_share) as usize).max(1);
+        let most = (quota.bytes as f64 * quota.sender_share) as u64;
+        let full = all.0 >= quota.messages
+            || all.1 + bytes > quota.bytes
+            || own.0 > 0 && (own.0 >= messages || own.1 + bytes > most);
+        full.then_some(Refusal::QueueFull)
+    }
+
+    pub(super) fn accept(
+        &mut self,
+        kind: Kind,
+        from: Dev,
+        to: Dev,
+        ttl: u64,
+        deadline: u64,
+        body: &[u8],
+        receipts: bool,
+        store: &mut Notebook,
+    ) -> Nr {
+        let confirms = matches!(kind, Kind::Message(_) | Kind::Key(_)) && ttl > 0;
+        let by_confirm = confirms && self.devices[to].resumable;
+        let passes = !by_confirm && self.can_take(to, body.len() as u64);
+        let nr = self.arrives(kind, from, to, ttl, deadline, body);
+        let item = &mut self.items[nr];
+        item.receipts = receipts;
+        item.by_confirm = by_confirm;
+        let mut owes = receipts;
+        if kind.is_counted() {
+            self.accepted += 1;
+            if !passes {
+                owes = self.put(nr, store) != PutOutcome::Durable;
+            }
+        }
+        self.items[nr].owes = owes && kind.is_counted();
+        if passes {
+            self.fresh = Some(nr);
+        }
+        nr
+    }
+
+    /// Something takes its place behind everything else.
+    fn arrives(
+        &mut self,
+        kind: Kind,
+        from: Dev,
+        to: Dev,
+        ttl: u64,
+        deadline: u64,
+        body: &[u8],
+    ) -> Nr {
+        let (nr, mark) = (self.items.len(), self.next_seq);
+        self.next_seq += 1;
+        self.items.push(Item {
+            kind,
+            from,
+            to,
+            ttl,
+            deadline,
+            body: body.into(),
+            receipts: false,
+            by_confirm: false,
+            state: State::Waiting,
+            seen: false,
+            care: Care::None,
+            owes: false,
+            mark,
+            ticket: false,
+            content: 0,
+            ends: None,
+        });
+        self.devices[to].queue.push(nr);
+        nr
+    }
+
+    pub(super) fn settle(&mut self, now: Now, nr: Nr, status: Status, store: &mut Notebook) {
+        self.leaves(nr, State::Delivered);
+        self.report_status(now, nr, status, store);
+    }
+
+    /// Reports the end of a message to its sender, if the sender still waits for it.
+    pub(super) fn report_status(&mut self, now: Now, nr: Nr, status: Status, store: &mut Notebook) {
+        let item = &self.items[nr];
+        let (from, receipts, owes) = (item.from, item.receipts, item.owes);
+        let Kind::Message(id) = item.kind else { return };
+        if receipts {
+            self.notify(now, from, &ack(id, Some(status)), nr, store);
+        } else if owes && let Some(conn) = &self.devices[from].conn {
+            self.expected_replies.push((conn.id, Reply::Ack(id, None)));
+        }
+    }
+
+    pub(super) fn leaves(&mut self, nr: Nr, state: State) {
+        let item = &mut self.items[nr];
+        item.state = state;
+        item.body = Box::default();
+        let counted = u64::from(item.kind.is_counted());
+        *(if state == State::Delivered { &mut self.delivered } else { &mut self.expired }) +=
+            counted;
+        let queue = &mut self.devices[item.to].queue;
+        queue.retain(|other| *other != nr);
+    }
+
+    /// The relay leaves a notice for a device, about the end of item `about`.
+    pub(super) fn notify(
+        &mut self,
+        now: Now,
+        to: Dev,
+        text: &str,
+        about: Nr,
+        store: &mut Notebook,
+    ) {
+        let device = &self.devices[to];
+        if !device.is_present(now) || device.conn.is_none() && !device.resumable {
+            return;
+        }
+        let notices = device.queue.iter().filter(|nr| {
+            let item = &self.items[**nr];
+            item.kind == Kind::Notice && item.state != State::Aside
+        });
+        if notices.count() >= self.rules.quota.messages {
+            self.dropped += 1;
+            return;
+        }
+        let nr = self.arrives(Kind::Notice, to, to, 0, NEVER, text.as_bytes());
+        // Stored even if it is sent at once: the item that it reports leaves the store in the same step.
+        if self.devices[to].resumable {
+            let kept = self.put(nr, store);
+            self.items[nr].ends = (kept != PutOutcome::Rejected).then_some(about);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! How devices come and go, and what their sockets take.
+
+use sealpost::protocol::client::Presence;
+use sealpost::protocol::id::DeviceId;
+use sealpost::protocol::refusal::Refusal;
+use sealpost::protocol::server::Token;
+use sealpost::relay::command::{Command, Registration, TokenHash};
+
+use super::World;
+use crate::model::Dev;
+
+impl World {
+    pub(super) fn register(&mut self) {
+        let alive =
+            self.model.live.iter().filter(|dev| self.model.devices[**dev].is_present(self.now));
+        if alive.count() >= self.most_devices {
+            return self.pass_time();
+        }
+        let resumable = self.chance.percent(60);
+        let receipts = self.chance.percent(40);
+        let id = DeviceId::from_u128(self.model.devices.len() as u128 + 1);
+        event!(self, "{} registers, resumable {resumable}, receipts {receipts}", id.to_u128() - 1);
+        let full = self.router.observe().devices >= self.model.rules.devices;
+        let registration = Registration {
+            resumable,
+            receipts,
+            resume: None,
+            fresh_id: id,
+            fresh_token: token(id),
+        };
+        match self.router.register(self.now, registration, (), &mut self.out) {
+            Ok(conn) => {
+                assert!(!full, "more devices than allowed");
+                let dev = self.model.new_device(id, resumable);
+                self.model.registered(self.now, dev, conn, receipts, self.router.store_mut());
+            }
+            Err(refusal) => assert!(full && refusal == Refusal::Full),
+        }
+    }
+
+    /// A device comes back, with or without its older connection gone; or somebody tries with a token of nobody's.
+    pub(super) fn resume(&mut self) {
+        // Now and then somebody pretends to be a plain one.
+        let plain = self.chance.percent(3);
+        let Some(dev) = self.some(|world, dev| {
+            let device = &world.model.devices[dev];
+            device.resumable != plain && (device.conn.is_none() || world.events.is_multiple_of(3))
+        }) else {
+            return self.register();
+        };
+        self.resume_as(dev);
+    }
+
+    pub(super) fn resume_as(&mut self, dev: Dev) {
+        let receipts = self.chance.percent(40);
+        let device = &self.model.devices[dev];
+        let present = device.resumable && device.is_present(self.now);
+        let older = device.conn.as_ref().map(|conn| (conn.id, conn.marks.back().copied()));
+        let resume = Some(token(device.id));
+        let fresh_id = DeviceId::from_u128(u128::MAX);
+        event!(self, "{dev} resumes, receipts {receipts}");
+        let registration = Registration {
+            resumable: false,
+            receipts,
+            resume,
+            fresh_id,
+            fresh_token: token(fresh_id),
+        };
+        match self.router.register(self.now, registration, (), &mut self.out) {
+            Ok(conn) => {
+                assert!(present, "a session that is over is resumed");
+                self.stale.extend(older.map(|(conn, mark)| (conn, mark.unwrap_or(u64::MAX))));
+                self.model.registered(self.now, dev, conn, receipts, self.router.store_mut());
+            }
+            Err(refusal) => assert!(!present && refusal == Refusal::BadToken, "{refusal:?}"),
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        let Some(dev) = self.connected() else { return self.register() };
+        self.leave_as(dev);
+    }
+
+    pub(super) fn leave_as(&mut self, dev: Dev) {
+        event!(self, "{dev} leaves");
+        let conn = self.model.conn(dev);
+        let (id, mark) = (conn.id, conn.marks.back().copied().unwrap_or(u64::MAX));
+        self.router.leave(self.now, id, &mut self.out);
+        self.model.left(self.now, dev, self.router.store_mut());
+        self.stale.push((id, mark));
+        if self.stale.len() > 32 {
+            self.stale.swap_remove(0);
+        }
+    }
+
+    /// A connection that is over speaks up late: nothing comes of it.
+    pub(super) fn stale(&mut self) {
+        if self.stale.is_empty() {
+            return self.leave();
+        }
+        let (conn, mark) = self.stale[self.chance.below(self.stale.len())];
+        event!(self, "{conn:?} is late");
+        match self.chance.below(3) {
+            0 => self.router.leave(self.now, conn, &mut self.out),
+            1 => self.router.on_written(self.now, conn, mark, &mut self.out),
+            _ => {
+                let command = Command::Status(Presence::Offline);
+                self.router.handle(self.now, conn, command, &mut self.out);
+            }
+        }
+    }
+
+    pub(super) fn status(&mut self) {
+        let Some(dev) = self.connected() else { return self.register() };
+        let holding = self.model.conn(dev).holding;
+        let presence = match self.chance.below(4) {
+            0 if !holding => Presence::Offline,
+            1 | 2 => Presence::Away,
+            _ => Presence::Online,
+        };
+        self.status_as(dev, presence);
+    }
+
+    pub(super) fn status_as(&mut self, dev: Dev, presence: Presence) {
+        event!(self, "{dev} is {presence:?}");
+        let command = Command::Status(presence);
+        self.router.handle(self.now, self.conn(dev), command, &mut self.out);
+        self.model.status(dev, presence == Presence::Offline);
+    }
+
+    pub(super) fn take(&mut self) {
+        let Some(dev) = self.some(|world, dev| {
+            world.model.devices[dev].conn.as_ref().is_some_and(|conn| !conn.marks.is_empty())
+        }) else {
+            return self.send();
+        };
+        self.take_as(dev);
+    }
+
+    pub(super) fn take_as(&mut self, dev: Dev) {
+        let marks = &self.model.conn(dev).marks;
+        if marks.is_empty() {
+            return;
+        }
+        // Often all of it, sometimes a part.
+        let all = self.chance.percent(60);
+        let place = if all { marks.len() - 1 } else { self.chance.below(marks.len()) };
+        let mark = marks[place];
+        event!(self, "the socket of {dev} takes {mark}");
+        self.router.on_written(self.now, self.conn(dev), mark, &mut self.out);
+        self.model.on_written(self.now, dev, mark, self.router.store_mut());
+    }
+}
+
+fn token(id: DeviceId) -> (Token, TokenHash) {
+    let mut hash = [7; 32];
+    hash[..16].copy_from_slice(&id.to_u128().to_le_bytes());
+    (Token(id.to_string()), TokenHash(hash))
+}

@@ -1,0 +1,55 @@
+//! The sweeper: it looks for expired items, and drops a part of them.
+
+use sealpost::protocol::server::error;
+use sealpost::relay::router::{Expired, Ticket};
+
+use super::World;
+use crate::model::Dev;
+
+impl World {
+    pub(super) fn sweep(&mut self) {
+        let limit = self.chance.pick(&[1, 2, 3, 8, 64]);
+        let found = self.find_expired(limit);
+        event!(self, "a sweep of {limit} finds {found:?}");
+        self.model.swept(self.now, &found, limit);
+        // Not everything that is found is dropped; the rest comes back.
+        let part =
+            if self.chance.percent(70) { found.len() } else { self.chance.below(found.len() + 1) };
+        self.drop(&found[..part]);
+    }
+
+    pub(super) fn drop(&mut self, found: &[Expired]) {
+        let Some(last) = found.last() else { return };
+        let end = last.ticket + 1;
+        let notices: Vec<(Ticket, String)> = found
+            .iter()
+            .filter_map(|found| {
+                let (refusal, about) = found.error.as_ref()?;
+                Some((found.ticket, error(*refusal, about)))
+            })
+            .collect();
+        event!(self, "everything before {end} is dropped");
+        self.router.drop_expired(self.now, end, notices.iter().cloned(), &mut self.out);
+        self.model.dropped(self.now, end, &notices, self.router.store_mut());
+    }
+
+    pub(super) fn find_expired(&mut self, limit: usize) -> Vec<Expired> {
+        let found = self.router.next_expired(self.now, limit);
+        self.router.store_mut().end_step();
+        found
+    }
+
+    /// The sweeper looks, and drops nothing yet.
+    pub(super) fn look(&mut self) {
+        let found = self.find_expired(usize::MAX);
+        event!(self, "a look finds {found:?}");
+        self.model.swept(self.now, &found, usize::MAX);
+    }
+
+    /// What is over and unnoticed decides whether something flies; here it is noticed first.
+    pub(super) fn look_closer(&mut self, to: Option<Dev>) {
+        if to.is_some_and(|to| self.model.is_unclear(self.now, to)) {
+            self.look();
+        }
+    }
+}
