@@ -6,7 +6,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use sealpost::protocol::client::{AuthStep, ClientFrame, decode};
+use sealpost::protocol::decode::decode;
+
+use sealpost::protocol::frame::{AuthStep, ClientFrame};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 

@@ -7,10 +7,10 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use sealpost::protocol::client::decode;
+use sealpost::protocol::decode::decode;
+use sealpost::protocol::encode::{Status, ack, error};
 use sealpost::protocol::id::DeviceId;
-use sealpost::protocol::refusal::{Expired, Refusal};
-use sealpost::protocol::server::{ErrorContext, Status, ack, error};
+use sealpost::protocol::refusal::{ErrorContext, Expired, Refusal};
 
 use crate::group;
 use crate::words::{self, MESSAGE, SIZES};

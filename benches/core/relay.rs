@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use sealpost::clock::{Moment, Now};
+use sealpost::protocol::encode::{self, Token};
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::{DeviceId, MessageId};
-use sealpost::protocol::server::{self, Token};
 use sealpost::relay::command::{
     Command, ConnectionId, Deliveries, Registration, SendCommand, TokenHash,
 };
@@ -129,7 +129,7 @@ impl Found {
     /// What a sweeper does between its two steps.
     pub fn told(expired: Vec<Expired>) -> Self {
         let error = |found: &Expired| {
-            found.error.as_ref().map(|(why, about)| (found.ticket, server::error(*why, about)))
+            found.error.as_ref().map(|(why, about)| (found.ticket, encode::error(*why, about)))
         };
         let notices = expired.iter().filter_map(error).collect();
         Self { expired, notices }

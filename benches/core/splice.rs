@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use sealpost::protocol::server::{Forwarded, splice};
+use sealpost::protocol::encode::{Forwarded, splice};
 use sealpost::relay::connection_state::Registered;
 
 use crate::group;

@@ -18,12 +18,10 @@ use bytestring::ByteString;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
 use super::registry::{CommandBatch, Connected, Disconnected, Lease, Registry, WriteProgress};
 use super::write_watermarks::WriteWatermarks;
-use crate::protocol::client::Register;
+use crate::protocol::encode::{self, ClientLimits, Extension, RegisterResponse, Token};
+use crate::protocol::frame::Register;
 use crate::protocol::id::DeviceId;
-use crate::protocol::refusal::{CloseReason, Refusal};
-use crate::protocol::server::{
-    self, ClientLimits, ErrorContext, Extension, RegisterResponse, Token,
-};
+use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::{Command, ConnectionId, Delivery, RegistrationAccepted};
 use crate::relay::connection_state::{Registered, Request, Unregistered, error_context_of};
 use crate::relay::rate_limit::{Class, Verdict};
@@ -218,7 +216,7 @@ impl Session {
         } else if self.batch_in_flight {
             self.pongs += 1;
         } else {
-            self.writer.text(ByteString::from_static(server::PONG));
+            self.writer.text(ByteString::from_static(encode::PONG));
         }
     }
 
@@ -361,7 +359,7 @@ impl Session {
                     watermark = Some(seq);
                 }
                 Delivery::Ack { id, status } => {
-                    self.writer.compose(|text| server::write_ack(text, id, status));
+                    self.writer.compose(|text| encode::write_ack(text, id, status));
                 }
                 Delivery::Refused(refused) => match self.state {
                     State::Registering { .. } => {
@@ -385,14 +383,14 @@ impl Session {
             self.batch_in_flight = false;
             self.update_read_pause();
             for _ in 0..std::mem::take(&mut self.pongs) {
-                self.writer.text(ByteString::from_static(server::PONG));
+                self.writer.text(ByteString::from_static(encode::PONG));
             }
         }
         self.flush(ctx);
     }
 
     fn refuse(&self, refusal: Refusal, about: &ErrorContext) {
-        self.writer.text(server::error(refusal, about));
+        self.writer.text(encode::error(refusal, about));
     }
 
     fn close(&mut self, reason: CloseReason, ctx: &mut Ctx) {
@@ -460,7 +458,7 @@ impl StreamHandler<Event> for Session {
                 self.writer.ping();
                 if quiet {
                     // A second chance for a client whose library does not answer WebSocket pings.
-                    self.writer.text(ByteString::from_static(server::PING));
+                    self.writer.text(ByteString::from_static(encode::PING));
                 }
             }
             Event::IdleTimeout => self.close(CloseReason::Idle, ctx),

@@ -10,7 +10,7 @@ use actix::{
 };
 
 use super::registry::{DropExpired, NextExpired};
-use crate::protocol::server;
+use crate::protocol::encode;
 use crate::relay::router::Expired;
 
 /// Items of one slice: live traffic waits for at most so many, and a slice holds it up for less time than it takes a frame
@@ -65,7 +65,7 @@ impl TtlSweeper {
         let notices = expired
             .into_iter()
             .filter_map(|Expired { ticket, error, .. }| {
-                error.map(|(refusal, about)| (ticket, server::error(refusal, &about)))
+                error.map(|(refusal, about)| (ticket, encode::error(refusal, &about)))
             })
             .collect();
         let dropped = self.forget.send(DropExpired { end, notices }).into_actor(self);

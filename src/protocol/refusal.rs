@@ -4,7 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::client::Kind;
+use super::id::{DeviceId, MessageId};
+use super::kind::Kind;
 
 /// Why the relay did not do what a frame asked for. Each becomes one `Error` frame; the connection stays open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expired {
     /// A `Send`, by its id.
-    Message(super::id::MessageId),
+    Message(MessageId),
     /// A `KeyRotationUpdate` or `KeyRotationAck`.
     KeyRotation,
     /// One of the `Auth*` messages.
@@ -161,6 +162,43 @@ impl Refusal {
             }
         };
         fixed.into()
+    }
+}
+
+/// What an `Error` is about, as far as it helps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorContext {
+    /// The message it answers.
+    pub message_id: Option<MessageId>,
+    /// The key rotation it answers: the client's raw JSON.
+    pub key_id: Option<Box<str>>,
+    /// For whom that was.
+    pub recipient_id: Option<DeviceId>,
+    /// Milliseconds after which another try can succeed.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl ErrorContext {
+    /// Nothing to add.
+    pub const NOTHING: Self =
+        Self { message_id: None, key_id: None, recipient_id: None, retry_after_ms: None };
+
+    /// ErrorContext a message.
+    #[must_use]
+    pub fn message(id: MessageId, recipient: DeviceId) -> Self {
+        Self { message_id: Some(id), recipient_id: Some(recipient), ..Self::NOTHING }
+    }
+
+    /// ErrorContext a key rotation.
+    #[must_use]
+    pub fn key(key_id: &str, recipient: DeviceId) -> Self {
+        Self { key_id: Some(key_id.into()), recipient_id: Some(recipient), ..Self::NOTHING }
+    }
+
+    /// ErrorContext something for that device.
+    #[must_use]
+    pub fn recipient(recipient: DeviceId) -> Self {
+        Self { recipient_id: Some(recipient), ..Self::NOTHING }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use foldhash::fast::RandomState;
 
 use crate::clock::Moment;
-use crate::protocol::client::AuthStep;
+use crate::protocol::frame::AuthStep;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
 

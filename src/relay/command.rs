@@ -2,11 +2,11 @@
 
 use bytestring::ByteString;
 
-use crate::protocol::client::{AuthStep, Presence};
+use crate::protocol::encode::{Status, Token};
 use crate::protocol::envelope::Seq;
+use crate::protocol::frame::{AuthStep, Presence};
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{CloseReason, Refusal};
-use crate::protocol::server::{ErrorContext, Status, Token};
+use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 
 /// One connection of a device. A newer one of the same device has a higher epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,10 +4,11 @@
 
 use super::command::{Command, SendCommand};
 use super::dedup::digest;
-use crate::protocol::client::{self, ClientFrame, Register};
+use crate::protocol::decode;
+use crate::protocol::encode::{Forwarded, splice};
+use crate::protocol::frame::{ClientFrame, Register};
 use crate::protocol::id::DeviceId;
-use crate::protocol::refusal::Refusal;
-use crate::protocol::server::{ErrorContext, Forwarded, splice};
+use crate::protocol::refusal::{ErrorContext, Refusal};
 
 /// What a frame asks of the session.
 #[derive(Debug)]
@@ -126,7 +127,8 @@ impl Registered {
 
 /// Reads one text message of at most `most` bytes.
 fn decode(text: &str, most: usize) -> Result<ClientFrame<'_>, Refused> {
-    let frame = client::decode(text).map_err(|refusal| (refusal, client::about(text, refusal)))?;
+    let frame =
+        decode::decode(text).map_err(|refusal| (refusal, decode::error_context(text, refusal)))?;
     if text.len() > most {
         return Err((Refusal::TooLarge(most), about(&frame)));
     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::connection_counter::{ConnectionCounter, Most, Permit};
 use crate::actors::session::{Core, Terms};
-use crate::protocol::server::ClientLimits;
+use crate::protocol::encode::ClientLimits;
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::transport;

@@ -26,7 +26,7 @@ use sealpost::clock::Now;
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::protocol::refusal::{CloseReason, Refusal};
-use sealpost::protocol::server::{ErrorContext, Status};
+use sealpost::protocol::{encode::Status, refusal::ErrorContext};
 use sealpost::relay::command::ConnectionId;
 use sealpost::relay::router::{Rules, Snapshot, Ticket};
 use sealpost::store::{PutOutcome, PutSeq, Store as _};

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{Router, record};
 use crate::clock::{Moment, Now};
+use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Seq, Subject};
 use crate::protocol::id::DeviceId;
-use crate::protocol::refusal::Refusal;
-use crate::protocol::server::{ErrorContext, Status};
+use crate::protocol::refusal::{ErrorContext, Refusal};
 use crate::relay::command::{Deliveries, Delivery, TokenHash};
 use crate::relay::dedup::Fingerprint;
 use crate::relay::item::Item;

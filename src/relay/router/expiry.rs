@@ -7,8 +7,7 @@ use super::{ExpiredItem, Router};
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::Subject;
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{self, Refusal};
-use crate::protocol::server::ErrorContext;
+use crate::protocol::refusal::{self, ErrorContext, Refusal};
 use crate::relay::command::Deliveries;
 use crate::store::Store;
 

@@ -22,9 +22,9 @@ use super::item::{Item, SettledBy};
 use super::mailbox::{Credit, Mailbox, Next};
 use super::mailbox_quota::MailboxQuota;
 use crate::clock::{Moment, Now};
+use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::server::{self, Status};
 use crate::settings::Settings;
 use crate::store::{PutOutcome, PutSeq, Record, Remember, Store};
 
@@ -412,7 +412,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         out: &mut Deliveries<L>,
     ) {
         if item.envelope.receipts {
-            let text = server::ack(id, Some(status));
+            let text = encode::ack(id, Some(status));
             self.notify(now, item.envelope.from, text, out);
         } else if item.owes_ack
             && let Some(conn) = self.connection_of(item.envelope.from)

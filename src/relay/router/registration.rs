@@ -4,11 +4,11 @@ use subtle::ConstantTimeEq;
 
 use super::{Connection, Device, ExpiredItem, Peers, Router};
 use crate::clock::Now;
-use crate::protocol::client::Presence;
+use crate::protocol::encode::{Status, Token};
 use crate::protocol::envelope::{Seq, Subject};
+use crate::protocol::frame::Presence;
 use crate::protocol::id::DeviceId;
-use crate::protocol::refusal::{CloseReason, Refusal};
-use crate::protocol::server::{ErrorContext, Status, Token};
+use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::{
     ConnectionId, Deliveries, Delivery, Registration, RegistrationAccepted, TokenHash,
 };

@@ -4,11 +4,11 @@ use bytestring::ByteString;
 
 use super::{Peers, Router};
 use crate::clock::{Moment, Now};
-use crate::protocol::client::AuthStep;
+use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Envelope, Subject};
+use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{Expired, Refusal};
-use crate::protocol::server::{ErrorContext, Status};
+use crate::protocol::refusal::{ErrorContext, Expired, Refusal};
 use crate::relay::command::{Command, ConnectionId, Deliveries, Delivery, SendCommand};
 use crate::relay::dedup::{Fingerprint, Seen};
 use crate::store::Store;

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::protocol::client::{AuthStep, Presence};
+use crate::protocol::encode::Token;
+use crate::protocol::frame::{AuthStep, Presence};
 use crate::protocol::refusal::Refusal;
-use crate::protocol::server::Token;
 use crate::relay::command::{Command, Registration, SendCommand};
 use crate::relay::dedup::digest;
 use crate::store::Known;
@@ -216,7 +216,7 @@ impl Relay {
         let Some(end) = found.last().map(|last| last.ticket + 1) else { return };
         let notices = found.iter().filter_map(|found| {
             let (refusal, about) = found.error.as_ref()?;
-            Some((found.ticket, server::error(*refusal, about)))
+            Some((found.ticket, encode::error(*refusal, about)))
         });
         let notices: Vec<_> = notices.collect();
         self.router.drop_expired(self.now, end, notices, &mut self.out);
@@ -262,9 +262,9 @@ impl Relay {
                     let text = String::from_utf8(AsRef::<[u8]>::as_ref(&body).to_vec()).unwrap();
                     self.plainly(text)
                 }
-                Delivery::Ack { id, status } => self.plainly(server::ack(id, status)),
+                Delivery::Ack { id, status } => self.plainly(encode::ack(id, status)),
                 Delivery::Refused(refused) => {
-                    self.plainly(server::error(refused.refusal, &refused.about))
+                    self.plainly(encode::error(refused.refusal, &refused.about))
                 }
                 Delivery::Close(reason) => format!("closed {}", reason.code()),
             };

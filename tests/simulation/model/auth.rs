@@ -1,9 +1,9 @@
 //! Authentications: which exchanges are open, and to whom a step goes.
 
 use sealpost::clock::Now;
-use sealpost::protocol::client::AuthStep;
+use sealpost::protocol::frame::AuthStep;
+use sealpost::protocol::refusal::ErrorContext;
 use sealpost::protocol::refusal::Refusal;
-use sealpost::protocol::server::ErrorContext;
 use sealpost::relay::router::Snapshot;
 
 use super::{Dev, Kind, Model, Reply, SECOND};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealpost::clock::Now;
-use sealpost::protocol::refusal::Refusal;
-use sealpost::protocol::server::{ErrorContext, Status};
+use sealpost::protocol::encode::Status;
+use sealpost::protocol::refusal::{ErrorContext, Refusal};
 use sealpost::relay::command::{ConnectionId, Delivery};
 use sealpost::store::{PutOutcome, PutSeq};
 

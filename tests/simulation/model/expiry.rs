@@ -1,8 +1,8 @@
 //! What a sweep must find, and what follows when it is dropped.
 
 use sealpost::clock::Now;
+use sealpost::protocol::refusal::ErrorContext;
 use sealpost::protocol::refusal::{Expired as What, Refusal};
-use sealpost::protocol::server::ErrorContext;
 use sealpost::relay::router::{Expired, Ticket};
 
 use super::{Kind, Model, Nr, State};

@@ -1,8 +1,8 @@
 //! What a device has sent: what a repeat would be, and what is answered to one.
 
 use sealpost::clock::{Moment, Now};
+use sealpost::protocol::encode::Status;
 use sealpost::protocol::id::MessageId;
-use sealpost::protocol::server::Status;
 use sealpost::relay::dedup::Fingerprint;
 
 use super::{Dev, Device, Message, Model, Nr, Reply, State, unix_at};

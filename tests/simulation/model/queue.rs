@@ -1,8 +1,8 @@
 //! The queue of a device: what is accepted, what may be sent at once, how an item leaves.
 
 use sealpost::clock::Now;
+use sealpost::protocol::encode::{Status, ack};
 use sealpost::protocol::refusal::Refusal;
-use sealpost::protocol::server::{Status, ack};
 use sealpost::relay::mailbox::Credit;
 use sealpost::relay::router::Snapshot;
 use sealpost::store::PutOutcome;

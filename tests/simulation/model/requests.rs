@@ -3,7 +3,7 @@
 use sealpost::clock::Now;
 use sealpost::protocol::id::MessageId;
 use sealpost::protocol::refusal::{Expired as What, Refusal};
-use sealpost::protocol::server::{ErrorContext, Status};
+use sealpost::protocol::{encode::Status, refusal::ErrorContext};
 use sealpost::relay::router::Snapshot;
 
 use super::{Dev, Item, Kind, Memory, Message, Model, Nr, Reply, SECOND, State, unix_at};

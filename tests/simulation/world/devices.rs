@@ -1,9 +1,9 @@
 //! How devices come and go, and what their sockets take.
 
-use sealpost::protocol::client::Presence;
+use sealpost::protocol::encode::Token;
+use sealpost::protocol::frame::Presence;
 use sealpost::protocol::id::DeviceId;
 use sealpost::protocol::refusal::Refusal;
-use sealpost::protocol::server::Token;
 use sealpost::relay::command::{Command, Registration, TokenHash};
 
 use super::World;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealpost::protocol::client::Presence;
+use sealpost::protocol::frame::Presence;
 
 use super::World;
 use crate::model::{Kind, State};

@@ -1,6 +1,6 @@
 //! What devices send: messages, repeats, Acks, keys, authentications.
 
-use sealpost::protocol::client::AuthStep;
+use sealpost::protocol::frame::AuthStep;
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::relay::command::{Command, SendCommand};
 

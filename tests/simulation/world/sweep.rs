@@ -1,6 +1,6 @@
 //! The sweeper: it looks for expired items, and drops a part of them.
 
-use sealpost::protocol::server::error;
+use sealpost::protocol::encode::error;
 use sealpost::relay::router::{Expired, Ticket};
 
 use super::World;

@@ -169,15 +169,15 @@ fn depth_is_counted_from_the_envelope_wherever_it_stands() {
 fn what_a_refused_frame_was_about_is_told_as_far_as_it_can_be_read() {
     let about_send = |field: &str| {
         let text = format!(r#"{{"payload":{},"type":"Send"}}"#, send_with(field));
-        about(&text, decode(&text).unwrap_err())
+        error_context(&text, decode(&text).unwrap_err())
     };
     let (message, bob) = (MessageId::parse(MESSAGE).unwrap(), DeviceId::parse(BOB).unwrap());
     assert_eq!(about_send(r#","ttl":-1"#), ErrorContext::message(message, bob));
     assert_eq!(about_send(r#","message_id":"other""#), ErrorContext::NOTHING);
     let text = r#"{"type":"KeyRotationAck","payload":{"key_id":7,"recipient_id":5}}"#;
-    let about_key = about(text, decode(text).unwrap_err());
+    let about_key = error_context(text, decode(text).unwrap_err());
     assert_eq!((about_key.key_id.as_deref(), about_key.recipient_id), (Some("7"), None));
-    assert_eq!(about("{", Refusal::NotAnObject), ErrorContext::NOTHING);
+    assert_eq!(error_context("{", Refusal::NotAnObject), ErrorContext::NOTHING);
 }
 
 /// The short way must find exactly what the long one does, whatever stands in the frame or is missing from it.

@@ -5,216 +5,13 @@
 
 use std::borrow::Cow;
 
+use super::frame::{
+    Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send, Status,
+};
 use super::id::{DeviceId, MessageId};
 use super::json_object::{self, JsonError};
-use super::refusal::Refusal;
-use super::server::ErrorContext;
-
-/// The types that a client may send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `Register`
-    Register,
-    /// `Send`
-    Send,
-    /// `Ack`
-    Ack,
-    /// `Ping`
-    Ping,
-    /// `Pong`
-    Pong,
-    /// `AuthRequest`
-    AuthRequest,
-    /// `AuthResponse`
-    AuthResponse,
-    /// `AuthVerify`
-    AuthVerify,
-    /// `AuthSuccess`
-    AuthSuccess,
-    /// `KeyRotationUpdate`
-    KeyRotationUpdate,
-    /// `KeyRotationAck`
-    KeyRotationAck,
-    /// `Status`
-    Status,
-}
-
-impl Kind {
-    /// The `type` on the wire.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Register => "Register",
-            Self::Send => "Send",
-            Self::Ack => "Ack",
-            Self::Ping => "Ping",
-            Self::Pong => "Pong",
-            Self::AuthRequest => "AuthRequest",
-            Self::AuthResponse => "AuthResponse",
-            Self::AuthVerify => "AuthVerify",
-            Self::AuthSuccess => "AuthSuccess",
-            Self::KeyRotationUpdate => "KeyRotationUpdate",
-            Self::KeyRotationAck => "KeyRotationAck",
-            Self::Status => "Status",
-        }
-    }
-
-    fn parse(name: &str) -> Result<Self, Refusal> {
-        Ok(match name {
-            "Register" => Self::Register,
-            "Send" => Self::Send,
-            "Ack" => Self::Ack,
-            "Ping" => Self::Ping,
-            "Pong" => Self::Pong,
-            "AuthRequest" => Self::AuthRequest,
-            "AuthResponse" => Self::AuthResponse,
-            "AuthVerify" => Self::AuthVerify,
-            "AuthSuccess" => Self::AuthSuccess,
-            "KeyRotationUpdate" => Self::KeyRotationUpdate,
-            "KeyRotationAck" => Self::KeyRotationAck,
-            "Status" => Self::Status,
-            "RegisterResponse" => return Err(Refusal::ServerOnly("RegisterResponse")),
-            "Receive" => return Err(Refusal::ServerOnly("Receive")),
-            "Error" => return Err(Refusal::ServerOnly("Error")),
-            _ => return Err(Refusal::UnknownType),
-        })
-    }
-}
-
-/// One frame of a client, its shape checked.
-#[derive(Debug, PartialEq)]
-pub enum ClientFrame<'a> {
-    /// Asks for a device id, or for the former one.
-    Register(Register<'a>),
-    /// A message for another device.
-    Send(Send<'a>),
-    /// Confirms that a message was received and processed.
-    Ack(Ack),
-    /// Asks for a `Pong`.
-    Ping,
-    /// Answers a `Ping`.
-    Pong,
-    /// One of the first three steps of an authentication.
-    Auth(Auth<'a>),
-    /// Confirms another device as trusted.
-    AuthSuccess(AuthSuccess<'a>),
-    /// New key material for another device.
-    KeyRotation(KeyRotation<'a>),
-    /// Confirms key material.
-    KeyRotationAck(KeyRotation<'a>),
-    /// Says whether messages are welcome now.
-    Status(Status),
-}
-
-/// `Register`, with its optional extensions.
-#[derive(Debug, Default, PartialEq)]
-pub struct Register<'a> {
-    /// Whether the payload held anything at all: only then does the response carry more than the seed's.
-    pub extended: bool,
-    /// Wants an identity that outlives the connection.
-    pub resumable: bool,
-    /// Wants to know what became of each message.
-    pub receipts: bool,
-    /// Wants its former identity back.
-    pub resume_token: Option<Cow<'a, str>>,
-}
-
-/// `Send`.
-#[derive(Debug, PartialEq)]
-pub struct Send<'a> {
-    /// For whom.
-    pub recipient_id: DeviceId,
-    /// From whom, as the client says.
-    pub sender_id: DeviceId,
-    /// The client's name for it.
-    pub message_id: MessageId,
-    /// Seconds; saturated at `u64::MAX`.
-    pub ttl: Option<u64>,
-    /// The raw JSON string; opaque.
-    pub encrypted_data: &'a str,
-    /// The whole payload as the client wrote it.
-    pub payload: &'a str,
-}
-
-/// `Ack` from a client.
-#[derive(Debug, PartialEq)]
-pub struct Ack {
-    /// What is confirmed.
-    pub message_id: MessageId,
-    /// Whose, when two senders used one id.
-    pub sender_id: Option<DeviceId>,
-}
-
-/// The steps of an authentication that name the device which sends them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthStep {
-    /// `AuthRequest`
-    Request,
-    /// `AuthResponse`
-    Response,
-    /// `AuthVerify`
-    Verify,
-}
-
-/// `AuthRequest`, `AuthResponse` or `AuthVerify`.
-#[derive(Debug, PartialEq)]
-pub struct Auth<'a> {
-    /// Which of the three.
-    pub step: AuthStep,
-    /// The sender, as the client says.
-    pub device_id: DeviceId,
-    /// Extension: for whom.
-    pub recipient_id: Option<DeviceId>,
-    /// The whole payload as the client wrote it.
-    pub payload: &'a str,
-}
-
-/// `AuthSuccess`.
-#[derive(Debug, PartialEq)]
-pub struct AuthSuccess<'a> {
-    /// The device that is confirmed as trusted, and the recipient.
-    pub device_id: DeviceId,
-    /// Extension: for whom, if it is said.
-    pub recipient_id: Option<DeviceId>,
-    /// Extension: from whom, if it is said.
-    pub sender_id: Option<DeviceId>,
-    /// The whole payload as the client wrote it.
-    pub payload: &'a str,
-}
-
-/// `KeyRotationUpdate` or `KeyRotationAck`.
-#[derive(Debug, PartialEq)]
-pub struct KeyRotation<'a> {
-    /// From whom, as the client says.
-    pub sender_id: DeviceId,
-    /// For whom.
-    pub recipient_id: DeviceId,
-    /// The raw JSON number or string.
-    pub key_id: &'a str,
-    /// The whole payload as the client wrote it.
-    pub payload: &'a str,
-}
-
-/// `Status`.
-#[derive(Debug, PartialEq)]
-pub struct Status {
-    /// Whose, as the client says.
-    pub device_id: DeviceId,
-    /// What is said.
-    pub presence: Presence,
-}
-
-/// What a connected device says of itself. (protocol: Status)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// Deliver.
-    Online,
-    /// Deliver.
-    Away,
-    /// Hold: queue, and deliver when it is back.
-    Offline,
-}
-
+use super::kind::Kind;
+use super::refusal::{ErrorContext, Refusal};
 /// RFC 8259 §2.
 const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
@@ -237,7 +34,7 @@ fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
     let [kind, payload] = json_object::fields(text, 1, &ENVELOPE, Some(1))
         .map_err(|error| refusal(error, &ENVELOPE))?;
     let name = kind.and_then(string).ok_or(Refusal::NotAnObject)?;
-    let kind = Kind::parse(&name)?;
+    let kind = Kind::parse(&name).ok_or_else(|| unknown_type(&name))?;
     // For these three, absent, null and {} are the same thing.
     let needs_none = matches!(kind, Kind::Register | Kind::Ping | Kind::Pong);
     let payload = match payload.filter(|raw| *raw != "null") {
@@ -251,6 +48,13 @@ fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
     read(kind, payload)
 }
 
+fn unknown_type(name: &str) -> Refusal {
+    ["RegisterResponse", "Receive", "Error"]
+        .into_iter()
+        .find(|sent_by_relay| *sent_by_relay == name)
+        .map_or(Refusal::UnknownType, Refusal::ServerOnly)
+}
+
 /// Takes the split_common_envelope envelope apart, `type` first and then nothing but `payload`, so that the payload need be skip_depth_check_for only
 /// once. Whether it is one whole object is for [`read`] to find out: if so, then so is what is around it. Everything
 /// else goes the long way, which also knows what to refuse it for.
@@ -262,7 +66,7 @@ fn split_common_envelope(text: &str) -> Option<(Kind, &str)> {
     let (name, rest) = rest.split_once('"')?;
     let rest = after(after(after(rest, ",")?, "\"payload\"")?, ":")?;
     let payload = rest.trim_end_matches(SPACE).strip_suffix('}')?.trim_matches(SPACE);
-    payload.starts_with('{').then_some((Kind::parse(name).ok()?, payload))
+    payload.starts_with('{').then_some((Kind::parse(name)?, payload))
 }
 
 fn read(kind: Kind, payload: &str) -> Result<ClientFrame<'_>, Refusal> {
@@ -285,7 +89,7 @@ fn read(kind: Kind, payload: &str) -> Result<ClientFrame<'_>, Refusal> {
 /// What a refused frame was about, so that its sender can tell which of its messages came to nothing: the ids of a
 /// `Send` and the name of a key rotation, as far as they can be read.
 #[must_use]
-pub fn about(text: &str, refusal: Refusal) -> ErrorContext {
+pub fn error_context(text: &str, refusal: Refusal) -> ErrorContext {
     let (Refusal::Missing(kind, _) | Refusal::Wrong(kind, ..)) = refusal else {
         return ErrorContext::NOTHING;
     };
@@ -548,5 +352,5 @@ fn refusal(error: JsonError, names: &[&'static str]) -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "client_tests.rs"]
+#[path = "decode_tests.rs"]
 mod tests;

@@ -4,9 +4,9 @@ use bytestring::ByteString;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::client::AuthStep;
+use super::frame::AuthStep;
 use super::id::{DeviceId, MessageId};
-use super::refusal::Refusal;
+use super::refusal::{ErrorContext, Refusal};
 
 /// A frame that carries a client's payload to another client: only the `type` is the relay's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,43 +157,6 @@ pub fn write_ack(out: &mut String, id: MessageId, status: Option<Status>) {
         }
     }
     out.push_str("}}");
-}
-
-/// What an `Error` is about, as far as it helps.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ErrorContext {
-    /// The message it answers.
-    pub message_id: Option<MessageId>,
-    /// The key rotation it answers: the client's raw JSON.
-    pub key_id: Option<Box<str>>,
-    /// For whom that was.
-    pub recipient_id: Option<DeviceId>,
-    /// Milliseconds after which another try can succeed.
-    pub retry_after_ms: Option<u64>,
-}
-
-impl ErrorContext {
-    /// Nothing to add.
-    pub const NOTHING: Self =
-        Self { message_id: None, key_id: None, recipient_id: None, retry_after_ms: None };
-
-    /// ErrorContext a message.
-    #[must_use]
-    pub fn message(id: MessageId, recipient: DeviceId) -> Self {
-        Self { message_id: Some(id), recipient_id: Some(recipient), ..Self::NOTHING }
-    }
-
-    /// ErrorContext a key rotation.
-    #[must_use]
-    pub fn key(key_id: &str, recipient: DeviceId) -> Self {
-        Self { key_id: Some(key_id.into()), recipient_id: Some(recipient), ..Self::NOTHING }
-    }
-
-    /// ErrorContext something for that device.
-    #[must_use]
-    pub fn recipient(recipient: DeviceId) -> Self {
-        Self { recipient_id: Some(recipient), ..Self::NOTHING }
-    }
 }
 
 /// How long a client waits that met a full relay: as long as one that was refused at the door.
