@@ -25,8 +25,9 @@ use crate::clock::Clock;
 use crate::relay::rate_limit::RatePlan;
 use crate::relay::router::Rules;
 use crate::settings::Settings;
-use crate::store::database::{Database, Directory};
+use crate::store::database::Database;
 use crate::store::memory::Memory;
+use crate::store::open::Directory;
 use crate::store::sync_watch::SyncFailed;
 use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
 use crate::store::{Loaded, Store};
@@ -175,9 +176,10 @@ impl Queue {
         let sync_failed = SyncFailed::default();
         let directory = Directory::take(&queue.path).map_err(io::Error::other)?;
         let disk = directory.open(&sync_failed).map_err(io::Error::other)?;
-        let loaded = disk.load(clock.unix_ms(), queue.dedup_window).map_err(io::Error::other)?;
+        let loaded =
+            disk.load(clock.now().wall_ms, queue.dedup_window).map_err(io::Error::other)?;
         // Nothing to tell a newcomer about an empty one.
-        let level = if loaded.records.is_empty() && loaded.devices.is_empty() {
+        let level = if loaded.messages.is_empty() && loaded.devices.is_empty() {
             log::Level::Debug
         } else {
             log::Level::Info
@@ -186,7 +188,7 @@ impl Queue {
             level,
             "queue opened path={} messages={} devices={} after_ms={}",
             queue.path.display(),
-            loaded.records.len(),
+            loaded.messages.len(),
             loaded.devices.len(),
             (clock.moment() - began).as_millis()
         );

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+const NANOS_PER_MS: u64 = 1_000_000;
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
 /// A point on the monotonic clock: nanoseconds since the clock was made. It never jumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(pub u64);
@@ -30,21 +33,47 @@ impl Sub for Moment {
     }
 }
 
-/// The time of one step: monotonic for what is measured, Unix for what is told.
+/// The time of one step, on both clocks: monotonic for what is measured, wall time for what clients see and what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     /// For deadlines.
     pub mono: Moment,
-    /// Seconds since 1970, for clients' eyes only.
-    pub unix: u64,
+    /// Unix milliseconds.
+    pub wall_ms: u64,
 }
 
 impl Now {
-    /// The Unix second at which `deadline` falls, rounded up.
+    /// Unix seconds, as clients see them.
+    #[must_use]
+    pub fn unix(&self) -> u64 {
+        self.wall_ms / 1_000
+    }
+
+    /// The Unix second at which `deadline` falls: the time left is rounded up.
     #[must_use]
     pub fn unix_at(&self, deadline: Moment) -> u64 {
-        let left = deadline - self.mono;
-        self.unix.saturating_add(left.as_secs()).saturating_add(u64::from(left.subsec_nanos() > 0))
+        let left = deadline.0.saturating_sub(self.mono.0);
+        self.unix().saturating_add(left.div_ceil(NANOS_PER_SEC))
+    }
+
+    /// The Unix millisecond at which `deadline` falls, rounded up; `u64::MAX` for [`Moment::NEVER`].
+    #[must_use]
+    pub fn wall_ms_at(&self, deadline: Moment) -> u64 {
+        if deadline == Moment::NEVER {
+            return u64::MAX;
+        }
+        let left = deadline.0.saturating_sub(self.mono.0);
+        self.wall_ms.saturating_add(left.div_ceil(NANOS_PER_MS))
+    }
+
+    /// The deadline that was stored as `wall_ms`; [`Moment::NEVER`] for `u64::MAX`. The wall clock may have been set back
+    /// since, so the deadline is at most `longest` from now.
+    #[must_use]
+    pub fn deadline(&self, wall_ms: u64, longest: Duration) -> Moment {
+        if wall_ms == u64::MAX {
+            return Moment::NEVER;
+        }
+        self.mono + Duration::from_millis(wall_ms.saturating_sub(self.wall_ms)).min(longest)
     }
 }
 
@@ -90,21 +119,8 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Now {
         let since_1970 = if self.0.origin.is_some() { since_1970() } else { self.0.since_1970 };
-        Now { mono: self.moment(), unix: (since_1970 + self.ahead()).as_secs() }
-    }
-
-    /// Milliseconds since 1970: what is written down, for nothing monotonic outlives the machine.
-    #[must_use]
-    pub fn unix_ms(&self) -> u64 {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from((since_1970 + self.ahead()).as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// The Unix millisecond at which `deadline` falls, rounded up.
-    #[must_use]
-    pub fn unix_ms_at(&self, deadline: Moment) -> u64 {
-        let left = (deadline - self.moment()).as_nanos().div_ceil(1_000_000);
-        self.unix_ms().saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
+        let wall_ms = (since_1970 + self.ahead()).as_millis();
+        Now { mono: self.moment(), wall_ms: u64::try_from(wall_ms).unwrap_or(u64::MAX) }
     }
 
     /// Puts the clock forward: how a test lets a ttl pass without waiting for it.
@@ -132,7 +148,8 @@ mod tests {
         let before = clock.now();
         assert_eq!(clock.now(), before);
         clock.advance(Duration::from_secs(3));
-        let after = Now { mono: before.mono + Duration::from_secs(3), unix: before.unix + 3 };
+        let after =
+            Now { mono: before.mono + Duration::from_secs(3), wall_ms: before.wall_ms + 3_000 };
         assert_eq!(clock.now(), after);
     }
 
@@ -141,7 +158,7 @@ mod tests {
         let (clock, before) = (Clock::system(), Clock::system().now());
         clock.clone().advance(Duration::from_secs(100));
         assert!(clock.now().mono - before.mono >= Duration::from_secs(99));
-        assert!(clock.now().unix >= before.unix + 100);
+        assert!(clock.now().unix() >= before.unix() + 100);
     }
 
     #[test]
@@ -152,8 +169,24 @@ mod tests {
 
     #[test]
     fn a_deadline_is_told_rounded_up() {
-        let now = Now { mono: Moment(0), unix: 100 };
+        let now = Now { mono: Moment(0), wall_ms: 100_000 };
         assert_eq!(now.unix_at(Moment(1_000_000_001)), 102);
         assert_eq!(now.unix_at(Moment(1_000_000_000)), 101);
+    }
+    #[test]
+    fn a_deadline_survives_on_the_wall_clock_and_never_grows_beyond_its_longest() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let put = Now { mono: Moment(7), wall_ms: 5_000_000 };
+        let deadline = put.mono + Duration::from_millis(90);
+        let stored = put.wall_ms_at(deadline);
+        assert_eq!(stored, 5_000_090);
+        assert_eq!(put.wall_ms_at(Moment(8)), 5_000_001, "rounded up");
+        assert_eq!(put.deadline(stored, HOUR), deadline);
+        let loaded = |wall_ms| Now { mono: Moment(3), wall_ms };
+        assert_eq!(loaded(stored).deadline(stored, HOUR), Moment(3));
+        assert_eq!(loaded(u64::MAX).deadline(stored, HOUR), Moment(3));
+        assert_eq!(loaded(0).deadline(stored, HOUR), Moment(3) + HOUR, "the clock was set back");
+        assert_eq!(put.wall_ms_at(Moment::NEVER), u64::MAX);
+        assert_eq!(loaded(0).deadline(u64::MAX, HOUR), Moment::NEVER);
     }
 }

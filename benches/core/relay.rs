@@ -57,7 +57,7 @@ impl Relay {
     pub fn new() -> Self {
         Self {
             router: Router::new(RULES, Memory),
-            now: Now { mono: Moment(0), unix: 1_678_886_400 },
+            now: Now { mono: Moment(0), wall_ms: 1_678_886_400_000 },
             out: Deliveries::default(),
             names: 0,
         }
@@ -103,7 +103,7 @@ impl Relay {
 
     pub fn pass(&mut self, seconds: u64) {
         self.now.mono = self.now.mono + Duration::from_secs(seconds);
-        self.now.unix += seconds;
+        self.now.wall_ms += seconds * 1_000;
     }
 
     /// The first step of a sweep.

@@ -10,13 +10,14 @@ use crate::actors::abort_on_panic;
 use crate::actors::test_probe::{RunOnActor, look};
 use crate::actors::ttl_sweeper::TtlSweeper;
 use crate::protocol::encode::Token;
-use crate::protocol::envelope::Seq;
+use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::relay::command::{SendCommand, TokenHash};
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::store::memory::Memory;
-use crate::store::{Known, PutOutcome, Record, Remember};
+use crate::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use crate::store::{PutOutcome, PutSeq};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -246,13 +247,13 @@ async fn whoever_arrives_while_all_are_sent_away_is_sent_away_too() {
 struct Slow(Arc<AtomicBool>);
 
 impl Store for Slow {
-    fn put(&mut self, _: Record<'_>) -> PutOutcome {
+    fn put(&mut self, _: MessageRecord<&Envelope>, _: PutSeq) -> PutOutcome {
         PutOutcome::Pending
     }
 
-    fn remove(&mut self, _: Seq, _: Option<Remember>) {}
+    fn remove(&mut self, _: Seq, _: Option<Fingerprint>) {}
 
-    fn put_device(&mut self, _: Known) {}
+    fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}
 
@@ -290,9 +291,9 @@ async fn while_the_disk_is_behind_only_those_wait_who_give_it_more_to_do() {
     let batch = next_batch(&mut of_writer).await;
     assert!(matches!(batch.deliveries[..], [Delivery::Frame { .. }]) && !batch.acknowledges);
     // A commit that does not catch up changes nothing; one that does lets the writer go on.
-    relay.says(Stored(Outcome::Committed(crate::store::PutSeq(0)))).await;
+    relay.says(Stored(Outcome::Committed(PutSeq(0)))).await;
     behind.store(false, Ordering::Relaxed);
-    relay.says(Stored(Outcome::Committed(crate::store::PutSeq(1)))).await;
+    relay.says(Stored(Outcome::Committed(PutSeq(1)))).await;
     let batch = next_batch(&mut of_writer).await;
     assert!(matches!(batch.deliveries[..], [Delivery::Ack { .. }]) && batch.acknowledges);
 }

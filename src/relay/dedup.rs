@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Moment;
 use crate::protocol::id::{DeviceId, MessageId};
+use crate::store::records::Fingerprint;
 
 /// Sends that one generation remembers; bounds the memory of one device to 16 KiB a generation.
 pub const MAX_PER_GENERATION: usize = 512;
@@ -18,20 +19,11 @@ pub const MAX_PER_GENERATION: usize = 512;
 /// The bit of a digest that says that the message could not wait (ttl 0); 63 bits are enough to tell contents apart.
 const AT_ONCE: u64 = 1;
 
-/// What a send looks like when it comes again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// Its name within the sender, hashed.
-    pub key: u64,
-    /// Its content, hashed.
-    pub content: u64,
-}
-
 impl Fingerprint {
-    /// Of a message: its name within the sender, and its content. A sender could only forge its own.
+    /// Of a message that is still here. A sender could only forge its own.
     #[must_use]
-    pub fn new(recipient: DeviceId, id: MessageId, content: u64) -> Self {
-        Self { key: key(recipient, id), content: content & !AT_ONCE }
+    pub fn new(sender: DeviceId, recipient: DeviceId, id: MessageId, content: u64) -> Self {
+        Self { sender, key: key(recipient, id), content: content & !AT_ONCE, recorded_at: 0 }
     }
 
     /// Of a message that could not wait, if that is so: nobody confirms it, and its repeat is acked accordingly.
@@ -125,7 +117,12 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(600);
 
     fn fingerprint(id: u128, content: &str) -> Fingerprint {
-        Fingerprint::new(DeviceId::from_u128(1), MessageId::from_u128(id), digest(content))
+        to(2, id, content)
+    }
+
+    fn to(recipient: u128, id: u128, content: &str) -> Fingerprint {
+        let [sender, recipient] = [1, recipient].map(DeviceId::from_u128);
+        Fingerprint::new(sender, recipient, MessageId::from_u128(id), digest(content))
     }
 
     fn at(seconds: u64) -> Moment {
@@ -148,8 +145,7 @@ mod tests {
     fn the_same_id_to_another_recipient_is_another_message() {
         let mut sends = DedupWindow::default();
         sends.remember(at(0), WINDOW, fingerprint(1, "a"));
-        let other = Fingerprint::new(DeviceId::from_u128(2), MessageId::from_u128(1), digest("a"));
-        assert_eq!(sends.seen(other), Seen::New);
+        assert_eq!(sends.seen(to(3, 1, "a")), Seen::New);
     }
 
     #[test]
@@ -178,7 +174,7 @@ mod tests {
     fn what_came_to_nothing_can_be_sent_again() {
         let mut sends = DedupWindow::default();
         sends.remember(at(0), WINDOW, fingerprint(1, "a"));
-        sends.forget(DeviceId::from_u128(1), MessageId::from_u128(1));
+        sends.forget(DeviceId::from_u128(2), MessageId::from_u128(1));
         assert_eq!(sends.seen(fingerprint(1, "b")), Seen::New);
     }
 }

@@ -4,20 +4,15 @@
 //! that a second instance is refused with a clear word.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fmt, fs, io};
 
-use redb::backends::FileBackend;
 use redb::{ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition};
 
-use super::record::{Stored, StoredDevice, StoredPrint, VERSION};
-use super::sync_watch::{SyncFailed, SyncWatch};
-use super::{Loaded, LoadedDevice, LoadedRecord};
+use super::Loaded;
+use super::records::{DeviceRecord, Fingerprint, MessageRecord, VERSION};
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
 
@@ -26,12 +21,6 @@ const DEVICES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("devices"
 /// Keys count up from remembered message to remembered message.
 const PRINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("prints");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-
-/// The database.
-const FILE: &str = "queue.redb";
-
-/// The database while it is being made.
-const NEW_FILE: &str = "queue.redb.new";
 
 /// The version of what the tables hold.
 const FORMAT: &str = "format";
@@ -50,36 +39,17 @@ const PROBE: u64 = u64::MAX;
 /// What must fit before new messages are accepted again.
 const PROBE_BYTES: usize = 256 * 1024;
 
-/// Why a data directory cannot be used.
-#[derive(Debug)]
-pub struct OpenError(String);
-
-impl OpenError {
-    /// Of that path, for that reason.
-    pub(super) fn of(path: &Path, failed: &dyn fmt::Display) -> Self {
-        Self(format!("{}: {failed}", path.display()))
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OpenError {}
-
 /// What one commit changes.
 #[derive(Debug)]
 pub struct Changes {
     /// Records to keep.
-    pub puts: BTreeMap<Seq, Stored>,
+    pub puts: BTreeMap<Seq, MessageRecord>,
     /// Records to forget.
     pub removes: Vec<Seq>,
     /// Messages to remember although they are gone, in the order in which they went.
-    pub prints: Vec<StoredPrint>,
+    pub prints: Vec<Fingerprint>,
     /// Identities to keep, or with `None` to forget.
-    pub devices: BTreeMap<DeviceId, Option<StoredDevice>>,
+    pub devices: BTreeMap<DeviceId, Option<DeviceRecord>>,
     /// Messages that were remembered at another time need not be any more, Unix milliseconds. What was remembered in the
     /// future was so before the wall clock was set back.
     pub memory_ms: RangeInclusive<u64>,
@@ -124,94 +94,6 @@ pub struct Database {
     next_print: u64,
 }
 
-/// A data directory that this process alone uses.
-#[derive(Debug)]
-pub struct Directory {
-    path: PathBuf,
-    _lock: File,
-}
-
-impl Directory {
-    /// Creates the directory if need be, and takes it.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written, or another process has it.
-    pub fn take(path: &Path) -> Result<Self, OpenError> {
-        let named = |failed: &dyn fmt::Display| {
-            OpenError(format!("queue.path = {}: {failed}", path.display()))
-        };
-        // Who talks to whom is nobody else's business on this machine.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|failed| named(&failed))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(|failed| named(&failed))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(named(&"another relay is using this directory")),
-            Err(TryLockError::Error(failed)) => Err(named(&failed)),
-        }
-    }
-
-    /// Takes a directory that is there and has a database in it; looking must not make one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::take`], and when there is none.
-    pub fn take_existing(path: &Path) -> Result<Self, OpenError> {
-        if let Err(failed) = path.join(FILE).metadata() {
-            return Err(OpenError(format!(
-                "queue.path = {}: no queue here: {failed}",
-                path.display()
-            )));
-        }
-        Self::take(path)
-    }
-
-    /// Opens the database in it.
-    ///
-    /// # Errors
-    ///
-    /// When the file is no database, one of another format, or beyond repair.
-    pub fn open(&self, sync_failed: &SyncFailed) -> Result<Database, OpenError> {
-        let path = self.file();
-        let open = || -> Result<Database, redb::Error> {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).mode(0o600);
-            let on =
-                |file| Database::open(SyncWatch::new(FileBackend::new(file)?, sync_failed.clone()));
-            if path.metadata().is_ok_and(|file| file.len() > 0) {
-                return on(options.open(&path)?);
-            }
-            // Made beside its place, because half a new database could not be told from one that is damaged.
-            let beside = self.path.join(NEW_FILE);
-            let disk = on(options.create(true).truncate(true).open(&beside)?)?;
-            fs::rename(&beside, &path)?;
-            // A new file is safe only when its name is, too, and that of its directory as far as we may see to it.
-            File::open(&self.path)?.sync_all()?;
-            let _ = File::open(self.path.join("..")).and_then(|parent| parent.sync_all());
-            Ok(disk)
-        };
-        let disk = catch_redb_panic(open).map_err(|failed| OpenError::of(&path, &failed))?;
-        disk.check_format().map_err(|failed| OpenError::of(&path, &failed))?;
-        Ok(disk)
-    }
-
-    /// The database's file.
-    #[must_use]
-    pub fn file(&self) -> PathBuf {
-        self.path.join(FILE)
-    }
-}
-
 impl Database {
     /// Opens the database on that backend, and creates its tables if it is new.
     ///
@@ -242,7 +124,7 @@ impl Database {
         Ok(Self { database, scratch: Vec::new(), next_print })
     }
 
-    fn check_format(&self) -> Result<(), io::Error> {
+    pub(super) fn check_format(&self) -> Result<(), io::Error> {
         let format = || -> Result<Option<u64>, redb::Error> {
             let meta = self.database.begin_read()?.open_table(META)?;
             Ok(meta.get(FORMAT)?.map(|format| format.value()))
@@ -262,8 +144,8 @@ impl Database {
         let transaction = self.database.begin_write()?;
         {
             let mut queue = transaction.open_table(QUEUE)?;
-            for (seq, stored) in &changes.puts {
-                stored.encode(&mut self.scratch);
+            for (seq, record) in &changes.puts {
+                record.encode(&mut self.scratch);
                 queue.insert(seq, self.scratch.as_slice())?;
             }
             for seq in &changes.removes {
@@ -273,7 +155,7 @@ impl Database {
         if !changes.prints.is_empty() {
             let mut prints = transaction.open_table(PRINTS)?;
             for together in changes.prints.chunks(PRINTS_TOGETHER) {
-                StoredPrint::encode(together, self.next_print, &mut self.scratch);
+                Fingerprint::encode(together, self.next_print, &mut self.scratch);
                 prints.insert(self.next_print, self.scratch.as_slice())?;
                 self.next_print += 1;
             }
@@ -286,7 +168,7 @@ impl Database {
             for (id, device) in &changes.devices {
                 match device {
                     Some(device) => {
-                        device.encode(*id, &mut self.scratch);
+                        device.encode(&mut self.scratch);
                         devices.insert(id.to_u128(), self.scratch.as_slice())?;
                     }
                     None => {
@@ -340,10 +222,10 @@ impl Database {
         for entry in transaction.open_table(QUEUE)?.iter()? {
             let (seq, value) = entry?;
             let seq = seq.value();
-            match Stored::decode(seq, value.value()) {
-                Some(stored) => {
+            match MessageRecord::decode(seq, value.value()) {
+                Some(record) => {
                     loaded.next_seq = loaded.next_seq.max(seq.saturating_add(1));
-                    loaded.records.push(record(stored, now_ms));
+                    loaded.messages.push(record);
                 }
                 None => loaded.damaged += 1,
             }
@@ -351,12 +233,8 @@ impl Database {
         for entry in transaction.open_table(DEVICES)?.iter()? {
             let (id, value) = entry?;
             let id = DeviceId::from_u128(id.value());
-            match StoredDevice::decode(id, value.value()) {
-                Some(StoredDevice { token, ends_ms }) => {
-                    let left =
-                        ends_ms.map(|ends| Duration::from_millis(ends.saturating_sub(now_ms)));
-                    loaded.devices.push(LoadedDevice { id, token, left });
-                }
+            match DeviceRecord::decode(id, value.value()) {
+                Some(device) => loaded.devices.push(device),
                 None => loaded.damaged += 1,
             }
         }
@@ -368,11 +246,10 @@ impl Database {
             if key == PROBE {
                 continue;
             }
-            match StoredPrint::decode(key, value.value()) {
-                Some(prints) => {
-                    let young = prints.iter().filter(|print| print.at_ms >= oldest);
-                    loaded.remembered.extend(young.map(|print| print.remember));
-                }
+            match Fingerprint::decode(key, value.value()) {
+                Some(row) => loaded
+                    .fingerprints
+                    .extend(row.iter().filter(|print| print.recorded_at >= oldest)),
                 None => loaded.damaged += 1,
             }
         }
@@ -401,8 +278,8 @@ fn old_prints(
     let rows = changes.prints.len().div_ceil(PRINTS_TOGETHER);
     for entry in prints.range(..PROBE)?.take(2 * rows) {
         let (key, value) = entry?;
-        let prints = StoredPrint::decode(key.value(), value.value()).unwrap_or_default();
-        if prints.iter().any(|print| changes.memory_ms.contains(&print.at_ms)) {
+        let prints = Fingerprint::decode(key.value(), value.value()).unwrap_or_default();
+        if prints.iter().any(|print| changes.memory_ms.contains(&print.recorded_at)) {
             break;
         }
         old.push(key.value());
@@ -410,25 +287,15 @@ fn old_prints(
     Ok(old)
 }
 
-/// The database asserts what a damaged file can break; that is an answer like another, not the end of the process.
-fn catch_redb_panic<T>(step: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+/// Turns a panic of the database into an error: redb asserts what a damaged file can break.
+pub(super) fn catch_redb_panic<T>(
+    step: impl FnOnce() -> Result<T, redb::Error>,
+) -> Result<T, redb::Error> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
         Err(redb::Error::Corrupted(said.to_owned()))
     })
-}
-
-fn record(stored: Stored, now_ms: u64) -> LoadedRecord {
-    let Stored { seq, to, expires_ms, envelope } = stored;
-    let left = match expires_ms {
-        u64::MAX => Duration::MAX,
-        expires => {
-            let most = Duration::from_secs(envelope.ttl);
-            Duration::from_millis(expires.saturating_sub(now_ms)).min(most)
-        }
-    };
-    LoadedRecord { seq, to, left, envelope }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! A disk that loses power, and what is on it afterwards.
 
 use std::collections::HashSet;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::*;
+use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Subject};
 use crate::protocol::id::MessageId;
-use crate::store::Remember;
 
 /// Numbers that look random and are the same for the same seed.
 pub struct Dice(pub u64);
@@ -195,11 +194,11 @@ impl StorageBackend for Sim {
 }
 
 /// A message of so many bytes.
-pub fn message(seq: Seq, bytes: usize) -> Stored {
-    Stored {
+pub fn message(seq: Seq, bytes: usize) -> MessageRecord {
+    MessageRecord {
         seq,
         to: DeviceId::from_u128(u128::from(seq % 5 + 1)),
-        expires_ms: u64::MAX,
+        expires_at: u64::MAX,
         envelope: Envelope {
             from: DeviceId::from_u128(100),
             subject: Subject::Message(MessageId::from_u128(u128::from(seq))),
@@ -216,7 +215,7 @@ pub fn message(seq: Seq, bytes: usize) -> Stored {
 struct Model {
     records: BTreeMap<Seq, String>,
     devices: BTreeMap<DeviceId, String>,
-    remembered: Vec<Remember>,
+    fingerprints: Vec<Fingerprint>,
 }
 
 impl Model {
@@ -227,7 +226,7 @@ impl Model {
         for seq in &changes.removes {
             self.records.remove(seq);
         }
-        self.remembered.extend(changes.prints.iter().map(|print| print.remember));
+        self.fingerprints.extend(&changes.prints);
         for (id, device) in &changes.devices {
             match device {
                 Some(device) => self.devices.insert(*id, format!("{:?}", device.token)),
@@ -237,12 +236,12 @@ impl Model {
     }
 
     fn of(loaded: &Loaded) -> Self {
-        let text = |record: &LoadedRecord| format!("{:?}{:?}", record.to, record.envelope);
+        let text = |record: &MessageRecord| format!("{:?}{:?}", record.to, record.envelope);
         let devices = &loaded.devices;
         Self {
-            records: loaded.records.iter().map(|record| (record.seq, text(record))).collect(),
+            records: loaded.messages.iter().map(|record| (record.seq, text(record))).collect(),
             devices: devices.iter().map(|it| (it.id, format!("{:?}", it.token))).collect(),
-            remembered: loaded.remembered.clone(),
+            fingerprints: loaded.fingerprints.clone(),
         }
     }
 }
@@ -259,14 +258,14 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
         if dice.below(3) == 0 {
             changes.removes.push(*seq);
             let sender = DeviceId::from_u128(100);
-            let remember = Remember { sender, key: *seq, content: dice.next() };
-            changes.prints.push(StoredPrint { remember, at_ms: 5 });
+            let content = dice.next();
+            changes.prints.push(Fingerprint { sender, key: *seq, content, recorded_at: 5 });
         }
     }
     for _ in 0..dice.below(3) {
         let id = DeviceId::from_u128(u128::from(dice.below(9) + 1));
         let token = (dice.below(2) == 0).then_some([dice.below(256) as u8; 32]);
-        let device = (dice.below(3) > 0).then_some(StoredDevice { token, ends_ms: None });
+        let device = (dice.below(3) > 0).then_some(DeviceRecord { id, token, forget_at: None });
         changes.devices.insert(id, device);
     }
     changes
@@ -403,19 +402,21 @@ fn a_damaged_record_is_counted_and_left_out_and_the_rest_is_there() {
     let disk = Database::open(Sim::holding(bytes)).expect("it opens");
     let loaded = disk.load(10, Duration::MAX).expect("it can be read");
     assert!(Model::of(&loaded).records.values().all(|record| ever.contains(record)));
-    assert!(loaded.records.len() + loaded.damaged == records || loaded.damaged == 0);
+    assert!(loaded.messages.len() + loaded.damaged == records || loaded.damaged == 0);
 }
 
 #[test]
 fn a_ttl_never_grows_however_the_wall_clock_was_set_while_the_relay_was_down() {
     const HOUR: u64 = 3_600_000;
     const NOW: u64 = 1_000 * 24 * HOUR;
-    let left = |now_ms: u64| {
-        let stored = Stored { expires_ms: NOW + 600_000, ..message(1, 9) };
+    let left = |wall_ms: u64| {
+        let record = MessageRecord { expires_at: NOW + 600_000, ..message(1, 9) };
         let mut disk = Database::open(Sim::default()).expect("a new disk");
-        let puts = BTreeMap::from([(1, stored)]);
+        let puts = BTreeMap::from([(1, record)]);
         disk.commit(&Changes { puts, ..Changes::default() }).expect("it works");
-        disk.load(now_ms, Duration::MAX).expect("it can be read").records[0].left
+        let loaded = disk.load(wall_ms, Duration::MAX).expect("it can be read");
+        let now = Now { mono: Moment(5), wall_ms };
+        loaded.messages[0].deadline(now) - now.mono
     };
     let ttl = Duration::from_secs(1000);
     assert_eq!(left(NOW), Duration::from_secs(600));
@@ -429,19 +430,17 @@ fn a_ttl_never_grows_however_the_wall_clock_was_set_while_the_relay_was_down() {
 
 #[test]
 fn what_was_remembered_is_let_go_although_an_old_message_was_remembered_late() {
-    let print = |key: u64, at_ms: u64| {
-        let sender = DeviceId::from_u128(1);
-        StoredPrint { remember: Remember { sender, key, content: 0 }, at_ms }
-    };
+    let sender = DeviceId::from_u128(1);
+    let print = |key: u64, recorded_at: u64| Fingerprint { sender, key, content: 0, recorded_at };
     let mut disk = Database::open(Sim::default()).expect("a new disk");
     for at in 0..400_u64 {
         // One in eight was set back with the clock, or stamped far in the future before it was.
-        let at_ms = if at % 8 == 7 { at + 1_000_000 } else { at };
+        let recorded_at = if at % 8 == 7 { at + 1_000_000 } else { at };
         let memory_ms = at.saturating_sub(20)..=at + 20;
-        let prints = vec![print(1_000_000 - at, at_ms)];
+        let prints = vec![print(1_000_000 - at, recorded_at)];
         disk.commit(&Changes { prints, memory_ms, ..Changes::default() }).expect("it works");
     }
-    let remembered = disk.load(399, Duration::MAX).expect("it can be read").remembered.len();
+    let remembered = disk.load(399, Duration::MAX).expect("it can be read").fingerprints.len();
     assert!((15..=30).contains(&remembered), "{remembered} are remembered");
 }
 
@@ -450,55 +449,15 @@ fn prints_of_before_a_restart_keep_their_place() {
     let sim = Sim::default();
     let keys = |sim: &Sim| -> Vec<u64> {
         let disk = Database::open(sim.clone()).expect("it opens");
-        disk.load(9, Duration::MAX).expect("it loads").remembered.iter().map(|it| it.key).collect()
+        let loaded = disk.load(9, Duration::MAX).expect("it loads");
+        loaded.fingerprints.iter().map(|print| print.key).collect()
     };
     for key in 0..3 {
-        let remember = Remember { sender: DeviceId::from_u128(1), key, content: 0 };
-        let prints = vec![StoredPrint { remember, at_ms: 9 }];
+        let sender = DeviceId::from_u128(1);
+        let prints = vec![Fingerprint { sender, key, content: 0, recorded_at: 9 }];
         let mut disk = Database::open(sim.clone()).expect("it opens");
         disk.commit(&Changes { prints, ..Changes::default() }).expect("it works");
         disk.probe().expect("there is room");
     }
     assert_eq!(keys(&sim), [0, 1, 2]);
-}
-
-#[test]
-fn the_directory_and_its_files_are_for_their_owner_alone() {
-    let place = tempfile::tempdir().expect("a place");
-    let path = place.path().join("some/data");
-    let directory = Directory::take(&path).expect("it can be made");
-    drop(directory.open(&SyncFailed::default()).expect("it can be opened"));
-    let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
-    assert_eq!(mode(&path), 0o700);
-    for file in ["lock", FILE] {
-        assert_eq!(mode(&path.join(file)), 0o600, "{file}");
-    }
-    assert!(!path.join(NEW_FILE).exists());
-}
-
-#[test]
-fn a_database_that_was_made_by_half_is_made_anew() {
-    let place = tempfile::tempdir().expect("a place");
-    for half in [&[0_u8; 5000][..], b"redb"] {
-        std::fs::write(place.path().join(NEW_FILE), half).expect("room");
-        let directory = Directory::take(place.path()).expect("it can be taken");
-        drop(directory.open(&SyncFailed::default()).expect("it can be opened"));
-    }
-}
-
-#[test]
-fn a_file_that_is_no_queue_is_refused_with_its_name() {
-    let place = tempfile::tempdir().expect("a place");
-    std::fs::write(place.path().join(FILE), [1; 8192]).expect("room");
-    let directory = Directory::take(place.path()).expect("it can be taken");
-    let refused = directory.open(&SyncFailed::default()).expect_err("it is no queue").to_string();
-    assert!(refused.contains(FILE), "{refused}");
-}
-
-#[test]
-fn looking_at_a_queue_that_is_not_there_makes_none() {
-    let place = tempfile::tempdir().expect("a place");
-    let path = place.path().join("data");
-    assert!(Directory::take_existing(&path).is_err());
-    assert!(!path.exists());
 }

@@ -1,21 +1,21 @@
-//! A store for a relay whose queue lives and dies with the process: the mailboxes hold everything already.
+//! The store of a relay whose queue ends with the process: the mailboxes hold everything already.
 
-use super::{Known, PutOutcome, Record, Remember, Store};
-use crate::protocol::envelope::Seq;
+use super::records::{DeviceRecord, Fingerprint, MessageRecord};
+use super::{PutOutcome, PutSeq, Store};
+use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
 
-/// Keeps nothing besides what the mailboxes keep.
 #[derive(Debug, Default)]
 pub struct Memory;
 
 impl Store for Memory {
-    fn put(&mut self, _: Record<'_>) -> PutOutcome {
+    fn put(&mut self, _: MessageRecord<&Envelope>, _: PutSeq) -> PutOutcome {
         PutOutcome::Durable
     }
 
-    fn remove(&mut self, _: Seq, _: Option<Remember>) {}
+    fn remove(&mut self, _: Seq, _: Option<Fingerprint>) {}
 
-    fn put_device(&mut self, _: Known) {}
+    fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}
 }

@@ -1,156 +1,93 @@
-//! The queue's memory: the contract by which the rules have something kept, and who keeps it.
+//! The contract between the router and whatever makes the queue survive the process.
 //!
-//! The order of a device's messages lives in its mailbox. A store only keeps what must outlive the process; it is told
-//! and never asked, so that nobody waits for it. What it kept comes back once, at start, as [`Loaded`].
+//! A mailbox owns the order of a device's messages; a store holds a copy of what a restart needs. The router writes to the
+//! store and never reads from it, so no step of the Registry waits for a disk. [`Loaded`] is read once, at start.
 
 pub mod database;
 pub mod inspect;
 pub mod memory;
-pub mod record;
+pub mod open;
+pub mod records;
 pub mod sync_watch;
 pub mod writer;
 
-use std::time::Duration;
-
-use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
+use records::{DeviceRecord, Fingerprint, MessageRecord};
 
-/// The order in which records are handed over; not that of arrival, for what came back from a connection that died is
-/// handed over late.
+/// The order of the puts. It differs from the order of arrival: a message that comes back from a lost connection is put late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PutSeq(pub u64);
 
-/// What is handed over to be kept.
-#[derive(Debug)]
-pub struct Record<'a> {
-    /// Its place in the order of arrival, and its name here.
-    pub seq: Seq,
-    /// Its place in the order of handing over.
-    pub turn: PutSeq,
-    /// For whom.
-    pub to: DeviceId,
-    /// Until when.
-    pub deadline: Moment,
-    /// What.
-    pub envelope: &'a Envelope,
-}
-
-/// Whether a record is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutOutcome {
-    /// It is: the sender can be told.
+    /// The record is stored: the sender can get its Ack.
     Durable,
-    /// It will be: the store reports when everything through its turn is, or has failed.
+    /// The record is staged. The store reports later that everything through its [`PutSeq`] is committed, or has failed.
     Pending,
-    /// It cannot be: the store has no room or its disk fails.
+    /// The disk is full or fails: the record is not stored.
     Rejected,
 }
 
-/// An identity that outlives its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    /// The device.
-    pub id: DeviceId,
-    /// SHA-256 of its resume token; a plain device has none.
-    pub token: Option<[u8; 32]>,
-    /// When it is forgotten; `None` while it is connected.
-    pub ends: Option<Moment>,
-}
-
-/// A message that is gone, but that its sender may repeat because it missed the Ack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remember {
-    /// Who may repeat it.
-    pub sender: DeviceId,
-    /// Its name within the sender, hashed.
-    pub key: u64,
-    /// Its content, hashed.
-    pub content: u64,
-}
-
-/// Keeps what it is told until it is told otherwise.
+/// Stores records until they are removed.
 ///
-/// No call waits. A removal that overtakes its own pending record saves the write.
+/// No call but [`Self::close`] waits: the caller is the one actor that every message passes through.
 pub trait Store {
-    /// Takes a record into keeping.
-    fn put(&mut self, record: Record<'_>) -> PutOutcome;
+    /// Stores a message. `put_seq` grows from call to call, so that one number reports on many records.
+    fn put(&mut self, record: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome;
 
-    /// Forgets a record, unknown ones too, and remembers that it was there if its sender may repeat it.
-    fn remove(&mut self, seq: Seq, remember: Option<Remember>);
+    /// Removes a message, and records its fingerprint if its sender may repeat the message. An unknown `seq` is allowed:
+    /// the put may have failed. Removing a message that is still staged saves its write.
+    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>);
 
-    /// Keeps an identity, or what has changed about it.
-    fn put_device(&mut self, device: Known);
+    /// Stores a device, or replaces its record.
+    fn put_device(&mut self, device: DeviceRecord);
 
-    /// Forgets an identity.
     fn remove_device(&mut self, id: DeviceId);
 
-    /// What was said since the last flush is one step: all of it is kept, or nothing.
+    /// Ends a step. The changes since the last flush are committed together or not at all, because an expired message and
+    /// the notice to its sender must not be separated by a crash.
     fn flush(&mut self) {}
 
-    /// Whether it would refuse what is put now.
+    /// Whether a put would be rejected now: the router can refuse a `Send` before it has changed anything.
     fn is_failing(&self) -> bool {
         false
     }
 
-    /// Writes what still waits, and ends; this one call does wait.
-    fn close(&mut self) {}
-
-    /// Whether so much waits to be written that senders had better wait, too.
+    /// Whether so much is staged that senders must be slowed down, because memory would fill faster than the disk takes it.
     fn is_backlogged(&self) -> bool {
         false
     }
+
+    /// Writes what is staged, and ends. Waits for the disk, so that a drained relay has lost nothing.
+    fn close(&mut self) {}
 }
 
-/// What a store kept, at start.
+/// The content of a store at start.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Identities, with the time they have left.
-    pub devices: Vec<LoadedDevice>,
-    /// Records in the order of arrival.
-    pub records: Vec<LoadedRecord>,
-    /// Messages that are gone, oldest first.
-    pub remembered: Vec<Remember>,
-    /// The first sequence that was never used.
+    pub devices: Vec<DeviceRecord>,
+    /// In the order of arrival.
+    pub messages: Vec<MessageRecord>,
+    /// Oldest first.
+    pub fingerprints: Vec<Fingerprint>,
+    /// The first sequence number that was never used.
     pub next_seq: Seq,
-    /// Records that could not be read: damaged on disk, dropped, and said so.
+    /// Records that were damaged on disk and left out.
     pub damaged: usize,
 }
 
-/// See [`Loaded`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoadedDevice {
-    /// The device.
-    pub id: DeviceId,
-    /// SHA-256 of its resume token.
-    pub token: Option<[u8; 32]>,
-    /// Until it is forgotten; `None` if it was connected when the relay ended.
-    pub left: Option<Duration>,
-}
-
-/// See [`Loaded`].
-#[derive(Debug, Clone)]
-pub struct LoadedRecord {
-    /// Its place in the order of arrival.
-    pub seq: Seq,
-    /// For whom.
-    pub to: DeviceId,
-    /// Until it expires; never more than its ttl, zero if it has.
-    pub left: Duration,
-    /// What.
-    pub envelope: Envelope,
-}
-
+/// The application chooses between a store in memory and one on disk at run time.
 impl<S: Store + ?Sized> Store for Box<S> {
-    fn put(&mut self, record: Record<'_>) -> PutOutcome {
-        (**self).put(record)
+    fn put(&mut self, record: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome {
+        (**self).put(record, put_seq)
     }
 
-    fn remove(&mut self, seq: Seq, remember: Option<Remember>) {
-        (**self).remove(seq, remember);
+    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
+        (**self).remove(seq, fingerprint);
     }
 
-    fn put_device(&mut self, device: Known) {
+    fn put_device(&mut self, device: DeviceRecord) {
         (**self).put_device(device);
     }
 
@@ -162,15 +99,15 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).flush();
     }
 
-    fn close(&mut self) {
-        (**self).close();
-    }
-
     fn is_failing(&self) -> bool {
         (**self).is_failing()
     }
 
     fn is_backlogged(&self) -> bool {
         (**self).is_backlogged()
+    }
+
+    fn close(&mut self) {
+        (**self).close();
     }
 }

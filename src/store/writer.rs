@@ -10,12 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::database::{Changes, Database, OpenError};
-use super::record::{Stored, StoredDevice, StoredPrint};
+use super::database::{Changes, Database};
+use super::open::OpenError;
+use super::records::{DeviceRecord, Fingerprint, MessageRecord};
 use super::sync_watch::SyncFailed;
-use super::{Known, PutOutcome, PutSeq, Record, Remember, Store};
-use crate::clock::{Clock, Moment};
-use crate::protocol::envelope::Seq;
+use super::{PutOutcome, PutSeq, Store};
+use crate::clock::Clock;
+use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
 
 /// How long a failing disk is left alone between two tries.
@@ -65,7 +66,6 @@ pub struct CommitPolicy {
 #[derive(Debug)]
 pub struct QueueWriter {
     shared: Arc<Shared>,
-    clock: Clock,
     /// Since the last flush.
     staged: Vec<Change>,
     /// Bytes of the records among them.
@@ -75,9 +75,9 @@ pub struct QueueWriter {
 
 #[derive(Debug)]
 enum Change {
-    Put(PutSeq, Stored),
-    Remove(Seq, Option<StoredPrint>),
-    Device(DeviceId, Option<StoredDevice>),
+    Put(PutSeq, MessageRecord),
+    Remove(Seq, Option<Fingerprint>),
+    Device(DeviceId, Option<DeviceRecord>),
 }
 
 #[derive(Debug)]
@@ -106,18 +106,18 @@ struct PendingChanges {
 impl PendingChanges {
     fn apply(&mut self, change: Change) {
         match change {
-            Change::Put(turn, stored) => {
-                self.bytes += stored.envelope.body.len();
-                self.last = turn;
-                self.changes.puts.insert(stored.seq, stored);
+            Change::Put(put_seq, record) => {
+                self.bytes += record.envelope.body.len();
+                self.last = put_seq;
+                self.changes.puts.insert(record.seq, record);
             }
-            Change::Remove(seq, print) => {
-                if let Some(stored) = self.changes.puts.remove(&seq) {
-                    self.bytes -= stored.envelope.body.len();
+            Change::Remove(seq, fingerprint) => {
+                if let Some(record) = self.changes.puts.remove(&seq) {
+                    self.bytes -= record.envelope.body.len();
                 } else {
                     self.changes.removes.push(seq);
                 }
-                self.changes.prints.extend(print);
+                self.changes.prints.extend(fingerprint);
             }
             Change::Device(id, device) => {
                 self.changes.devices.insert(id, device);
@@ -169,41 +169,34 @@ impl QueueWriter {
             reopen,
             sync_failed,
             policy,
-            clock: clock.clone(),
+            clock,
             report,
         };
         let writer = std::thread::Builder::new()
             .name("sealpost-store".to_owned())
             .spawn(move || writer.run())?;
-        Ok(Self { shared, clock, staged: Vec::new(), staged_bytes: 0, writer: Some(writer) })
+        Ok(Self { shared, staged: Vec::new(), staged_bytes: 0, writer: Some(writer) })
     }
 }
 
 impl Store for QueueWriter {
-    fn put(&mut self, record: Record<'_>) -> PutOutcome {
+    fn put(&mut self, record: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome {
         if self.shared.is_failing() {
             return PutOutcome::Rejected;
         }
-        let expires_ms = match record.deadline {
-            Moment::NEVER => u64::MAX,
-            deadline => self.clock.unix_ms_at(deadline),
-        };
-        let envelope = record.envelope.clone();
+        let MessageRecord { seq, to, expires_at, envelope } = record;
         self.staged_bytes += envelope.body.len();
-        let stored = Stored { seq: record.seq, to: record.to, expires_ms, envelope };
-        self.staged.push(Change::Put(record.turn, stored));
+        let record = MessageRecord { seq, to, expires_at, envelope: envelope.clone() };
+        self.staged.push(Change::Put(put_seq, record));
         PutOutcome::Pending
     }
 
-    fn remove(&mut self, seq: Seq, remember: Option<Remember>) {
-        let print = remember.map(|remember| StoredPrint { remember, at_ms: self.clock.unix_ms() });
-        self.staged.push(Change::Remove(seq, print));
+    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
+        self.staged.push(Change::Remove(seq, fingerprint));
     }
 
-    fn put_device(&mut self, device: Known) {
-        let ends_ms = device.ends.map(|ends| self.clock.unix_ms_at(ends));
-        let stored = StoredDevice { token: device.token, ends_ms };
-        self.staged.push(Change::Device(device.id, Some(stored)));
+    fn put_device(&mut self, device: DeviceRecord) {
+        self.staged.push(Change::Device(device.id, Some(device)));
     }
 
     fn remove_device(&mut self, id: DeviceId) {
@@ -320,7 +313,7 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
         self.shared.len.store(0, Ordering::Relaxed);
         self.shared.bytes.store(0, Ordering::Relaxed);
         let window = u64::try_from(self.policy.dedup_window.as_millis()).unwrap_or(u64::MAX);
-        let now = self.clock.unix_ms();
+        let now = self.clock.now().wall_ms;
         let memory_ms = now.saturating_sub(window)..=now.saturating_add(window);
         Changes { memory_ms, ..mem::take(&mut waiting.changes) }
     }

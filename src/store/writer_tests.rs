@@ -10,7 +10,7 @@ struct House {
     store: QueueWriter,
     sim: Sim,
     reports: Receiver<Outcome>,
-    turn: u64,
+    last_put: u64,
 }
 
 impl House {
@@ -38,7 +38,7 @@ impl House {
                 let _ = report.send(outcome);
             },
         );
-        Self { store: store.expect("a thread"), sim, reports, turn: 0 }
+        Self { store: store.expect("a thread"), sim, reports, last_put: 0 }
     }
 
     fn put(&mut self, seq: Seq) -> PutOutcome {
@@ -46,17 +46,21 @@ impl House {
     }
 
     fn put_of(&mut self, seq: Seq, bytes: usize) -> PutOutcome {
-        self.turn += 1;
-        let envelope = message(seq, bytes).envelope;
-        let (to, deadline) = (DeviceId::from_u128(1), Moment::NEVER);
-        let turn = PutSeq(self.turn);
-        let kept = self.store.put(Record { seq, turn, to, deadline, envelope: &envelope });
+        let outcome = self.stage(seq, bytes);
         self.store.flush();
-        kept
+        outcome
     }
 
-    fn remove(&mut self, seq: Seq, remember: Option<Remember>) {
-        self.store.remove(seq, remember);
+    /// Puts without a flush.
+    fn stage(&mut self, seq: Seq, bytes: usize) -> PutOutcome {
+        self.last_put += 1;
+        let MessageRecord { seq, to, expires_at, envelope } = message(seq, bytes);
+        let record = MessageRecord { seq, to, expires_at, envelope: &envelope };
+        self.store.put(record, PutSeq(self.last_put))
+    }
+
+    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
+        self.store.remove(seq, fingerprint);
         self.store.flush();
     }
 
@@ -66,7 +70,7 @@ impl House {
 
     /// Waits until everything that was put is safe.
     fn is_safe(&self) {
-        while self.hears() != Outcome::Committed(PutSeq(self.turn)) {}
+        while self.hears() != Outcome::Committed(PutSeq(self.last_put)) {}
     }
 
     /// What a restart finds.
@@ -77,7 +81,7 @@ impl House {
     }
 
     fn seqs(&self) -> Vec<Seq> {
-        self.found().records.iter().map(|record| record.seq).collect()
+        self.found().messages.iter().map(|record| record.seq).collect()
     }
 }
 
@@ -136,14 +140,11 @@ fn what_is_said_before_a_flush_is_safe_together_or_not_at_all() {
     house.put(1);
     house.is_safe();
     house.sim.set(|disk| disk.stuck = true);
-    let notice = message(2, 9).envelope;
-    let (turn, to, deadline) = (PutSeq(2), DeviceId::from_u128(1), Moment::NEVER);
     let syncs = house.sim.state().syncs;
-    house.store.put(Record { seq: 2, turn, to, deadline, envelope: &notice });
+    house.stage(2, 9);
     house.store.remove(1, None);
     assert_eq!(house.sim.state().syncs, syncs, "nothing is written before it is whole");
     house.store.flush();
-    house.turn = 2;
     house.sim.wait(|disk| disk.waiting);
     assert_eq!(house.seqs(), [1]);
     house.sim.set(|disk| disk.stuck = false);
@@ -156,11 +157,8 @@ fn what_is_said_before_a_flush_is_safe_together_or_not_at_all() {
 fn what_was_on_its_way_when_the_disk_failed_is_refused_or_kept() {
     let mut house = House::new();
     house.sim.set(|disk| disk.full = true);
-    let envelope = message(2, 9).envelope;
-    let (turn, to, deadline) = (PutSeq(2), DeviceId::from_u128(1), Moment::NEVER);
     house.put(1);
-    let kept = house.store.put(Record { seq: 2, turn, to, deadline, envelope: &envelope });
-    assert_eq!(kept, PutOutcome::Pending);
+    assert_eq!(house.stage(2, 9), PutOutcome::Pending);
     assert_eq!(house.hears(), Outcome::Failed(PutSeq(1)));
     house.store.flush();
     assert_eq!(house.hears(), Outcome::Failed(PutSeq(2)));
@@ -173,11 +171,12 @@ fn what_was_on_its_way_when_the_disk_failed_is_refused_or_kept() {
 #[test]
 fn a_full_batch_does_not_wait_for_its_interval_however_it_came_together() {
     let mut house = House::with(Duration::from_secs(3600));
-    let remember = Remember { sender: DeviceId::from_u128(1), key: 1, content: 1 };
+    let sender = DeviceId::from_u128(1);
+    let fingerprint = Fingerprint { sender, key: 1, content: 1, recorded_at: 0 };
     house.put(1);
     // One step, then two at a time: the size of the batch is never hit exactly.
     for seq in 10..600 {
-        house.remove(seq, Some(remember));
+        house.remove(seq, Some(fingerprint));
     }
     house.is_safe();
 }

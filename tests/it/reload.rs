@@ -35,7 +35,7 @@ async fn a_shorter_ttl_holds_for_what_comes_then() {
     let (mut alice, bob) = (Device::with_receipts(&relay).await, Device::resumable(&relay).await);
     let bob = bob.goes_away(&relay).await;
     relay.reloads(|settings| settings.queue.max_ttl = std::time::Duration::from_secs(60)).await;
-    let before = relay.clock.now().unix;
+    let before = relay.clock.now().unix();
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 300}));
     alice.says(frame).await;
     assert_eq!(alice.hears("Ack").await["expires_at"], json!(before + 60));

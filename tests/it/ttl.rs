@@ -36,7 +36,7 @@ async fn a_message_waits_for_its_ttl_clamped_and_not_a_moment_longer() {
     for (ttl, seconds) in accepted() {
         let relay = Relay::start();
         let (mut alice, bob) = alice_and_bob_away(&relay).await;
-        let before = relay.clock.now().unix;
+        let before = relay.clock.now().unix();
         let frame = alice.message_to(&bob.id, 1, ttl);
         alice.says(frame).await;
         let ack = alice.hears("Ack").await;
@@ -99,7 +99,7 @@ async fn a_clamped_ttl_still_shows_what_the_sender_wrote() {
 async fn a_ttl_beyond_64_bits_is_the_longest_one() {
     let relay = Relay::start();
     let (mut alice, bob) = alice_and_bob_away(&relay).await;
-    let before = relay.clock.now().unix;
+    let before = relay.clock.now().unix();
     let text = alice.message_to(&bob.id, 1, json!({"ttl": 7777})).to_string();
     alice.says_text(&text.replace("7777", &"9".repeat(60))).await;
     assert_eq!(alice.hears("Ack").await["expires_at"], json!(before + MAX));

@@ -9,31 +9,31 @@ use std::time::Duration;
 
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::DeviceId;
-use sealpost::store::record::{Stored, StoredDevice, StoredPrint};
-use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, PutSeq};
+use sealpost::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use sealpost::store::{Loaded, PutSeq};
 
 /// One thing that the store was told.
 pub enum Change {
-    Put(PutSeq, Stored),
+    Put(PutSeq, MessageRecord),
     Remove(Seq),
-    Fingerprint(StoredPrint),
-    Device(DeviceId, Option<StoredDevice>),
+    Fingerprint(Fingerprint),
+    Device(DeviceId, Option<DeviceRecord>),
 }
 
 /// What one commit changes.
 #[derive(Default)]
 struct Batch {
-    puts: BTreeMap<Seq, Stored>,
+    puts: BTreeMap<Seq, MessageRecord>,
     removes: Vec<Seq>,
-    prints: Vec<StoredPrint>,
-    devices: BTreeMap<DeviceId, Option<StoredDevice>>,
+    prints: Vec<Fingerprint>,
+    devices: BTreeMap<DeviceId, Option<DeviceRecord>>,
 }
 
 #[derive(Default)]
 struct Written {
-    queue: BTreeMap<Seq, Stored>,
-    devices: BTreeMap<DeviceId, StoredDevice>,
-    prints: VecDeque<StoredPrint>,
+    queue: BTreeMap<Seq, MessageRecord>,
+    devices: BTreeMap<DeviceId, DeviceRecord>,
+    prints: VecDeque<Fingerprint>,
     next_seq: Seq,
 }
 
@@ -130,27 +130,12 @@ impl Database {
     /// What a restart finds.
     pub fn load(&self, wall_ms: u64) -> Loaded {
         let Written { queue, devices, prints, next_seq } = &self.written;
-        let left = |ends: u64| Duration::from_millis(ends.saturating_sub(wall_ms));
-        let records = queue.values().map(|stored| LoadedRecord {
-            seq: stored.seq,
-            to: stored.to,
-            left: match stored.expires_ms {
-                u64::MAX => Duration::MAX,
-                expires => left(expires).min(Duration::from_secs(stored.envelope.ttl)),
-            },
-            envelope: stored.envelope.clone(),
-        });
-        let devices = devices.iter().map(|(id, device)| LoadedDevice {
-            id: *id,
-            token: device.token,
-            left: device.ends_ms.map(left),
-        });
         let oldest = wall_ms.saturating_sub(self.window_ms);
-        let prints = prints.iter().filter(|print| print.at_ms >= oldest);
+        let prints = prints.iter().filter(|print| print.recorded_at >= oldest);
         Loaded {
-            devices: devices.collect(),
-            records: records.collect(),
-            remembered: prints.map(|print| print.remember).collect(),
+            devices: devices.values().copied().collect(),
+            messages: queue.values().cloned().collect(),
+            fingerprints: prints.copied().collect(),
             next_seq: (*next_seq).max(1),
             damaged: 0,
         }
@@ -160,9 +145,9 @@ impl Database {
         let mut batch = Batch::default();
         for change in self.waiting.drain(..steps).flatten() {
             match change {
-                Change::Put(turn, stored) => {
-                    self.last = turn;
-                    batch.puts.insert(stored.seq, stored);
+                Change::Put(put_seq, record) => {
+                    self.last = put_seq;
+                    batch.puts.insert(record.seq, record);
                 }
                 Change::Remove(seq) => {
                     if batch.puts.remove(&seq).is_none() {
@@ -181,8 +166,8 @@ impl Database {
 
     fn apply(&mut self, batch: &Batch, wall_ms: u64) {
         let Written { queue, devices, prints, next_seq } = &mut self.written;
-        for (seq, stored) in &batch.puts {
-            queue.insert(*seq, stored.clone());
+        for (seq, record) in &batch.puts {
+            queue.insert(*seq, record.clone());
             *next_seq = (*next_seq).max(seq + 1);
         }
         for seq in &batch.removes {
@@ -193,7 +178,7 @@ impl Database {
         let memory = wall_ms.saturating_sub(window)..=wall_ms.saturating_add(window);
         for _ in 0..2 * batch.prints.len() {
             match prints.front() {
-                Some(print) if !memory.contains(&print.at_ms) => prints.pop_front(),
+                Some(print) if !memory.contains(&print.recorded_at) => prints.pop_front(),
                 _ => break,
             };
         }

@@ -39,6 +39,7 @@ pub type Dev = usize;
 /// Anything in a mailbox, by its place in the model.
 pub type Nr = usize;
 
+const MILLISECOND: u64 = 1_000_000;
 const NEVER: u64 = u64::MAX;
 const SECOND: u64 = 1_000_000_000;
 
@@ -455,6 +456,14 @@ impl Model {
     }
 }
 
+/// The Unix millisecond at which a deadline falls, as it is stored.
+fn wall_ms_at(now: Now, deadline: u64) -> u64 {
+    match deadline {
+        NEVER => u64::MAX,
+        _ => now.wall_ms + (deadline - deadline.min(now.mono.0)).div_ceil(MILLISECOND),
+    }
+}
+
 fn unix_at(now: Now, deadline: u64) -> u64 {
-    now.unix + (deadline - deadline.min(now.mono.0)).div_ceil(SECOND)
+    now.wall_ms / 1_000 + (deadline - deadline.min(now.mono.0)).div_ceil(SECOND)
 }

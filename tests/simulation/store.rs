@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use sealpost::clock::{Moment, Now};
-use sealpost::protocol::envelope::{Seq, Subject};
+use sealpost::protocol::envelope::{Envelope, Seq, Subject};
 use sealpost::protocol::id::DeviceId;
-use sealpost::store::record::{Stored, StoredDevice, StoredPrint};
-use sealpost::store::{Known, Loaded, PutOutcome, PutSeq, Record, Remember, Store};
+use sealpost::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use sealpost::store::{Loaded, PutOutcome, PutSeq, Store};
 
 use crate::chance::Chance;
 use crate::disk::{Change, Database};
@@ -23,9 +23,9 @@ pub enum CommitPolicy {
 
 pub struct Put {
     pub seq: Seq,
-    pub turn: PutSeq,
+    pub put_seq: PutSeq,
     pub to: DeviceId,
-    pub deadline: u64,
+    pub expires_at: u64,
     pub body: ByteString,
     pub is_notice: bool,
     pub kept: PutOutcome,
@@ -43,9 +43,7 @@ pub enum Report {
 pub struct Notebook {
     pace: CommitPolicy,
     seed: u64,
-    /// The time on both clocks, as its owner says.
-    mono: Moment,
-    wall_ms: u64,
+    now: Now,
     last: PutSeq,
     disk: Database,
     is_failing: bool,
@@ -68,8 +66,7 @@ impl Notebook {
         Self {
             pace,
             seed,
-            mono: Moment(0),
-            wall_ms: 0,
+            now: Now { mono: Moment(0), wall_ms: 0 },
             last: PutSeq(0),
             disk: Database::new(window),
             is_failing: false,
@@ -83,9 +80,13 @@ impl Notebook {
     }
 
     /// What it is now.
-    pub fn set_time(&mut self, now: Now, wall_ms: u64) {
-        self.mono = now.mono;
-        self.wall_ms = wall_ms;
+    pub fn set_time(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// The time of the step that is going on.
+    pub fn now(&self) -> Now {
+        self.now
     }
 
     /// A call of the router is over. What was called safe is safe before anybody hears of it.
@@ -122,7 +123,7 @@ impl Notebook {
         if steps == 0 {
             return;
         }
-        let through = self.disk.write(steps, self.wall_ms);
+        let through = self.disk.write(steps, self.now.wall_ms);
         if self.is_owing {
             self.reports.push_back(Report::Committed(through));
             self.is_owing = self.disk.ready() > 0;
@@ -131,7 +132,7 @@ impl Notebook {
 
     /// Fails to commit so many of the steps that wait, or says so although they are written (`secretly`).
     pub fn fail(&mut self, steps: usize, secretly: bool) {
-        let (lost, through) = self.disk.fail(steps, secretly, self.wall_ms);
+        let (lost, through) = self.disk.fail(steps, secretly, self.now.wall_ms);
         self.is_failing = true;
         self.is_owing = false;
         self.reports.push_back(Report::Failed(through, lost));
@@ -144,7 +145,7 @@ impl Notebook {
 
     /// Tries to write again. There may be room for that and no more.
     pub fn heal(&mut self, room_for_more: bool) {
-        self.disk.write(self.disk.ready(), self.wall_ms);
+        self.disk.write(self.disk.ready(), self.now.wall_ms);
         if room_for_more {
             self.is_failing = false;
             self.reports.push_back(Report::Recovered);
@@ -173,7 +174,7 @@ impl Notebook {
 
     /// The process ends, after so many of the steps that waited were written in the last moment.
     pub fn crash(&mut self, steps: usize) {
-        self.disk.crash(steps, self.wall_ms);
+        self.disk.crash(steps, self.now.wall_ms);
         self.last = PutSeq(0);
         self.is_failing = false;
         self.is_about_to_fail = false;
@@ -184,17 +185,9 @@ impl Notebook {
 
     /// Another process reads what there is.
     pub fn load(&mut self) -> Loaded {
-        let loaded = self.disk.load(self.wall_ms);
-        self.live = loaded.records.iter().map(|record| record.seq).collect();
+        let loaded = self.disk.load(self.now.wall_ms);
+        self.live = loaded.messages.iter().map(|record| record.seq).collect();
         loaded
-    }
-
-    /// The Unix millisecond at which that moment falls.
-    fn wall_ms_at(&self, moment: Moment) -> u64 {
-        match moment {
-            Moment::NEVER => u64::MAX,
-            moment => self.wall_ms + (moment - self.mono).as_nanos().div_ceil(1_000_000) as u64,
-        }
     }
 
     fn validate(&mut self, seq: Seq) -> PutOutcome {
@@ -216,16 +209,16 @@ impl Notebook {
 }
 
 impl Store for Notebook {
-    fn put(&mut self, record: Record<'_>) -> PutOutcome {
-        assert!(record.turn > self.last, "a turn does not grow");
-        self.last = record.turn;
+    fn put(&mut self, record: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome {
+        assert!(put_seq > self.last, "the order of the puts does not grow");
+        self.last = put_seq;
         let kept = self.validate(record.seq);
-        let envelope = record.envelope;
+        let MessageRecord { seq, to, expires_at, envelope } = record;
         self.log.push_back(Put {
-            seq: record.seq,
-            turn: record.turn,
-            to: record.to,
-            deadline: record.deadline.0,
+            seq,
+            put_seq,
+            to,
+            expires_at,
             body: envelope.body.clone(),
             is_notice: envelope.subject == Subject::Notice,
             kept,
@@ -233,27 +226,25 @@ impl Store for Notebook {
         if kept == PutOutcome::Rejected {
             return kept;
         }
-        assert!(self.live.insert(record.seq), "{} is put twice", record.seq);
+        assert!(self.live.insert(seq), "{seq} is put twice");
         self.is_promised |= kept == PutOutcome::Durable;
         self.is_owing |= kept == PutOutcome::Pending;
-        let expires_ms = self.wall_ms_at(record.deadline);
-        let (seq, to, envelope) = (record.seq, record.to, envelope.clone());
-        self.disk.change(Change::Put(record.turn, Stored { seq, to, expires_ms, envelope }));
+        let record = MessageRecord { seq, to, expires_at, envelope: envelope.clone() };
+        self.disk.change(Change::Put(put_seq, record));
         kept
     }
 
-    fn remove(&mut self, seq: Seq, remember: Option<Remember>) {
+    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
         self.live.remove(&seq);
         self.disk.change(Change::Remove(seq));
-        if let Some(remember) = remember {
-            self.disk.change(Change::Fingerprint(StoredPrint { remember, at_ms: self.wall_ms }));
+        if let Some(fingerprint) = fingerprint {
+            assert_eq!(fingerprint.recorded_at, self.now.wall_ms, "not recorded when it left");
+            self.disk.change(Change::Fingerprint(fingerprint));
         }
     }
 
-    fn put_device(&mut self, device: Known) {
-        let ends_ms = device.ends.map(|ends| self.wall_ms_at(ends));
-        let stored = StoredDevice { token: device.token, ends_ms };
-        self.disk.change(Change::Device(device.id, Some(stored)));
+    fn put_device(&mut self, device: DeviceRecord) {
+        self.disk.change(Change::Device(device.id, Some(device)));
     }
 
     fn remove_device(&mut self, id: DeviceId) {

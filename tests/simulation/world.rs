@@ -43,8 +43,6 @@ pub struct World {
     chance: Chance,
     out: Deliveries<()>,
     now: Now,
-    /// The wall clock, in Unix milliseconds.
-    wall_ms: u64,
     /// Connections that are over, and the last mark they had.
     stale: Vec<(ConnectionId, u64)>,
     names: u64,
@@ -66,8 +64,7 @@ impl World {
             model: Model::new(rules),
             chance,
             out: Deliveries::default(),
-            now: Now { mono: Moment(0), unix: BEGIN / 1_000 },
-            wall_ms: BEGIN,
+            now: Now { mono: Moment(0), wall_ms: BEGIN },
             stale: Vec::new(),
             names: 0,
             events: 0,
@@ -187,13 +184,12 @@ impl World {
 
     fn pass(&mut self, time: Duration) {
         event!(self, "{time:?} pass");
-        self.set_clocks(self.now.mono + time, self.wall_ms + time.as_millis() as u64);
+        self.set_clocks(self.now.mono + time, self.now.wall_ms + time.as_millis() as u64);
     }
 
     fn set_clocks(&mut self, mono: Moment, wall_ms: u64) {
-        self.now = Now { mono, unix: wall_ms / 1_000 };
-        self.wall_ms = wall_ms;
-        self.router.store_mut().set_time(self.now, wall_ms);
+        self.now = Now { mono, wall_ms };
+        self.router.store_mut().set_time(self.now);
     }
 
     fn new_rules(&mut self) -> Rules {

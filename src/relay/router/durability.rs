@@ -1,17 +1,15 @@
 //! What outlives the process, and what follows when the store says that it does or does not.
 
-use std::time::Duration;
-
 use super::{Router, record};
-use crate::clock::{Moment, Now};
+use crate::clock::Now;
 use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Seq, Subject};
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::{ErrorContext, Refusal};
 use crate::relay::command::{Deliveries, Delivery, TokenHash};
-use crate::relay::dedup::Fingerprint;
 use crate::relay::item::Item;
-use crate::store::{Known, Loaded, LoadedDevice, LoadedRecord, PutOutcome, PutSeq, Store};
+use crate::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use crate::store::{Loaded, PutOutcome, PutSeq, Store};
 
 impl<S: Store, L: Clone> Router<S, L> {
     /// Takes up what a store kept, before anybody is connected. Each device gets a lease of its own.
@@ -21,13 +19,12 @@ impl<S: Store, L: Clone> Router<S, L> {
         }
         self.next_seq = self.next_seq.max(loaded.next_seq);
         let window = self.rules.dedup_window;
-        for remember in loaded.remembered {
-            if let Some(slot) = self.slot_of(remember.sender) {
-                let print = Fingerprint { key: remember.key, content: remember.content };
+        for print in loaded.fingerprints {
+            if let Some(slot) = self.slot_of(print.sender) {
                 self.device(slot).dedup.remember(now.mono, window, print);
             }
         }
-        for record in loaded.records {
+        for record in loaded.messages {
             self.restore_record(now, record, &mut lease);
         }
     }
@@ -74,7 +71,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         let (mut acked, mut refused) = (Vec::new(), Vec::new());
         for item in device.mailbox.unstored(first).filter(|item| item.must_be_stored(resumable)) {
             last_put.0 += 1;
-            match store.put(record(item, *last_put, device.id)) {
+            match store.put(record(now, item, device.id), *last_put) {
                 PutOutcome::Durable => {
                     item.stored = true;
                     acked.push(item.seq);
@@ -101,7 +98,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         let mut acked = Vec::new();
         for item in device.mailbox.unstored_in_flight() {
             last_put.0 += 1;
-            let kept = store.put(record(item, *last_put, device.id));
+            let kept = store.put(record(now, item, device.id), *last_put);
             item.stored = kept != PutOutcome::Rejected;
             match kept {
                 PutOutcome::Durable => acked.push(item.seq),
@@ -151,10 +148,11 @@ impl<S: Store, L: Clone> Router<S, L> {
     }
 
     /// Writes down who a device is, and until when.
-    pub(super) fn store_identity(&mut self, slot: u32) {
+    pub(super) fn store_identity(&mut self, now: Now, slot: u32) {
         let device = &self.devices[slot as usize];
         let token = device.token.map(|TokenHash(hash)| hash);
-        self.store.put_device(Known { id: device.id, token, ends: device.forget_at });
+        let forget_at = device.forget_at.map(|moment| now.wall_ms_at(moment));
+        self.store.put_device(DeviceRecord { id: device.id, token, forget_at });
     }
 
     fn next_pending(&mut self, through: PutSeq) -> Option<(DeviceId, Seq)> {
@@ -181,35 +179,35 @@ impl<S: Store, L: Clone> Router<S, L> {
         }
     }
 
-    fn restore_device(&mut self, now: Now, device: LoadedDevice, lease: &mut impl FnMut() -> L) {
-        let LoadedDevice { id, token, left } = device;
+    fn restore_device(&mut self, now: Now, device: DeviceRecord, lease: &mut impl FnMut() -> L) {
+        let DeviceRecord { id, token, forget_at } = device;
         let token = token.map(TokenHash);
         let Ok(slot) = self.insert_device(id, token, lease()) else { return };
         // It was connected when the process ended, so its absence begins now.
         let absence = if token.is_some() { self.rules.session_ttl } else { self.rules.plain_ttl };
-        let ends = now.mono + left.unwrap_or(absence).min(absence);
+        let ends = forget_at.map_or(now.mono + absence, |at| now.deadline(at, absence));
         self.device(slot).forget_at = Some(ends);
         self.forget_at.insert((ends, slot));
     }
 
-    fn restore_record(&mut self, now: Now, record: LoadedRecord, lease: &mut impl FnMut() -> L) {
-        let LoadedRecord { seq, to, left, envelope } = record;
+    fn restore_record(&mut self, now: Now, record: MessageRecord, lease: &mut impl FnMut() -> L) {
+        let deadline = record.deadline(now);
+        let MessageRecord { seq, to, envelope, .. } = record;
         let slot = self.slot_of(to).or_else(|| {
             // A plain device that was connected to the end and held its messages: nobody can claim it, but its
             // senders are told.
-            self.restore_device(now, LoadedDevice { id: to, token: None, left: None }, lease);
+            self.restore_device(now, DeviceRecord { id: to, token: None, forget_at: None }, lease);
             self.slot_of(to)
         });
         let Some(slot) = slot else { return };
         if let Subject::Message(id) = envelope.subject
             && let Some(sender) = self.slot_of(envelope.from)
         {
-            let print = Fingerprint::new(to, id, envelope.content);
+            let print = Fingerprint::new(envelope.from, to, id, envelope.content);
             let print = print.handed_over_at_once(envelope.ttl == 0);
             let window = self.rules.dedup_window;
             self.device(sender).dedup.remember(now.mono, window, print);
         }
-        let deadline = if left == Duration::MAX { Moment::NEVER } else { now.mono + left };
         let device = self.device(slot);
         let resumable = device.token.is_some();
         let item = Item { stored: true, ..Item::new(seq, deadline, envelope, resumable) };

@@ -17,7 +17,7 @@ use slab::Slab;
 
 use super::auth_exchange::Exchanges;
 use super::command::{ConnectionId, Deliveries, Delivery, TokenHash};
-use super::dedup::{DedupWindow, Fingerprint};
+use super::dedup::DedupWindow;
 use super::item::{Item, SettledBy};
 use super::mailbox::{Credit, Mailbox, Next};
 use super::mailbox_quota::MailboxQuota;
@@ -26,7 +26,8 @@ use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::settings::Settings;
-use crate::store::{PutOutcome, PutSeq, Record, Remember, Store};
+use crate::store::records::{Fingerprint, MessageRecord};
+use crate::store::{PutOutcome, PutSeq, Store};
 
 pub use expiry::{Expired, Ticket};
 
@@ -302,7 +303,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         let must_keep = (!passing || is_notice) && item.must_be_stored(device.token.is_some());
         let kept = must_keep.then(|| {
             self.last_put.0 += 1;
-            self.store.put(record(&item, self.last_put, device.id))
+            self.store.put(record(now, &item, device.id), self.last_put)
         });
         item.stored = kept.is_some_and(|kept| kept != PutOutcome::Rejected);
         item.owes_ack = match (&item.envelope.subject, kept) {
@@ -397,8 +398,8 @@ impl<S: Store, L: Clone> Router<S, L> {
             self.tell(now, &item, id, status, out);
         }
         if item.stored {
-            let remember = self.repeatable(recipient, &item);
-            self.store.remove(item.seq, remember);
+            let fingerprint = self.repeatable(now, recipient, &item);
+            self.store.remove(item.seq, fingerprint);
         }
     }
 
@@ -447,14 +448,14 @@ impl<S: Store, L: Clone> Router<S, L> {
     }
 
     /// What must be remembered of a message that is gone, for its sender may come back and repeat it.
-    fn repeatable(&self, recipient: DeviceId, item: &Item) -> Option<Remember> {
+    fn repeatable(&self, now: Now, recipient: DeviceId, item: &Item) -> Option<Fingerprint> {
         let Subject::Message(id) = item.envelope.subject else { return None };
         let sender = item.envelope.from;
         let resumable = |slot: u32| self.devices[slot as usize].token.is_some();
         self.slot_of(sender).filter(|slot| resumable(*slot))?;
-        let print = Fingerprint::new(recipient, id, item.envelope.content);
-        let Fingerprint { key, content } = print.handed_over_at_once(item.envelope.ttl == 0);
-        Some(Remember { sender, key, content })
+        let print = Fingerprint::new(sender, recipient, id, item.envelope.content);
+        let print = print.handed_over_at_once(item.envelope.ttl == 0);
+        Some(Fingerprint { recorded_at: now.wall_ms, ..print })
     }
 
     fn connection_of(&self, id: DeviceId) -> Option<ConnectionId> {
@@ -497,8 +498,9 @@ impl<L> Device<L> {
     }
 }
 
-fn record(item: &Item, turn: PutSeq, to: DeviceId) -> Record<'_> {
-    Record { seq: item.seq, turn, to, deadline: item.deadline, envelope: &item.envelope }
+fn record(now: Now, item: &Item, to: DeviceId) -> MessageRecord<&Envelope> {
+    let expires_at = now.wall_ms_at(item.deadline);
+    MessageRecord { seq: item.seq, to, expires_at, envelope: &item.envelope }
 }
 
 #[cfg(test)]

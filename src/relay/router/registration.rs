@@ -64,7 +64,7 @@ impl<S: Store, L: Clone> Router<S, L> {
             device.dedup = DedupWindow::default();
         }
         self.forget_at.insert((ends, conn.slot));
-        self.store_identity(conn.slot);
+        self.store_identity(now, conn.slot);
     }
 
     /// The connection's socket took everything through `mark`.
@@ -209,7 +209,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         };
         out.push(conn, Delivery::Registered(Box::new(welcome)));
         if welcome_is_for_good {
-            self.store_identity(slot);
+            self.store_identity(now, slot);
         }
         self.dispatch(now, slot, out);
         conn

@@ -10,8 +10,9 @@ use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::refusal::{ErrorContext, Expired, Refusal};
 use crate::relay::command::{Command, ConnectionId, Deliveries, Delivery, SendCommand};
-use crate::relay::dedup::{Fingerprint, Seen};
+use crate::relay::dedup::Seen;
 use crate::store::Store;
+use crate::store::records::Fingerprint;
 
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         let Some(slot) = self.present(now, recipient) else {
             return out.refuse(conn, Refusal::UnknownRecipient, about());
         };
-        let print = Fingerprint::new(recipient, id, content);
+        let print = Fingerprint::new(from, recipient, id, content);
         match self.devices[conn.slot as usize].dedup.seen(print) {
             Seen::New => {}
             Seen::Duplicate { at_once } => {

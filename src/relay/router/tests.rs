@@ -9,7 +9,7 @@ use crate::protocol::frame::{AuthStep, Presence};
 use crate::protocol::refusal::Refusal;
 use crate::relay::command::{Command, Registration, SendCommand};
 use crate::relay::dedup::digest;
-use crate::store::Known;
+use crate::store::records::DeviceRecord;
 
 const UNIX: u64 = 1_000;
 
@@ -23,17 +23,17 @@ struct Disk {
 }
 
 impl Store for Disk {
-    fn put(&mut self, record: Record<'_>) -> PutOutcome {
-        self.last = record.turn;
+    fn put(&mut self, _: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome {
+        self.last = put_seq;
         self.stored += 1;
         if self.slow { PutOutcome::Pending } else { PutOutcome::Durable }
     }
 
-    fn remove(&mut self, _: Seq, _: Option<Remember>) {
+    fn remove(&mut self, _: Seq, _: Option<Fingerprint>) {
         self.stored -= 1;
     }
 
-    fn put_device(&mut self, _: Known) {}
+    fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}
 }
@@ -80,7 +80,7 @@ const RULES: Rules = Rules {
 fn relay() -> Relay {
     Relay {
         router: Router::new(RULES, Disk::default()),
-        now: Now { mono: Moment(0), unix: UNIX },
+        now: Now { mono: Moment(0), wall_ms: UNIX * 1_000 },
         out: Deliveries::default(),
         conns: HashMap::new(),
         received: HashMap::new(),
@@ -208,7 +208,7 @@ impl Relay {
 
     fn pass(&mut self, seconds: u64) {
         let mono = self.now.mono + Duration::from_secs(seconds);
-        self.now = Now { mono, unix: self.now.unix + seconds };
+        self.now = Now { mono, wall_ms: self.now.wall_ms + seconds * 1_000 };
     }
 
     fn sweeps(&mut self) {

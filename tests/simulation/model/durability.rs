@@ -8,7 +8,7 @@ use sealpost::protocol::refusal::{ErrorContext, Refusal};
 use sealpost::relay::command::{ConnectionId, Delivery};
 use sealpost::store::{PutOutcome, PutSeq};
 
-use super::{Care, Kind, Model, Nr, Reply, State, unix_at};
+use super::{Care, Kind, Model, Nr, Reply, State, unix_at, wall_ms_at};
 use crate::store::{Notebook, Put};
 use crate::tally::Place;
 
@@ -18,25 +18,25 @@ impl Model {
         let Some(put) = store.log.pop_front() else {
             panic!("the store was not asked to keep {:?}", self.items[nr]);
         };
-        self.was_put(nr, &put)
+        self.was_put(store.now(), nr, &put)
     }
 
-    fn was_put(&mut self, nr: Nr, put: &Put) -> PutOutcome {
+    fn was_put(&mut self, now: Now, nr: Nr, put: &Put) -> PutOutcome {
         let item = &mut self.items[nr];
         let fits = put.body.as_bytes() == &*item.body
-            && put.deadline == item.deadline
+            && put.expires_at == wall_ms_at(now, item.deadline)
             && put.to == self.devices[item.to].id
             && put.is_notice == (item.kind == Kind::Notice)
             && item.mark == put.seq;
         assert!(fits && !item.is_kept(), "the store keeps another than {item:?}");
         item.care = match put.kept {
             PutOutcome::Durable => Care::Safe,
-            PutOutcome::Pending => Care::Asked(put.turn),
+            PutOutcome::Pending => Care::Asked(put.put_seq),
             PutOutcome::Rejected => Care::Refused,
         };
         match put.kept {
             PutOutcome::Durable => {}
-            PutOutcome::Pending => self.pending.push_back((put.turn, nr)),
+            PutOutcome::Pending => self.pending.push_back((put.put_seq, nr)),
             PutOutcome::Rejected => self.is_refused(nr),
         }
         put.kept
@@ -146,7 +146,7 @@ impl Model {
         while let Some(put) = store.log.pop_front() {
             let Some(nr) = refused.remove(&put.seq) else { panic!("{} is put anew", put.seq) };
             self.tally.reach(Place::PutAnew);
-            if self.was_put(nr, &put) == PutOutcome::Durable {
+            if self.was_put(now, nr, &put) == PutOutcome::Durable {
                 safe.push(nr);
             }
         }

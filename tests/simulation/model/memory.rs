@@ -3,7 +3,7 @@
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::encode::Status;
 use sealpost::protocol::id::MessageId;
-use sealpost::relay::dedup::Fingerprint;
+use sealpost::store::records::Fingerprint;
 
 use super::{Dev, Device, Message, Model, Nr, Reply, State, unix_at};
 use crate::tally::Place;
@@ -56,7 +56,7 @@ impl Model {
         let (content, at) = (message.content, now.mono.0);
         let sent = Sent { content, at, nth: 0, item: nr, is_old: false };
         self.devices[from].remember(to, message.id, sent);
-        let print = Fingerprint::new(message.to_id, message.id, content);
+        let print = Fingerprint::new(self.devices[from].id, message.to_id, message.id, content);
         self.prints.insert((from, print.key, print.content), nr);
         self.items[nr].content = content;
     }

@@ -12,7 +12,8 @@ use sealpost::protocol::envelope::{Seq, Subject};
 use sealpost::protocol::id::DeviceId;
 use sealpost::relay::item::SettledBy;
 use sealpost::relay::router::Rules;
-use sealpost::store::{Loaded, LoadedDevice, LoadedRecord, PutSeq};
+use sealpost::store::records::{DeviceRecord, MessageRecord};
+use sealpost::store::{Loaded, PutSeq};
 
 use super::{Care, Dev, Kind, Model, NEVER, Nr, SECOND, Sent, State};
 use crate::store::Notebook;
@@ -46,12 +47,12 @@ impl Model {
         let all = self.items.iter().enumerate();
         let marked = all.filter(|(_, item)| item.mark > 0);
         let marks: HashMap<Seq, Nr> = marked.map(|(nr, item)| (item.mark, nr)).collect();
-        let named = |record: &LoadedRecord| {
+        let named = |record: &MessageRecord| {
             let nr = marks.get(&record.seq);
             *nr.unwrap_or_else(|| panic!("{record:?} comes back and was never here"))
         };
-        let records = restart.loaded.records.iter().map(|record| (named(record), record));
-        let records: Vec<(Nr, &LoadedRecord)> = records.collect();
+        let records = restart.loaded.messages.iter().map(|record| (named(record), record));
+        let records: Vec<(Nr, &MessageRecord)> = records.collect();
         let back: HashSet<Nr> = records.iter().map(|(nr, _)| *nr).collect();
 
         self.check_told(restart, &back);
@@ -95,7 +96,7 @@ impl Model {
     fn restart_devices(&mut self, restart: &Restart<'_>, store: &Notebook) -> HashSet<Dev> {
         let Restart { loaded, was, now, passed, .. } = *restart;
         let devices = loaded.devices.iter().map(|device| (dev_of(device.id), device));
-        let known: HashMap<Dev, &LoadedDevice> = devices.collect();
+        let known: HashMap<Dev, &DeviceRecord> = devices.collect();
         let mut over = HashSet::new();
         for (dev, device) in self.devices.iter_mut().enumerate() {
             if !device.is_present(was) {
@@ -114,19 +115,20 @@ impl Model {
                 continue;
             };
             assert_eq!(known.token.is_some(), device.resumable, "{dev} has become another");
+            let known_left = known.forget_at.map(|at| left(now, at));
             if was_told {
                 let left = ends.map(|ends| {
                     let left = (Moment(ends) - was.mono).as_millis() as i64 - passed;
                     Duration::from_millis(left.max(0) as u64)
                 });
                 // One that is over has no time left, however long it has been over.
-                let fits = known.left == left || over.contains(&dev);
-                assert!(fits, "{dev} is known for {:?}, not {left:?}", known.left);
+                let fits = known_left == left || over.contains(&dev);
+                assert!(fits, "{dev} is known for {known_left:?}, not {left:?}");
             }
             let rules = self.rules;
             let absence = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
             device.forgotten = false;
-            device.ends = Some((now.mono + known.left.unwrap_or(absence).min(absence)).0);
+            device.ends = Some((now.mono + known_left.unwrap_or(absence).min(absence)).0);
         }
         over
     }
@@ -147,7 +149,7 @@ impl Model {
         }
     }
 
-    fn comes_back(&mut self, now: Now, nr: Nr, record: &LoadedRecord, over: &HashSet<Dev>) {
+    fn comes_back(&mut self, now: Now, nr: Nr, record: &MessageRecord, over: &HashSet<Dev>) {
         let item = &mut self.items[nr];
         let envelope = &record.envelope;
         let same = match (&envelope.subject, item.kind) {
@@ -178,17 +180,14 @@ impl Model {
         self.tally.reach(match (item.kind, item.state) {
             (Kind::Notice, _) => Place::NoticeBack,
             _ if !unsettled => Place::BackAgain,
-            _ if record.left.is_zero() => Place::OverBefore,
+            _ if left(now, record.expires_at).is_zero() => Place::OverBefore,
             _ if item.care == Care::Safe => Place::Back,
             _ => Place::WrittenUnheard,
         });
-        item.deadline = match record.left {
-            Duration::MAX => NEVER,
-            left => {
-                let most = Duration::from_nanos(item.ttl * SECOND);
-                assert!(left <= most, "{item:?} has more time than it ever had");
-                (now.mono + left).0
-            }
+        item.deadline = match record.expires_at {
+            u64::MAX => NEVER,
+            // Even if the wall clock was set back, the item has no more time than it ever had.
+            at => (now.mono + left(now, at).min(Duration::from_nanos(item.ttl * SECOND))).0,
         };
         item.body = AsRef::<[u8]>::as_ref(&envelope.body).into();
         item.by_confirm = SettledBy::of(envelope, device.resumable) == SettledBy::Ack;
@@ -203,17 +202,16 @@ impl Model {
     }
 
     /// What comes again from its sender is known again: from what is still here, and from what is remembered of the rest.
-    fn recall(&mut self, restart: &Restart<'_>, records: &[(Nr, &LoadedRecord)]) {
+    fn recall(&mut self, restart: &Restart<'_>, records: &[(Nr, &MessageRecord)]) {
         let senders = restart.loaded.devices.iter().map(|device| dev_of(device.id));
         let senders: HashSet<Dev> = senders.filter(|dev| self.devices[*dev].resumable).collect();
         let mut before = HashMap::new();
         for dev in &self.live {
             before.insert(*dev, std::mem::take(&mut self.devices[*dev].sent));
         }
-        let gone = restart.loaded.remembered.iter().map(|remember| {
-            let print = (dev_of(remember.sender), remember.key, remember.content);
-            let nr = self.prints.get(&print);
-            *nr.unwrap_or_else(|| panic!("{remember:?} was never sent"))
+        let gone = restart.loaded.fingerprints.iter().map(|print| {
+            let nr = self.prints.get(&(dev_of(print.sender), print.key, print.content));
+            *nr.unwrap_or_else(|| panic!("{print:?} was never sent"))
         });
         let here = records.iter().map(|(nr, _)| *nr);
         for nr in gone.chain(here).collect::<Vec<_>>() {
@@ -248,4 +246,9 @@ impl Model {
 
 fn dev_of(id: DeviceId) -> Dev {
     id.to_u128() as usize - 1
+}
+
+/// The time from now until a stored wall time.
+fn left(now: Now, wall_ms: u64) -> Duration {
+    Duration::from_millis(wall_ms.saturating_sub(now.wall_ms))
 }

@@ -36,7 +36,7 @@ impl World {
         self.router = Router::new(rules, store);
         self.out = Deliveries::default();
         self.stale.clear();
-        self.set_clocks(origin, self.wall_ms + down - back);
+        self.set_clocks(origin, self.now.wall_ms + down - back);
 
         let loaded = self.router.store_mut().load();
         let restart = Restart { loaded: &loaded, was, now: self.now, passed, lost_through };
@@ -45,7 +45,7 @@ impl World {
             self,
             "{} devices and {} records are back",
             loaded.devices.len(),
-            loaded.records.len()
+            loaded.messages.len()
         );
         self.router.restore(self.now, loaded, || ());
         self.router.audit().unwrap();

@@ -1,51 +1,63 @@
-//! How a record looks on disk.
+//! One record for each thing that outlives the process: a message, a device, the fingerprint of a message that is gone.
 //!
-//! Little-endian, a version in front, a checksum behind: what was torn or flipped is noticed and dropped, never
-//! delivered. Times are Unix milliseconds, since the monotonic clock does not outlive the machine.
+//! The same type is put, encoded and loaded. Times are Unix milliseconds, since the monotonic clock does not outlive the
+//! machine. A value on disk is little-endian, with a version in front and a checksum behind: a torn or flipped value is
+//! counted and dropped, never delivered.
+
+use std::time::Duration;
 
 use bytestring::ByteString;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Remember;
+use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 
-/// The version that is written. A reader of another version drops nothing silently: it is_failing to start.
+/// The version of the encoding. A relay refuses to start on a database of another version.
 pub const VERSION: u8 = 1;
 
-/// An envelope as it is kept.
+/// A message that waits or is in flight. A put borrows the envelope, so that a store that keeps nothing copies nothing.
 #[derive(Debug, Clone)]
-pub struct Stored {
-    /// Its place in the order of arrival; the key, not part of the value.
+pub struct MessageRecord<E = Envelope> {
+    /// Position in the order of arrival; the key in the database, not part of the value.
     pub seq: Seq,
-    /// For whom.
+    /// The recipient.
     pub to: DeviceId,
-    /// When it expires; `u64::MAX` if never.
-    pub expires_ms: u64,
-    /// What.
-    pub envelope: Envelope,
+    /// Unix milliseconds; `u64::MAX` for never.
+    pub expires_at: u64,
+    pub envelope: E,
 }
 
-/// An identity as it is kept.
+/// A device that outlives its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoredDevice {
-    /// SHA-256 of its resume token.
+pub struct DeviceRecord {
+    pub id: DeviceId,
+    /// SHA-256 of the resume token; a plain device has none.
     pub token: Option<[u8; 32]>,
-    /// When it is forgotten; `None` while it is connected.
-    pub ends_ms: Option<u64>,
+    /// Unix milliseconds; `None` while the device is connected.
+    pub forget_at: Option<u64>,
 }
 
-/// A message that is gone, as it is kept.
+/// A message by its hashes: its sender may repeat the message because the Ack was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoredPrint {
-    /// What is remembered.
-    pub remember: Remember,
-    /// Since when.
-    pub at_ms: u64,
+pub struct Fingerprint {
+    pub sender: DeviceId,
+    /// Hash of the message's id and recipient.
+    pub key: u64,
+    /// Hash of the message's content.
+    pub content: u64,
+    /// Unix milliseconds at which the message left the store; 0 for a message that is still here.
+    pub recorded_at: u64,
 }
 
-impl Stored {
-    /// The value under the record's sequence.
+impl MessageRecord {
+    /// The monotonic deadline. The time left never exceeds the ttl, even if the wall clock was set back since the put.
+    #[must_use]
+    pub fn deadline(&self, now: Now) -> Moment {
+        now.deadline(self.expires_at, Duration::from_secs(self.envelope.ttl))
+    }
+
+    /// Writes the value for the key `seq` to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Envelope { from, subject, ttl, body, receipts, content } = &self.envelope;
         out.clear();
@@ -61,7 +73,7 @@ impl Stored {
         out.extend_from_slice(&self.to.to_u128().to_le_bytes());
         out.extend_from_slice(&id.to_le_bytes());
         out.extend_from_slice(&ttl.to_le_bytes());
-        out.extend_from_slice(&self.expires_ms.to_le_bytes());
+        out.extend_from_slice(&self.expires_at.to_le_bytes());
         out.extend_from_slice(&content.to_le_bytes());
         out.extend_from_slice(&(key_id.len() as u32).to_le_bytes());
         out.extend_from_slice(key_id.as_bytes());
@@ -78,7 +90,7 @@ impl Stored {
             return None;
         }
         let (sender, to, id) = (from.u128()?, from.u128()?, from.u128()?);
-        let (ttl, expires_ms, content) = (from.u64()?, from.u64()?, from.u64()?);
+        let (ttl, expires_at, content) = (from.u64()?, from.u64()?, from.u64()?);
         let key_id = u32::from_le_bytes(from.array()?) as usize;
         let key_id = || -> Option<(Box<str>, &[u8])> {
             let (key_id, body) = from.0.split_at_checked(key_id)?;
@@ -101,18 +113,18 @@ impl Stored {
             receipts: receipts != 0,
             content,
         };
-        Some(Self { seq, to: DeviceId::from_u128(to), expires_ms, envelope })
+        Some(Self { seq, to: DeviceId::from_u128(to), expires_at, envelope })
     }
 }
 
-impl StoredDevice {
-    /// The value under the device's id.
-    pub fn encode(self, id: DeviceId, out: &mut Vec<u8>) {
+impl DeviceRecord {
+    /// Writes the value for the device's id to `out`.
+    pub fn encode(self, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&[VERSION, u8::from(self.token.is_some())]);
         out.extend_from_slice(&self.token.unwrap_or_default());
-        out.extend_from_slice(&self.ends_ms.unwrap_or(u64::MAX).to_le_bytes());
-        seal(salt(id), out);
+        out.extend_from_slice(&self.forget_at.unwrap_or(u64::MAX).to_le_bytes());
+        seal(salt(self.id), out);
     }
 
     /// Reads a value back; `None` if it is damaged.
@@ -123,24 +135,25 @@ impl StoredDevice {
         if version != VERSION {
             return None;
         }
-        let (token, ends) = (from.array::<32>()?, from.u64()?);
+        let (token, forget_at) = (from.array::<32>()?, from.u64()?);
         Some(Self {
+            id,
             token: (resumable != 0).then_some(token),
-            ends_ms: (ends != u64::MAX).then_some(ends),
+            forget_at: (forget_at != u64::MAX).then_some(forget_at),
         })
     }
 }
 
-impl StoredPrint {
-    /// The value that holds these, in order, under a key of its own.
-    pub fn encode(prints: &[Self], key: u64, out: &mut Vec<u8>) {
+impl Fingerprint {
+    /// Writes the value of one row, fingerprints in order, to `out`.
+    pub fn encode(row: &[Self], key: u64, out: &mut Vec<u8>) {
         out.clear();
         out.push(VERSION);
-        for Self { remember: Remember { sender, key, content }, at_ms } in prints {
+        for Self { sender, key, content, recorded_at } in row {
             out.extend_from_slice(&sender.to_u128().to_le_bytes());
             out.extend_from_slice(&key.to_le_bytes());
             out.extend_from_slice(&content.to_le_bytes());
-            out.extend_from_slice(&at_ms.to_le_bytes());
+            out.extend_from_slice(&recorded_at.to_le_bytes());
         }
         seal(key, out);
     }
@@ -152,13 +165,13 @@ impl StoredPrint {
         if from.array()? != [VERSION] {
             return None;
         }
-        let mut prints = Vec::new();
+        let mut row = Vec::new();
         while !from.0.is_empty() {
             let sender = DeviceId::from_u128(from.u128()?);
-            let (key, content, at_ms) = (from.u64()?, from.u64()?, from.u64()?);
-            prints.push(Self { remember: Remember { sender, key, content }, at_ms });
+            let (key, content, recorded_at) = (from.u64()?, from.u64()?, from.u64()?);
+            row.push(Self { sender, key, content, recorded_at });
         }
-        Some(prints)
+        Some(row)
     }
 }
 
@@ -167,7 +180,7 @@ fn salt(id: DeviceId) -> u64 {
     (bits >> 64) as u64 ^ bits as u64
 }
 
-/// The checksum covers the key, so a value under the wrong key is noticed, too.
+/// The checksum covers the key, so a value under the wrong key is detected, too.
 fn checksum(key: u64, value: &[u8]) -> u64 {
     xxh3_64(value) ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -182,7 +195,7 @@ fn unseal(key: u64, value: &[u8]) -> Option<&[u8]> {
     (checksum(key, value) == u64::from_le_bytes(*sum)).then_some(value)
 }
 
-/// What is left to read.
+/// The bytes that are still to be read.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -205,11 +218,11 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    fn stored(subject: Subject) -> Stored {
-        Stored {
+    fn record(subject: Subject) -> MessageRecord {
+        MessageRecord {
             seq: 7,
             to: DeviceId::from_u128(2),
-            expires_ms: 99,
+            expires_at: 99,
             envelope: Envelope {
                 from: DeviceId::from_u128(1),
                 subject,
@@ -221,9 +234,9 @@ mod tests {
         }
     }
 
-    fn encoded(stored: &Stored) -> Vec<u8> {
+    fn encoded(record: &MessageRecord) -> Vec<u8> {
         let mut value = Vec::new();
-        stored.encode(&mut value);
+        record.encode(&mut value);
         value
     }
 
@@ -236,36 +249,38 @@ mod tests {
             Subject::Auth,
             Subject::Notice,
         ] {
-            let before = stored(subject);
-            let after = Stored::decode(7, &encoded(&before)).unwrap();
+            let before = record(subject);
+            let after = MessageRecord::decode(7, &encoded(&before)).unwrap();
             assert_eq!(format!("{after:?}"), format!("{before:?}"));
         }
         for token in [None, Some([9; 32])] {
-            for ends_ms in [None, Some(5)] {
-                let (device, mut value) = (StoredDevice { token, ends_ms }, Vec::new());
-                device.encode(DeviceId::from_u128(4), &mut value);
-                assert_eq!(StoredDevice::decode(DeviceId::from_u128(4), &value), Some(device));
+            for forget_at in [None, Some(5)] {
+                let id = DeviceId::from_u128(4);
+                let (device, mut value) = (DeviceRecord { id, token, forget_at }, Vec::new());
+                device.encode(&mut value);
+                assert_eq!(DeviceRecord::decode(id, &value), Some(device));
             }
         }
-        let remember = Remember { sender: DeviceId::from_u128(1), key: 2, content: 3 };
+        let sender = DeviceId::from_u128(1);
+        let fingerprint = Fingerprint { sender, key: 2, content: 3, recorded_at: 4 };
         let mut value = Vec::new();
-        for prints in [vec![], vec![StoredPrint { remember, at_ms: 4 }; 3]] {
-            StoredPrint::encode(&prints, 8, &mut value);
-            assert_eq!(StoredPrint::decode(8, &value), Some(prints));
+        for row in [vec![], vec![fingerprint; 3]] {
+            Fingerprint::encode(&row, 8, &mut value);
+            assert_eq!(Fingerprint::decode(8, &value), Some(row));
         }
     }
 
     #[test]
     fn every_flipped_bit_every_cut_and_a_wrong_key_are_noticed() {
-        let value = encoded(&stored(Subject::KeyRotation("17".into())));
+        let value = encoded(&record(Subject::KeyRotation("17".into())));
         for bit in 0..value.len() * 8 {
             let mut flipped = value.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Stored::decode(7, &flipped).is_none(), "bit {bit}");
+            assert!(MessageRecord::decode(7, &flipped).is_none(), "bit {bit}");
         }
         for length in 0..value.len() {
-            assert!(Stored::decode(7, &value[..length]).is_none(), "length {length}");
+            assert!(MessageRecord::decode(7, &value[..length]).is_none(), "length {length}");
         }
-        assert!(Stored::decode(8, &value).is_none());
+        assert!(MessageRecord::decode(8, &value).is_none());
     }
 }
