@@ -18,7 +18,7 @@ use bytestring::ByteString;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
 use super::registry::{CommandBatch, Connected, Disconnected, Lease, Registry, WriteProgress};
 use super::write_watermarks::WriteWatermarks;
-use crate::protocol::encode::{self, ClientLimits, Extension, RegisterResponse, Token};
+use crate::protocol::encode::{self, ClientLimits, Extension, Token};
 use crate::protocol::frame::Register;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
@@ -303,7 +303,7 @@ impl Session {
     }
 
     fn send_register_response(&self, device_id: DeviceId, extension: Option<&Extension>) {
-        self.writer.text(RegisterResponse { device_id, extension }.encode());
+        self.writer.text(encode::register_response(device_id, extension));
     }
 
     /// What was said while the registration was under way has its batch.

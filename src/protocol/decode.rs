@@ -1,257 +1,217 @@
-//! What a device may say: text in, a checked frame out.
+//! Decodes one text message of a client into a [`ClientFrame`] and checks its shape. (protocol: Envelope)
 //!
-//! A frame borrows from the text. Ids are parsed; everything that is only carried stays raw, and `payload` is the
-//! client's own bytes, since `signature` may cover them. (protocol: Envelope)
+//! The frame borrows from the text. Ids are parsed; values that the relay only forwards stay raw, and `payload` is
+//! exactly the bytes that the client wrote, because its `signature` may cover them.
 
 use std::borrow::Cow;
 
 use super::frame::{
-    Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send, Status,
+    Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send,
+    StatusUpdate,
 };
 use super::id::{DeviceId, MessageId};
 use super::json_object::{self, JsonError};
 use super::kind::Kind;
 use super::refusal::{ErrorContext, Refusal};
-/// RFC 8259 §2.
-const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Reads one text message.
+/// White space between JSON tokens. (RFC 8259 §2)
+const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// Decodes one text message.
 ///
 /// # Errors
 ///
-/// The [`Refusal`] to answer with; every one of them is malformed input (400).
+/// The [`Refusal`] with which the relay answers; its code is always 400. (protocol: Error codes)
 pub fn decode(text: &str) -> Result<ClientFrame<'_>, Refusal> {
     if let Some((kind, payload)) = split_common_envelope(text)
-        && let Ok(frame) = read(kind, payload)
+        && let Ok(frame) = decode_payload(kind, payload)
     {
         return Ok(frame);
     }
     decode_any(text)
 }
 
+/// Decodes an envelope with its keys in any order, and finds out why a malformed frame is refused.
 fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
     const ENVELOPE: [&str; 2] = ["type", "payload"];
     let [kind, payload] = json_object::fields(text, 1, &ENVELOPE, Some(1))
-        .map_err(|error| refusal(error, &ENVELOPE))?;
+        .map_err(|error| malformed(error, &ENVELOPE))?;
     let name = kind.and_then(string).ok_or(Refusal::NotAnObject)?;
     let kind = Kind::parse(&name).ok_or_else(|| unknown_type(&name))?;
-    // For these three, absent, null and {} are the same thing.
-    let needs_none = matches!(kind, Kind::Register | Kind::Ping | Kind::Pong);
+    // For these three types, no payload, null and {} mean the same.
+    let may_be_absent = matches!(kind, Kind::Register | Kind::Ping | Kind::Pong);
     let payload = match payload.filter(|raw| *raw != "null") {
         Some(payload) => payload,
-        None if needs_none => "{}",
+        None if may_be_absent => "{}",
         None => return Err(Refusal::Missing(kind, "payload")),
     };
     if !payload.starts_with('{') {
         return Err(Refusal::Wrong(kind, "payload", "an object"));
     }
-    read(kind, payload)
+    decode_payload(kind, payload)
 }
 
 fn unknown_type(name: &str) -> Refusal {
-    ["RegisterResponse", "Receive", "Error"]
-        .into_iter()
-        .find(|sent_by_relay| *sent_by_relay == name)
-        .map_or(Refusal::UnknownType, Refusal::ServerOnly)
+    let server_only = ["RegisterResponse", "Receive", "Error"].into_iter().find(|it| *it == name);
+    server_only.map_or(Refusal::UnknownType, Refusal::ServerOnly)
 }
 
-/// Takes the split_common_envelope envelope apart, `type` first and then nothing but `payload`, so that the payload need be skip_depth_check_for only
-/// once. Whether it is one whole object is for [`read`] to find out: if so, then so is what is around it. Everything
-/// else goes the long way, which also knows what to refuse it for.
+/// Splits the envelope that most clients write: `type` first, then `payload`, then nothing else. The parser then reads
+/// the payload once instead of twice. `None` for every other envelope; [`decode_any`] decodes those.
+///
+/// The payload that is returned may be malformed. If [`decode_payload`] accepts it as one complete object, then the
+/// text around it is one complete object, too.
 fn split_common_envelope(text: &str) -> Option<(Kind, &str)> {
     fn after<'a>(text: &'a str, token: &str) -> Option<&'a str> {
-        text.trim_start_matches(SPACE).strip_prefix(token)
+        text.trim_start_matches(WHITE_SPACE).strip_prefix(token)
     }
     let rest = after(after(after(after(text, "{")?, "\"type\"")?, ":")?, "\"")?;
     let (name, rest) = rest.split_once('"')?;
     let rest = after(after(after(rest, ",")?, "\"payload\"")?, ":")?;
-    let payload = rest.trim_end_matches(SPACE).strip_suffix('}')?.trim_matches(SPACE);
+    let payload = rest.trim_end_matches(WHITE_SPACE).strip_suffix('}')?.trim_matches(WHITE_SPACE);
     payload.starts_with('{').then_some((Kind::parse(name)?, payload))
 }
 
-fn read(kind: Kind, payload: &str) -> Result<ClientFrame<'_>, Refusal> {
-    match kind {
-        Kind::Register => register(payload),
-        Kind::Send => send(payload),
-        Kind::Ack => ack(payload),
-        Kind::Ping => empty(payload).map(|()| ClientFrame::Ping),
-        Kind::Pong => empty(payload).map(|()| ClientFrame::Pong),
-        Kind::AuthRequest => auth(payload, kind, AuthStep::Request),
-        Kind::AuthResponse => auth(payload, kind, AuthStep::Response),
-        Kind::AuthVerify => auth(payload, kind, AuthStep::Verify),
-        Kind::AuthSuccess => auth_success(payload),
-        Kind::KeyRotationUpdate => key_rotation(payload),
-        Kind::KeyRotationAck => key_rotation_ack(payload),
-        Kind::Status => status(payload),
-    }
+fn decode_payload(kind: Kind, payload: &str) -> Result<ClientFrame<'_>, Refusal> {
+    Ok(match kind {
+        Kind::Register => ClientFrame::Register(register(payload)?),
+        Kind::Send => ClientFrame::Send(send(payload)?),
+        Kind::Ack => ClientFrame::Ack(ack(payload)?),
+        Kind::Ping => Fields::read(kind, payload, []).map(|_| ClientFrame::Ping)?,
+        Kind::Pong => Fields::read(kind, payload, []).map(|_| ClientFrame::Pong)?,
+        Kind::AuthRequest => ClientFrame::Auth(auth(kind, AuthStep::Request, payload)?),
+        Kind::AuthResponse => ClientFrame::Auth(auth(kind, AuthStep::Response, payload)?),
+        Kind::AuthVerify => ClientFrame::Auth(auth(kind, AuthStep::Verify, payload)?),
+        Kind::AuthSuccess => ClientFrame::AuthSuccess(auth_success(payload)?),
+        Kind::KeyRotationUpdate => ClientFrame::KeyRotation(key_rotation(kind, payload)?),
+        Kind::KeyRotationAck => ClientFrame::KeyRotationAck(key_rotation(kind, payload)?),
+        Kind::Status => ClientFrame::Status(status(payload)?),
+    })
 }
 
-/// What a refused frame was about, so that its sender can tell which of its messages came to nothing: the ids of a
-/// `Send` and the name of a key rotation, as far as they can be read.
+/// The context of the `Error` that answers a malformed frame, so that its sender knows which message was refused: the
+/// ids of a `Send` or of a key rotation, each of them if it can be read. (protocol: Error)
 #[must_use]
 pub fn error_context(text: &str, refusal: Refusal) -> ErrorContext {
-    let (Refusal::Missing(kind, _) | Refusal::Wrong(kind, ..)) = refusal else {
-        return ErrorContext::NOTHING;
-    };
-    let names = match kind {
-        Kind::Send => ["recipient_id", "message_id"],
-        Kind::KeyRotationUpdate | Kind::KeyRotationAck => ["recipient_id", "key_id"],
-        _ => return ErrorContext::NOTHING,
-    };
-    // Only a field is wrong, so that the walk was fine once already.
-    let Ok([Some(payload)]) = json_object::fields(text, 1, &["payload"], Some(0)) else {
-        return ErrorContext::NOTHING;
-    };
-    let Ok(raw) = json_object::fields(payload, 2, &names, None) else {
-        return ErrorContext::NOTHING;
-    };
-    let fields = Fields { kind, names, raw };
-    let key_id = if kind == Kind::Send { None } else { fields.key_id(1).ok() };
-    ErrorContext {
-        message_id: if kind == Kind::Send { fields.message(1).ok() } else { None },
-        key_id: key_id.map(Into::into),
-        recipient_id: fields.device(0).ok(),
-        retry_after_ms: None,
+    malformed_context(text, refusal).unwrap_or_default()
+}
+
+fn malformed_context(text: &str, refusal: Refusal) -> Option<ErrorContext> {
+    let (Refusal::Missing(kind, _) | Refusal::Wrong(kind, ..)) = refusal else { return None };
+    let is_send = kind == Kind::Send;
+    if !is_send && !matches!(kind, Kind::KeyRotationUpdate | Kind::KeyRotationAck) {
+        return None;
     }
+    // The refusal names a field, so the text is a valid JSON object and its depth was checked.
+    let [payload] = json_object::fields(text, 1, &["payload"], Some(0)).ok()?;
+    let fields = Fields::read(kind, payload?, ["recipient_id", "message_id", "key_id"]).ok()?;
+    Some(ErrorContext {
+        message_id: if is_send { fields.required(1, message_id).ok() } else { None },
+        key_id: if is_send { None } else { fields.required(2, key_id).ok().map(Into::into) },
+        recipient_id: fields.required(0, device_id).ok(),
+        retry_after_ms: None,
+    })
 }
 
-fn register(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
+fn register(payload: &str) -> Result<Register<'_>, Refusal> {
     let fields = Fields::read(Kind::Register, payload, ["resumable", "receipts", "resume_token"])?;
-    let resume_token = match fields.optional(2) {
-        None => None,
-        Some(raw) => Some(string(raw).ok_or_else(|| fields.wrong(2, "a string"))?),
-    };
-    Ok(ClientFrame::Register(Register {
+    let resume_token = fields.optional(2, |raw| string(raw).ok_or("a string"))?;
+    Ok(Register {
         extended: payload[1..payload.len() - 1].bytes().any(|byte| !byte.is_ascii_whitespace()),
-        resumable: fields.optional_flag(0)?.unwrap_or(false),
-        receipts: fields.optional_flag(1)?.unwrap_or(false),
+        resumable: fields.optional(0, flag)?.unwrap_or(false),
+        receipts: fields.optional(1, flag)?.unwrap_or(false),
         resume_token,
-    }))
+    })
 }
 
-fn send(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
-    let fields = Fields::read(
-        Kind::Send,
-        payload,
-        [
-            "recipient_id",
-            "sender_id",
-            "message_id",
-            "ttl",
-            "encrypted_data",
-            "signature",
-            // The clients' business: carried, not judged. Named here only so that they are not unknown keys.
-            "timestamp",
-            "content_type",
-            "size_bytes",
-        ],
-    )?;
-    fields.optional_opaque(5)?;
-    Ok(ClientFrame::Send(Send {
-        recipient_id: fields.device(0)?,
-        sender_id: fields.device(1)?,
-        message_id: fields.message(2)?,
-        ttl: match fields.optional(3) {
-            None => None,
-            Some(raw) => Some(
-                seconds(raw)
-                    .ok_or_else(|| fields.wrong(3, "a whole number of seconds, 0 or more"))?,
-            ),
-        },
-        encrypted_data: fields.opaque(4)?,
-        payload,
-    }))
-}
-
-fn ack(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
-    let fields = Fields::read(Kind::Ack, payload, ["message_id", "sender_id"])?;
-    Ok(ClientFrame::Ack(Ack {
-        message_id: fields.message(0)?,
-        sender_id: fields.optional_device(1)?,
-    }))
-}
-
-fn empty(payload: &str) -> Result<(), Refusal> {
-    json_object::fields(payload, 2, &[], None).map(|[]| ()).map_err(|error| refusal(error, &[]))
-}
-
-fn auth(payload: &str, kind: Kind, step: AuthStep) -> Result<ClientFrame<'_>, Refusal> {
-    let fields = Fields::read(
-        kind,
-        payload,
-        ["device_id", "recipient_id", "challenge", "public_key", "challenge_response"],
-    )?;
-    let (first, second) = match step {
-        AuthStep::Request => (3, Some(2)),
-        AuthStep::Response => (4, Some(2)),
-        AuthStep::Verify => (4, None),
-    };
-    fields.opaque(first)?;
-    second.map(|place| fields.opaque(place)).transpose()?;
-    Ok(ClientFrame::Auth(Auth {
-        step,
-        device_id: fields.device(0)?,
-        recipient_id: fields.optional_device(1)?,
-        payload,
-    }))
-}
-
-fn auth_success(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
-    let fields = Fields::read(
-        Kind::AuthSuccess,
-        payload,
-        ["device_id", "recipient_id", "sender_id", "trusted"],
-    )?;
-    fields.flag(3)?;
-    Ok(ClientFrame::AuthSuccess(AuthSuccess {
-        device_id: fields.device(0)?,
-        recipient_id: fields.optional_device(1)?,
-        sender_id: fields.optional_device(2)?,
-        payload,
-    }))
-}
-
-fn key_rotation(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
-    let fields = Fields::read(
-        Kind::KeyRotationUpdate,
-        payload,
-        ["sender_id", "recipient_id", "key_id", "encrypted_key_package"],
-    )?;
-    fields.opaque(3)?;
-    rotation(&fields, payload).map(ClientFrame::KeyRotation)
-}
-
-fn key_rotation_ack(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
-    let fields = Fields::read(
-        Kind::KeyRotationAck,
-        payload,
-        ["sender_id", "recipient_id", "key_id", "success"],
-    )?;
-    fields.flag(3)?;
-    rotation(&fields, payload).map(ClientFrame::KeyRotationAck)
-}
-
-fn rotation<'a>(fields: &Fields<'a, 4>, payload: &'a str) -> Result<KeyRotation<'a>, Refusal> {
-    Ok(KeyRotation {
-        sender_id: fields.device(0)?,
-        recipient_id: fields.device(1)?,
-        key_id: fields.key_id(2)?,
+fn send(payload: &str) -> Result<Send<'_>, Refusal> {
+    let names = [
+        "recipient_id",
+        "sender_id",
+        "message_id",
+        "ttl",
+        "encrypted_data",
+        "signature",
+        // Forwarded without a check. Listed because an unknown key costs an allocation.
+        "timestamp",
+        "content_type",
+        "size_bytes",
+    ];
+    let fields = Fields::read(Kind::Send, payload, names)?;
+    fields.optional(5, opaque)?;
+    Ok(Send {
+        recipient_id: fields.required(0, device_id)?,
+        sender_id: fields.required(1, device_id)?,
+        message_id: fields.required(2, message_id)?,
+        ttl: fields.optional(3, seconds)?,
+        encrypted_data: fields.required(4, opaque)?,
         payload,
     })
 }
 
-fn status(payload: &str) -> Result<ClientFrame<'_>, Refusal> {
-    let fields = Fields::read(Kind::Status, payload, ["device_id", "status"])?;
-    let presence = match string(fields.needed(1)?).as_deref() {
-        Some("Online") => Presence::Online,
-        Some("Away") => Presence::Away,
-        Some("Offline") => Presence::Offline,
-        _ => return Err(fields.wrong(1, "Online, Away or Offline")),
-    };
-    Ok(ClientFrame::Status(Status { device_id: fields.device(0)?, presence }))
+fn ack(payload: &str) -> Result<Ack, Refusal> {
+    let fields = Fields::read(Kind::Ack, payload, ["message_id", "sender_id"])?;
+    Ok(Ack {
+        message_id: fields.required(0, message_id)?,
+        sender_id: fields.optional(1, device_id)?,
+    })
 }
 
-/// The fields of one payload, by place, with what is needed to say what is wrong with one.
+fn auth(kind: Kind, step: AuthStep, payload: &str) -> Result<Auth<'_>, Refusal> {
+    let names = ["device_id", "recipient_id", "challenge", "public_key", "challenge_response"];
+    let fields = Fields::read(kind, payload, names)?;
+    let required: &[usize] = match step {
+        AuthStep::Request => &[3, 2],
+        AuthStep::Response => &[4, 2],
+        AuthStep::Verify => &[4],
+    };
+    for index in required {
+        fields.required(*index, opaque)?;
+    }
+    Ok(Auth {
+        step,
+        device_id: fields.required(0, device_id)?,
+        recipient_id: fields.optional(1, device_id)?,
+        payload,
+    })
+}
+
+fn auth_success(payload: &str) -> Result<AuthSuccess<'_>, Refusal> {
+    let names = ["device_id", "recipient_id", "sender_id", "trusted"];
+    let fields = Fields::read(Kind::AuthSuccess, payload, names)?;
+    fields.required(3, flag)?;
+    Ok(AuthSuccess {
+        device_id: fields.required(0, device_id)?,
+        recipient_id: fields.optional(1, device_id)?,
+        sender_id: fields.optional(2, device_id)?,
+        payload,
+    })
+}
+
+fn key_rotation(kind: Kind, payload: &str) -> Result<KeyRotation<'_>, Refusal> {
+    let is_ack = kind == Kind::KeyRotationAck;
+    let last = if is_ack { "success" } else { "encrypted_key_package" };
+    let fields = Fields::read(kind, payload, ["sender_id", "recipient_id", "key_id", last])?;
+    if is_ack {
+        fields.required(3, flag)?;
+    } else {
+        fields.required(3, opaque)?;
+    }
+    Ok(KeyRotation {
+        sender_id: fields.required(0, device_id)?,
+        recipient_id: fields.required(1, device_id)?,
+        key_id: fields.required(2, key_id)?,
+        payload,
+    })
+}
+
+fn status(payload: &str) -> Result<StatusUpdate, Refusal> {
+    let fields = Fields::read(Kind::Status, payload, ["device_id", "status"])?;
+    let presence = fields.required(1, presence)?;
+    Ok(StatusUpdate { device_id: fields.required(0, device_id)?, presence })
+}
+
+/// The raw fields of one payload by index, and the names for a [`Refusal`].
 struct Fields<'a, const N: usize> {
     kind: Kind,
     names: [&'static str; N],
@@ -261,74 +221,74 @@ struct Fields<'a, const N: usize> {
 impl<'a, const N: usize> Fields<'a, N> {
     fn read(kind: Kind, payload: &'a str, names: [&'static str; N]) -> Result<Self, Refusal> {
         let raw = json_object::fields(payload, 2, &names, None)
-            .map_err(|error| refusal(error, &names))?;
+            .map_err(|error| malformed(error, &names))?;
         Ok(Self { kind, names, raw })
     }
 
-    fn wrong(&self, place: usize, rule: &'static str) -> Refusal {
-        Refusal::Wrong(self.kind, self.names[place], rule)
+    /// Parses a field that must be present. `parse` fails with the rule that the value breaks.
+    fn required<T>(
+        &self,
+        index: usize,
+        parse: impl FnOnce(&'a str) -> Result<T, &'static str>,
+    ) -> Result<T, Refusal> {
+        self.optional(index, parse)?.ok_or(Refusal::Missing(self.kind, self.names[index]))
     }
 
-    fn needed(&self, place: usize) -> Result<&'a str, Refusal> {
-        self.optional(place).ok_or(Refusal::Missing(self.kind, self.names[place]))
-    }
-
-    /// Null is how many serializers spell an absent field.
-    fn optional(&self, place: usize) -> Option<&'a str> {
-        self.raw[place].filter(|raw| *raw != "null")
-    }
-
-    fn id<T>(&self, place: usize, raw: &str, parse: fn(&str) -> Option<T>) -> Result<T, Refusal> {
-        string(raw)
-            .and_then(|text| parse(&text))
-            .ok_or_else(|| self.wrong(place, "a UUID other than nil"))
-    }
-
-    fn device(&self, place: usize) -> Result<DeviceId, Refusal> {
-        self.id(place, self.needed(place)?, DeviceId::parse)
-    }
-
-    fn message(&self, place: usize) -> Result<MessageId, Refusal> {
-        self.id(place, self.needed(place)?, MessageId::parse)
-    }
-
-    fn optional_device(&self, place: usize) -> Result<Option<DeviceId>, Refusal> {
-        self.optional(place).map(|raw| self.id(place, raw, DeviceId::parse)).transpose()
-    }
-
-    /// A string that the relay never looks into.
-    fn opaque(&self, place: usize) -> Result<&'a str, Refusal> {
-        let raw = self.needed(place)?;
-        if raw.starts_with('"') { Ok(raw) } else { Err(self.wrong(place, "a string")) }
-    }
-
-    fn optional_opaque(&self, place: usize) -> Result<(), Refusal> {
-        match self.optional(place) {
-            Some(raw) if !raw.starts_with('"') => Err(self.wrong(place, "a string")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Any number or string, raw.
-    fn key_id(&self, place: usize) -> Result<&'a str, Refusal> {
-        let raw = self.needed(place)?;
-        if matches!(raw.as_bytes(), [b'"' | b'-' | b'0'..=b'9', ..]) {
-            Ok(raw)
-        } else {
-            Err(self.wrong(place, "a number or a string"))
-        }
-    }
-
-    fn flag(&self, place: usize) -> Result<bool, Refusal> {
-        self.needed(place)?.parse().map_err(|_| self.wrong(place, "true or false"))
-    }
-
-    fn optional_flag(&self, place: usize) -> Result<Option<bool>, Refusal> {
-        self.optional(place).map(|_| self.flag(place)).transpose()
+    /// Parses a field that may be absent; many serializers write an absent field as null.
+    fn optional<T>(
+        &self,
+        index: usize,
+        parse: impl FnOnce(&'a str) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, Refusal> {
+        let raw = self.raw[index].filter(|raw| *raw != "null");
+        raw.map(parse)
+            .transpose()
+            .map_err(|rule| Refusal::Wrong(self.kind, self.names[index], rule))
     }
 }
 
-/// The text of a raw JSON string, borrowed unless it holds escapes.
+const UUID: &str = "a UUID other than nil";
+
+fn device_id(raw: &str) -> Result<DeviceId, &'static str> {
+    string(raw).and_then(|text| DeviceId::parse(&text)).ok_or(UUID)
+}
+
+fn message_id(raw: &str) -> Result<MessageId, &'static str> {
+    string(raw).and_then(|text| MessageId::parse(&text)).ok_or(UUID)
+}
+
+/// A string that the relay does not decode.
+fn opaque(raw: &str) -> Result<&str, &'static str> {
+    raw.starts_with('"').then_some(raw).ok_or("a string")
+}
+
+/// Raw, because a client may use a number of any size.
+fn key_id(raw: &str) -> Result<&str, &'static str> {
+    raw.starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+        .then_some(raw)
+        .ok_or("a number or a string")
+}
+
+fn flag(raw: &str) -> Result<bool, &'static str> {
+    raw.parse().map_err(|_| "true or false")
+}
+
+/// Seconds; a whole number of more than 64 bits becomes `u64::MAX`.
+fn seconds(raw: &str) -> Result<u64, &'static str> {
+    let is_whole = raw.bytes().all(|byte| byte.is_ascii_digit());
+    is_whole.then(|| raw.parse().unwrap_or(u64::MAX)).ok_or("a whole number of seconds, 0 or more")
+}
+
+fn presence(raw: &str) -> Result<Presence, &'static str> {
+    match string(raw).as_deref() {
+        Some("Online") => Ok(Presence::Online),
+        Some("Away") => Ok(Presence::Away),
+        Some("Offline") => Ok(Presence::Offline),
+        _ => Err("Online, Away or Offline"),
+    }
+}
+
+/// The text of a raw JSON string, borrowed unless the string holds escapes.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -338,15 +298,10 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Whole seconds; a number beyond 64 bits is still whole, and saturates.
-fn seconds(raw: &str) -> Option<u64> {
-    raw.bytes().all(|byte| byte.is_ascii_digit()).then(|| raw.parse().unwrap_or(u64::MAX))
-}
-
-fn refusal(error: JsonError, names: &[&'static str]) -> Refusal {
+fn malformed(error: JsonError, names: &[&'static str]) -> Refusal {
     match error {
         JsonError::NotAnObject => Refusal::NotAnObject,
-        JsonError::Twice(place) => Refusal::Twice(place.map(|place| names[place])),
+        JsonError::Twice(index) => Refusal::Twice(index.map(|index| names[index])),
         JsonError::TooDeep => Refusal::TooDeep,
     }
 }

@@ -88,7 +88,7 @@ fn register_reads_its_extensions() {
 }
 
 #[test]
-fn types_are_exact_and_the_servers_own_are_refused() {
+fn types_are_exact_and_types_of_the_relay_are_refused() {
     assert_eq!(decode(r#"{"type":"send"}"#), Err(Refusal::UnknownType));
     assert_eq!(decode(r#"{"type":"Ping "}"#), Err(Refusal::UnknownType));
     assert_eq!(decode(r#"{"type":1}"#), Err(Refusal::NotAnObject));
@@ -100,7 +100,7 @@ fn types_are_exact_and_the_servers_own_are_refused() {
 }
 
 #[test]
-fn a_key_that_comes_twice_is_named_if_it_is_ours() {
+fn a_key_that_occurs_twice_is_named_if_the_protocol_has_it() {
     assert_eq!(decode(r#"{"type":"Ping","type":"Ping"}"#), Err(Refusal::Twice(Some("type"))));
     assert_eq!(
         decode(r#"{"type":"Ack","payload":{"message_id":1,"message_id":1}}"#),
@@ -110,7 +110,7 @@ fn a_key_that_comes_twice_is_named_if_it_is_ours() {
 }
 
 #[test]
-fn opaque_strings_are_strings_and_not_looked_into() {
+fn opaque_strings_are_strings_and_are_not_decoded() {
     let lone = r#"{"type":"AuthVerify","payload":{"device_id":"d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d","challenge_response":"\ud800 \u0000 not base64"}}"#;
     assert!(matches!(decode(lone), Ok(ClientFrame::Auth(Auth { step: AuthStep::Verify, .. }))));
     let number = lone.replace(r#""\ud800 \u0000 not base64""#, "5");
@@ -137,10 +137,10 @@ fn a_key_id_is_any_number_or_string() {
 }
 
 #[test]
-fn a_status_is_one_of_three_words() {
-    let status = |word: &str| {
+fn a_status_is_one_of_three_values() {
+    let status = |value: &str| {
         decode(&format!(
-            r#"{{"type":"Status","payload":{{"device_id":"{ALICE}","status":{word}}}}}"#
+            r#"{{"type":"Status","payload":{{"device_id":"{ALICE}","status":{value}}}}}"#
         ))
         .map(|_| ())
     };
@@ -166,29 +166,29 @@ fn depth_is_counted_from_the_envelope_wherever_it_stands() {
 }
 
 #[test]
-fn what_a_refused_frame_was_about_is_told_as_far_as_it_can_be_read() {
-    let about_send = |field: &str| {
+fn the_error_context_of_a_malformed_frame_has_the_ids_that_can_be_read() {
+    let context_of_send = |field: &str| {
         let text = format!(r#"{{"payload":{},"type":"Send"}}"#, send_with(field));
         error_context(&text, decode(&text).unwrap_err())
     };
     let (message, bob) = (MessageId::parse(MESSAGE).unwrap(), DeviceId::parse(BOB).unwrap());
-    assert_eq!(about_send(r#","ttl":-1"#), ErrorContext::message(message, bob));
-    assert_eq!(about_send(r#","message_id":"other""#), ErrorContext::NOTHING);
+    assert_eq!(context_of_send(r#","ttl":-1"#), ErrorContext::message(message, bob));
+    assert_eq!(context_of_send(r#","message_id":"other""#), ErrorContext::NOTHING);
     let text = r#"{"type":"KeyRotationAck","payload":{"key_id":7,"recipient_id":5}}"#;
-    let about_key = error_context(text, decode(text).unwrap_err());
-    assert_eq!((about_key.key_id.as_deref(), about_key.recipient_id), (Some("7"), None));
+    let key_context = error_context(text, decode(text).unwrap_err());
+    assert_eq!((key_context.key_id.as_deref(), key_context.recipient_id), (Some("7"), None));
     assert_eq!(error_context("{", Refusal::NotAnObject), ErrorContext::NOTHING);
 }
 
-/// The short way must find exactly what the long one does, whatever stands in the frame or is missing from it.
+/// `split_common_envelope` must never change the result of `decode`, for any change of one place in a frame.
 #[test]
-fn the_usual_envelope_is_read_as_any_other() {
+fn the_common_envelope_is_decoded_like_any_other() {
     let frame = format!(r#"{{"type":"Send","payload":{}}}"#, send_with(r#","ttl":300"#));
     let spaced = frame.replace(':', " : ").replace('{', "\t{\n").replace('}', "\r} ");
     for frame in [frame, spaced] {
         assert!(
             split_common_envelope(&frame)
-                .is_some_and(|(kind, payload)| read(kind, payload).is_ok())
+                .is_some_and(|(kind, payload)| decode_payload(kind, payload).is_ok())
         );
         for place in 0..frame.len() {
             let (before, after) = frame.split_at(place);

@@ -1,4 +1,4 @@
-//! What the relay may say: words in, the text of a frame out.
+//! Encodes the frames that the relay sends.
 
 use bytestring::ByteString;
 use serde::Serialize;
@@ -8,29 +8,29 @@ use super::frame::AuthStep;
 use super::id::{DeviceId, MessageId};
 use super::refusal::{ErrorContext, Refusal};
 
-/// A frame that carries a client's payload to another client: only the `type` is the relay's.
+/// The type of a frame that carries the payload of one client to another. (protocol: Receive and after)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
     /// `Receive`, made from a `Send`.
     Receive,
-    /// One of the three first `Auth*` messages.
+    /// `AuthRequest`, `AuthResponse` or `AuthVerify`.
     Auth(AuthStep),
-    /// `AuthSuccess`
+    /// `AuthSuccess`, unchanged.
     AuthSuccess,
-    /// `KeyRotationUpdate`
+    /// `KeyRotationUpdate`, unchanged.
     KeyRotationUpdate,
-    /// `KeyRotationAck`
+    /// `KeyRotationAck`, unchanged.
     KeyRotationAck,
 }
 
-/// Bytes that are copied at once. Longer copies are made by an instruction that is twenty times slower on some processors
-/// when source and destination lie badly to each other, and behind a head of 29 bytes they do.
-const PIECE: usize = 1024;
+/// Bytes in one copy. For longer copies `memcpy` uses `rep movsb`, which is up to 20 times slower on some processors when
+/// source and destination are misaligned to each other; a 29-byte prefix misaligns them.
+const COPY_BYTES: usize = 1024;
 
-/// Puts a payload, byte for byte, behind the head of the frame that carries it on.
+/// Makes a frame from a payload: the payload's bytes stay unchanged behind the new `type`.
 #[must_use]
-pub fn splice(carried: Forwarded, payload: &str) -> ByteString {
-    let head = match carried {
+pub fn splice(forwarded: Forwarded, payload: &str) -> ByteString {
+    let prefix = match forwarded {
         Forwarded::Receive => r#"{"type":"Receive","payload":"#,
         Forwarded::Auth(AuthStep::Request) => r#"{"type":"AuthRequest","payload":"#,
         Forwarded::Auth(AuthStep::Response) => r#"{"type":"AuthResponse","payload":"#,
@@ -39,11 +39,11 @@ pub fn splice(carried: Forwarded, payload: &str) -> ByteString {
         Forwarded::KeyRotationUpdate => r#"{"type":"KeyRotationUpdate","payload":"#,
         Forwarded::KeyRotationAck => r#"{"type":"KeyRotationAck","payload":"#,
     };
-    let mut frame = String::with_capacity(head.len() + payload.len() + 1);
-    frame.push_str(head);
+    let mut frame = String::with_capacity(prefix.len() + payload.len() + 1);
+    frame.push_str(prefix);
     let mut rest = payload;
     while !rest.is_empty() {
-        let (piece, more) = rest.split_at(rest.floor_char_boundary(PIECE));
+        let (piece, more) = rest.split_at(rest.floor_char_boundary(COPY_BYTES));
         frame.push_str(piece);
         rest = more;
     }
@@ -51,38 +51,28 @@ pub fn splice(carried: Forwarded, payload: &str) -> ByteString {
     frame.into()
 }
 
-/// `Ping`
+/// A whole `Ping` frame. (protocol: Ping)
 pub const PING: &str = r#"{"type":"Ping"}"#;
-/// `Pong`
+/// A whole `Pong` frame. (protocol: Pong)
 pub const PONG: &str = r#"{"type":"Pong"}"#;
 
-/// `RegisterResponse`.
-#[derive(Debug, Clone, Serialize)]
-pub struct RegisterResponse<'a> {
-    /// The connection's device.
-    pub device_id: DeviceId,
-    /// Only for a client that asked for more than the seed's.
-    #[serde(flatten)]
-    pub extension: Option<&'a Extension>,
-}
-
-/// What `RegisterResponse` carries beyond the seed, for a client that sent a payload.
+/// The fields of `RegisterResponse` for a client whose `Register` had a field. (protocol: RegisterResponse)
 #[derive(Debug, Clone, Serialize)]
 pub struct Extension {
-    /// Present for a resumable device.
+    /// The token with which a resumable device resumes; `None` for a plain device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume_token: Option<Token>,
-    /// Whether this is the former identity.
+    /// Whether the client got its earlier device again.
     pub resumed: bool,
-    /// Messages that wait.
+    /// Messages that wait for the device.
     pub queued: usize,
-    /// Seconds for which identity and queue outlive a disconnect.
+    /// Seconds for which the device and its queue outlive a disconnect.
     pub session_ttl: u64,
-    /// Every limit that can hit this client.
+    /// Every limit that applies to this client.
     pub limits: ClientLimits,
 }
 
-/// A resume token in clear, on its way to its owner; it prints itself to nobody else.
+/// A resume token in clear text. It is a secret; `Debug` shows its length only.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Token(pub String);
@@ -93,49 +83,53 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// The limits as a client sees them: bytes, messages, seconds.
+/// The limits that a client must know; each is the setting of that name. (protocol: RegisterResponse)
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ClientLimits {
-    /// `limits.message_bytes`
+    /// `limits.message_bytes`, in bytes.
     pub message_bytes: usize,
-    /// `rate_limit.messages_per_minute`
+    /// `rate_limit.messages_per_minute`, in messages.
     pub messages_per_minute: u32,
-    /// `rate_limit.burst`
+    /// `rate_limit.burst`, in messages.
     pub burst: u32,
-    /// `rate_limit.control_per_minute`
+    /// `rate_limit.control_per_minute`, in frames.
     pub control_per_minute: u32,
-    /// `queue.messages`
+    /// `queue.messages`, in messages.
     pub queue_messages: usize,
-    /// `queue.bytes`
+    /// `queue.bytes`, in bytes.
     pub queue_bytes: u64,
-    /// `queue.max_ttl`
+    /// `queue.max_ttl`, in seconds.
     pub max_ttl: u64,
-    /// `queue.default_ttl`
+    /// `queue.default_ttl`, in seconds.
     pub default_ttl: u64,
-    /// `delivery.window`
+    /// `delivery.window`, in messages.
     pub window: usize,
 }
 
-impl RegisterResponse<'_> {
-    /// The frame's text.
-    #[must_use]
-    pub fn encode(&self) -> String {
-        encode("RegisterResponse", self)
+/// Encodes a `RegisterResponse`. (protocol: RegisterResponse)
+#[must_use]
+pub fn register_response(device_id: DeviceId, extension: Option<&Extension>) -> String {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        device_id: DeviceId,
+        #[serde(flatten)]
+        extension: Option<&'a Extension>,
     }
+    encode("RegisterResponse", &Payload { device_id, extension })
 }
 
-/// What became of a message, for a sender that asked for receipts.
+/// The receipt in an `Ack`: the state of a message whose sender asked for receipts. (protocol: Ack)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It waits, until this Unix second.
+    /// The message waits, until this Unix time in seconds.
     Queued(u64),
-    /// The recipient's connection took it.
+    /// The socket of the recipient took the message.
     Delivered,
-    /// The recipient confirmed it.
+    /// The recipient acknowledged the message.
     Processed,
 }
 
-/// The text of an `Ack`; without a status it is exactly the seed's.
+/// Encodes an `Ack`, with a receipt if there is one. (protocol: Ack)
 #[must_use]
 pub fn ack(id: MessageId, status: Option<Status>) -> String {
     let mut out = String::with_capacity(128);
@@ -143,7 +137,7 @@ pub fn ack(id: MessageId, status: Option<Status>) -> String {
     out
 }
 
-/// The same, behind what is there already.
+/// Appends the text that [`ack`] returns to `out`.
 pub fn write_ack(out: &mut String, id: MessageId, status: Option<Status>) {
     out.push_str(r#"{"type":"Ack","payload":{"message_id":""#);
     id.write_to(out);
@@ -159,15 +153,15 @@ pub fn write_ack(out: &mut String, id: MessageId, status: Option<Status>) {
     out.push_str("}}");
 }
 
-/// How long a client waits that met a full relay: as long as one that was refused at the door.
-const FULL_PAUSE_MS: u64 = 30_000;
+/// The `retry_after_ms` of a refusal by a full relay; the HTTP 503 of a full relay asks for the same 30 seconds.
+const FULL_RETRY_AFTER_MS: u64 = 30_000;
 
-/// The text of an `Error`.
+/// Encodes an `Error`. (protocol: Error)
 #[must_use]
-pub fn error(refusal: Refusal, about: &ErrorContext) -> String {
+pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
     #[derive(Serialize)]
     struct Payload<'a> {
-        message: &'a str,
+        message: std::fmt::Arguments<'a>,
         code: u16,
         #[serde(skip_serializing_if = "Option::is_none")]
         message_id: Option<MessageId>,
@@ -184,19 +178,19 @@ pub fn error(refusal: Refusal, about: &ErrorContext) -> String {
     }
     let (limit, remaining) = match refusal {
         Refusal::RateLimited(limit) => (Some(u64::from(limit)), Some(0)),
-        Refusal::TooLarge(most) => (u64::try_from(most).ok(), None),
+        Refusal::TooLarge(max) => (u64::try_from(max).ok(), None),
         _ => (None, None),
     };
-    let pause = (refusal == Refusal::Full).then_some(FULL_PAUSE_MS);
+    let full_retry = (refusal == Refusal::Full).then_some(FULL_RETRY_AFTER_MS);
     encode(
         "Error",
         &Payload {
-            message: &refusal.sentence(),
+            message: format_args!("{refusal}"),
             code: refusal.code(),
-            message_id: about.message_id,
-            key_id: about.key_id.as_deref().and_then(|raw| serde_json::from_str(raw).ok()),
-            recipient_id: about.recipient_id,
-            retry_after_ms: about.retry_after_ms.or(pause),
+            message_id: context.message_id,
+            key_id: context.key_id.as_deref().and_then(|raw| serde_json::from_str(raw).ok()),
+            recipient_id: context.recipient_id,
+            retry_after_ms: context.retry_after_ms.or(full_retry),
             limit,
             remaining,
         },
@@ -209,7 +203,7 @@ fn encode(kind: &'static str, payload: &impl Serialize) -> String {
         r#type: &'static str,
         payload: &'a P,
     }
-    // Strings and numbers only: there is no map key and no writer that could fail.
+    // Cannot fail: the payload has only strings and numbers, and a String takes any length.
     serde_json::to_string(&Frame { r#type: kind, payload }).unwrap_or_default()
 }
 
@@ -220,21 +214,19 @@ mod tests {
     const ID: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
 
     #[test]
-    fn a_bare_ack_and_response_are_exactly_the_seeds() {
+    fn a_bare_ack_and_response_have_exactly_the_basic_shape() {
         assert_eq!(
             ack(MessageId::parse(ID).unwrap(), None),
             format!(r#"{{"type":"Ack","payload":{{"message_id":"{ID}"}}}}"#)
         );
-        let response =
-            RegisterResponse { device_id: DeviceId::parse(ID).unwrap(), extension: None };
         assert_eq!(
-            response.encode(),
+            register_response(DeviceId::parse(ID).unwrap(), None),
             format!(r#"{{"type":"RegisterResponse","payload":{{"device_id":"{ID}"}}}}"#)
         );
     }
 
     #[test]
-    fn a_receipt_says_what_became_of_the_message() {
+    fn a_receipt_shows_the_state_of_the_message() {
         assert_eq!(
             ack(MessageId::parse(ID).unwrap(), Some(Status::Queued(7))),
             format!(
@@ -244,32 +236,32 @@ mod tests {
     }
 
     #[test]
-    fn an_error_carries_only_what_helps() {
+    fn an_error_has_only_the_fields_of_its_context() {
         assert_eq!(
             error(Refusal::UnknownType, &ErrorContext::NOTHING),
             r#"{"type":"Error","payload":{"message":"Unknown message type.","code":400}}"#
         );
-        let about = ErrorContext { retry_after_ms: Some(900), ..ErrorContext::NOTHING };
+        let context = ErrorContext { retry_after_ms: Some(900), ..ErrorContext::NOTHING };
         assert_eq!(
-            error(Refusal::RateLimited(60), &about),
+            error(Refusal::RateLimited(60), &context),
             r#"{"type":"Error","payload":{"message":"Rate limit exceeded (60/60). Try again in a minute.","code":429,"retry_after_ms":900,"limit":60,"remaining":0}}"#
         );
-        let about = ErrorContext::key("1678886401", DeviceId::parse(ID).unwrap());
-        assert!(error(Refusal::UnknownRecipient, &about).contains(r#""key_id":1678886401,"#));
+        let context = ErrorContext::key("1678886401", DeviceId::parse(ID).unwrap());
+        assert!(error(Refusal::UnknownRecipient, &context).contains(r#""key_id":1678886401,"#));
     }
 
     #[test]
-    fn a_long_payload_is_carried_whole_whatever_its_characters() {
+    fn a_long_payload_of_any_characters_is_forwarded_whole() {
         for (before, character) in [("", "x"), ("", "é"), ("x", "é"), ("xx", "€"), ("xyz", "🦭")]
         {
-            let payload = [before, &character.repeat(3 * PIECE)].concat();
+            let payload = [before, &character.repeat(3 * COPY_BYTES)].concat();
             let frame = splice(Forwarded::Receive, &payload);
             assert_eq!(frame, format!(r#"{{"type":"Receive","payload":{payload}}}"#));
         }
     }
 
     #[test]
-    fn a_payload_is_carried_byte_for_byte() {
+    fn a_payload_is_forwarded_byte_for_byte() {
         assert_eq!(
             splice(Forwarded::Receive, "{ \"x\" :1}"),
             r#"{"type":"Receive","payload":{ "x" :1}}"#

@@ -1,52 +1,52 @@
-//! What travels from one device to another, as the relay holds it.
+//! An envelope: an encoded frame on its way to a device, with the facts that the relay needs after decoding.
 
 use bytestring::ByteString;
 
 use super::id::{DeviceId, MessageId};
 
-/// The place of an envelope in the order of arrival; it grows for as long as the queue lives.
+/// Sequence number of an item in a mailbox: it increases with each arrival and is never used again.
 pub type Seq = u64;
 
-/// A frame on its way, with what is needed to say what became of it.
+/// One frame on its way to one device.
 #[derive(Debug, Clone)]
 pub struct Envelope {
-    /// Who is told how it ended.
+    /// The sender; receives the receipts and the `Error` of an expired frame.
     pub from: DeviceId,
-    /// What it is.
+    /// The kind of frame, and its id.
     pub subject: Subject,
-    /// Seconds it may wait, as the sender will be told.
+    /// Seconds that the frame may wait; also the number in the `Error` of an expired frame.
     pub ttl: u64,
-    /// The whole frame as the recipient gets it.
+    /// The whole text of the frame as the recipient receives it.
     pub body: ByteString,
-    /// Whether the sender wants to know what becomes of it.
+    /// Whether the sender asked for receipts.
     pub receipts: bool,
-    /// Digest of the content, by which a repeat is told from another message; 0 where nothing is repeated.
+    /// Hash of the content, by which the relay recognises a repeated `Send`; 0 for every other frame.
     pub content: u64,
 }
 
-/// What an envelope is, and by which name its sender and its recipient speak of it.
+/// The kind of frame in an envelope, with the id that sender and recipient use for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// A `Send`.
     Message(MessageId),
-    /// A `KeyRotationUpdate`, by the raw JSON of its `key_id`.
+    /// A `KeyRotationUpdate`, with the raw JSON of its `key_id`.
     KeyRotation(Box<str>),
-    /// A `KeyRotationAck`, likewise.
+    /// A `KeyRotationAck`, with the raw JSON of its `key_id`.
     KeyRotationAck(Box<str>),
     /// One of the `Auth*` messages.
     Auth,
-    /// The relay's own word to a device, an `Error` or a receipt, that must wait for it.
+    /// An `Error` or a receipt of the relay itself that waits for its device.
     Notice,
 }
 
 impl Subject {
-    /// Whether the law of conservation counts it: accepted = delivered + expired + queued + in flight.
+    /// Whether the counters include it: accepted = delivered + expired + queued + in flight.
     #[must_use]
     pub fn is_counted(&self) -> bool {
         !matches!(self, Self::Auth | Self::Notice)
     }
 
-    /// Whether it takes room in its recipient's quota: everything that another device sent.
+    /// Whether it uses the quota of its recipient's mailbox: true for everything that a device sent.
     #[must_use]
     pub fn takes_room(&self) -> bool {
         *self != Self::Notice

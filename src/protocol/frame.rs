@@ -1,139 +1,141 @@
-//! The frames of a client, decoded. Each borrows from the text of the frame.
+//! The frames of a client after decoding. A frame borrows from the text of the message.
+//!
+//! Field names are those of the wire. `payload` is always the whole payload as the client wrote it.
 
 use std::borrow::Cow;
 
 use super::id::{DeviceId, MessageId};
 
-/// One frame of a client, its shape checked.
+/// One frame of a client. Its shape is checked; nothing else is. (protocol: Core messages and after)
 #[derive(Debug, PartialEq)]
 pub enum ClientFrame<'a> {
-    /// Asks for a device id, or for the former one.
+    /// Asks for a new device id, or for the one of an earlier connection.
     Register(Register<'a>),
-    /// A message for another device.
+    /// Sends a message to another device.
     Send(Send<'a>),
-    /// Confirms that a message was received and processed.
+    /// Confirms that the client received and processed a message.
     Ack(Ack),
     /// Asks for a `Pong`.
     Ping,
     /// Answers a `Ping`.
     Pong,
-    /// One of the first three steps of an authentication.
+    /// `AuthRequest`, `AuthResponse` or `AuthVerify`.
     Auth(Auth<'a>),
     /// Confirms another device as trusted.
     AuthSuccess(AuthSuccess<'a>),
-    /// New key material for another device.
+    /// `KeyRotationUpdate`: sends new key material to another device.
     KeyRotation(KeyRotation<'a>),
-    /// Confirms key material.
+    /// Confirms new key material.
     KeyRotationAck(KeyRotation<'a>),
-    /// Says whether messages are welcome now.
-    Status(Status),
+    /// Changes the presence of the device.
+    Status(StatusUpdate),
 }
 
-/// `Register`, with its optional extensions.
+/// The payload of `Register`. (protocol: Register)
 #[derive(Debug, Default, PartialEq)]
 pub struct Register<'a> {
-    /// Whether the payload held anything at all: only then does the response carry more than the seed's.
+    /// Whether the payload has any field. Only then does the `RegisterResponse` have more than a `device_id`.
     pub extended: bool,
-    /// Wants an identity that outlives the connection.
+    /// Asks for a device that outlives the connection.
     pub resumable: bool,
-    /// Wants to know what became of each message.
+    /// Asks for a receipt for each message.
     pub receipts: bool,
-    /// Wants its former identity back.
+    /// The token of the device that the client wants to resume.
     pub resume_token: Option<Cow<'a, str>>,
 }
 
-/// `Send`.
+/// The payload of `Send`. (protocol: Send)
 #[derive(Debug, PartialEq)]
 pub struct Send<'a> {
-    /// For whom.
+    /// The recipient.
     pub recipient_id: DeviceId,
-    /// From whom, as the client says.
+    /// The sender as the client states it; not verified yet.
     pub sender_id: DeviceId,
-    /// The client's name for it.
+    /// The sender's id of this message.
     pub message_id: MessageId,
-    /// Seconds; saturated at `u64::MAX`.
+    /// Seconds that the message may wait; `None` means the relay's default.
     pub ttl: Option<u64>,
-    /// The raw JSON string; opaque.
+    /// The raw JSON string.
     pub encrypted_data: &'a str,
-    /// The whole payload as the client wrote it.
+    /// The whole payload.
     pub payload: &'a str,
 }
 
-/// `Ack` from a client.
+/// The payload of an `Ack` from a client. (protocol: Ack)
 #[derive(Debug, PartialEq)]
 pub struct Ack {
-    /// What is confirmed.
+    /// Id of the message that the client confirms.
     pub message_id: MessageId,
-    /// Whose, when two senders used one id.
+    /// Sender of that message; needed when two senders used the same id.
     pub sender_id: Option<DeviceId>,
 }
 
-/// The steps of an authentication that name the device which sends them.
+/// The steps of an authentication whose `device_id` is the sender. (protocol: Authentication messages)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthStep {
-    /// `AuthRequest`
+    /// `AuthRequest`, the first step.
     Request,
-    /// `AuthResponse`
+    /// `AuthResponse`, the second step.
     Response,
-    /// `AuthVerify`
+    /// `AuthVerify`, the third step.
     Verify,
 }
 
-/// `AuthRequest`, `AuthResponse` or `AuthVerify`.
+/// The payload of `AuthRequest`, `AuthResponse` or `AuthVerify`. (protocol: Authentication messages)
 #[derive(Debug, PartialEq)]
 pub struct Auth<'a> {
     /// Which of the three.
     pub step: AuthStep,
-    /// The sender, as the client says.
+    /// The sender as the client states it; not verified yet.
     pub device_id: DeviceId,
-    /// Extension: for whom.
+    /// The recipient, if the client names one.
     pub recipient_id: Option<DeviceId>,
-    /// The whole payload as the client wrote it.
+    /// The whole payload.
     pub payload: &'a str,
 }
 
-/// `AuthSuccess`.
+/// The payload of `AuthSuccess`. (protocol: AuthSuccess)
 #[derive(Debug, PartialEq)]
 pub struct AuthSuccess<'a> {
-    /// The device that is confirmed as trusted, and the recipient.
+    /// The device that is confirmed as trusted; also the recipient if `recipient_id` is absent.
     pub device_id: DeviceId,
-    /// Extension: for whom, if it is said.
+    /// The recipient, if the client names one.
     pub recipient_id: Option<DeviceId>,
-    /// Extension: from whom, if it is said.
+    /// The sender, if the client names it; not verified yet.
     pub sender_id: Option<DeviceId>,
-    /// The whole payload as the client wrote it.
+    /// The whole payload.
     pub payload: &'a str,
 }
 
-/// `KeyRotationUpdate` or `KeyRotationAck`.
+/// The payload of `KeyRotationUpdate` or `KeyRotationAck`. (protocol: Key rotation messages)
 #[derive(Debug, PartialEq)]
 pub struct KeyRotation<'a> {
-    /// From whom, as the client says.
+    /// The sender as the client states it; not verified yet.
     pub sender_id: DeviceId,
-    /// For whom.
+    /// The recipient.
     pub recipient_id: DeviceId,
     /// The raw JSON number or string.
     pub key_id: &'a str,
-    /// The whole payload as the client wrote it.
+    /// The whole payload.
     pub payload: &'a str,
 }
 
-/// `Status`.
+/// The payload of `Status`. (protocol: Status)
 #[derive(Debug, PartialEq)]
-pub struct Status {
-    /// Whose, as the client says.
+pub struct StatusUpdate {
+    /// The sender as the client states it; not verified yet.
     pub device_id: DeviceId,
-    /// What is said.
+    /// The new presence.
     pub presence: Presence,
 }
 
-/// What a connected device says of itself. (protocol: Status)
+/// Whether a connected device accepts messages now. (protocol: Status)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// Deliver.
+    /// The relay delivers.
     Online,
-    /// Deliver.
+    /// The relay delivers.
     Away,
-    /// Hold: queue, and deliver when it is back.
+    /// The relay queues, and delivers when the device is `Online` or `Away` again.
     Offline,
 }

@@ -1,28 +1,27 @@
-//! The two kinds of names on the wire, each its own type so that one is never taken for the other.
+//! The two kinds of ids on the wire. Each is a type of its own, so that the compiler finds where one is used for the other.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// Names a device for as long as the relay knows it. (protocol: Ids)
+/// Id of a device; it never changes while the relay knows the device. (protocol: Ids)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(Uuid);
 
-/// Names a message within one (sender, recipient) pair; chosen by the sender. (protocol: Ids)
+/// Id of a message; chosen by the sender and unique within one pair of sender and recipient. (protocol: Ids)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(Uuid);
 
 impl DeviceId {
-    /// A fresh id: UUID v4, 122 random bits from the operating system.
+    /// A new id: a UUID v4, which has 122 random bits from the operating system.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 }
 
-/// Reads the one spelling that the protocol knows, 8-4-4-4-12 hexadecimal digits of either case.
-///
-/// Version bits are not judged; the nil UUID is refused.
+/// Parses the only spelling that the protocol allows: 8-4-4-4-12 hexadecimal digits of either case. A UUID of any version
+/// is accepted; the nil UUID is not.
 fn parse(text: &str) -> Option<Uuid> {
     // `try_parse` also reads the simple, braced and URN spellings; none of them is 36 bytes long.
     (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().filter(|id| !id.is_nil())
@@ -31,7 +30,7 @@ fn parse(text: &str) -> Option<Uuid> {
 macro_rules! wire_id {
     ($name:ident) => {
         impl $name {
-            /// Reads an id as the wire spells it; `None` for any other spelling and for the nil UUID.
+            /// Parses an id as the wire spells it; `None` for any other spelling and for the nil UUID.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 parse(text).map(Self)
@@ -43,13 +42,13 @@ macro_rules! wire_id {
                 self.0.as_u128()
             }
 
-            /// The id that [`Self::to_u128`] came from.
+            /// The reverse of [`Self::to_u128`].
             #[must_use]
             pub const fn from_u128(bits: u128) -> Self {
                 Self(Uuid::from_u128(bits))
             }
 
-            /// Appends the wire spelling, 36 lower-case bytes.
+            /// Appends the id as the wire spells it: 36 bytes, lower case.
             pub fn write_to(self, out: &mut String) {
                 out.push_str(self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
             }
@@ -61,7 +60,7 @@ macro_rules! wire_id {
             }
         }
 
-        /// Shortened: a log line tells devices apart without naming them.
+        /// The first 8 digits: enough to distinguish ids in a log that does not reveal them.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:08x}…", self.0.as_fields().0)

@@ -1,58 +1,59 @@
-//! Walks one JSON object and hands out the raw text of the fields that somebody asked for.
+//! Reads one JSON object and returns the raw text of the fields that the caller names.
 //!
-//! Nothing is copied and nothing is built: a value that the relay only carries is never parsed. `serde_json` checks
-//! the grammar; this file adds what it does not check: an object and not an array, no key twice, a bounded depth.
+//! Nothing is copied, and a value that the relay only forwards is never decoded. `serde_json` checks the grammar. This
+//! file checks the rest: an object and not an array, no key twice, a limited depth. (protocol: Envelope)
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
-/// Deepest nesting of arrays and objects that is carried, the envelope being the first level; a deeper value could
-/// break a recipient's parser.
+/// Deepest nesting of arrays and objects in a message; the envelope is the first level. A deeper value could crash a
+/// recipient's parser.
 const MAX_DEPTH: usize = 128;
 
-/// Unknown keys up to this number are compared one by one; beyond it a set is built.
-const FEW: usize = 16;
+/// Up to this number, unknown keys are compared one by one; more of them are put into a set.
+const MAX_LINEAR: usize = 16;
 
-/// Why a text is not an object that the protocol can carry.
+/// Why a text is not an object that the relay forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonError {
     /// Not JSON, or not an object.
     NotAnObject,
-    /// A key stands in it twice; the index names it if it is one that was asked for.
+    /// One key occurs twice; the index in `names`, if it is one of them.
     Twice(Option<usize>),
     /// Nested deeper than [`MAX_DEPTH`].
     TooDeep,
 }
 
-/// The raw JSON of the fields called `names` of an object that stands `level` levels deep, in that order; `None` for an
-/// absent one. The depth of the field at `skip_depth_check_for` is left to whoever walks it next.
+/// The raw JSON of the fields `names` of an object at depth `level`, in the order of `names`; `None` for an absent
+/// field. The depth of the field with index `skip_depth_check_for` is not checked: the caller reads that object next.
 pub fn fields<'a, const N: usize>(
     text: &'a str,
     level: usize,
     names: &[&str; N],
     skip_depth_check_for: Option<usize>,
 ) -> Result<[Option<&'a str>; N], JsonError> {
-    // A visitor can only answer with an error of serde's own type, so what it found is kept beside it.
+    // A serde visitor can only return serde's own error type. Therefore it writes its error into this variable.
     let mut error = JsonError::NotAnObject;
-    let mut from = serde_json::Deserializer::from_str(text);
-    let walk = Walk { names, most: MAX_DEPTH - level, skip_depth_check_for, error: &mut error };
-    let found = from.deserialize_map(walk).and_then(|found| from.end().map(|()| found));
+    let mut json = serde_json::Deserializer::from_str(text);
+    let visitor =
+        Fields { names, max_depth: MAX_DEPTH - level, skip_depth_check_for, error: &mut error };
+    let found = json.deserialize_map(visitor).and_then(|found| json.end().map(|()| found));
     found.map_err(|_| error)
 }
 
-struct Walk<'n, 'f, const N: usize> {
+struct Fields<'n, 'e, const N: usize> {
     names: &'n [&'n str; N],
-    most: usize,
+    max_depth: usize,
     skip_depth_check_for: Option<usize>,
-    error: &'f mut JsonError,
+    error: &'e mut JsonError,
 }
 
-impl<'a, const N: usize> Visitor<'a> for Walk<'_, '_, N> {
+impl<'a, const N: usize> Visitor<'a> for Fields<'_, '_, N> {
     type Value = [Option<&'a str>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,82 +62,63 @@ impl<'a, const N: usize> Visitor<'a> for Walk<'_, '_, N> {
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = [None; N];
-        let mut others = Others::default();
+        let mut unknown_keys = UnknownKeys::default();
         while let Some(Key(key)) = map.next_key()? {
             let value = map.next_value::<&'a RawValue>()?.get();
-            let place = self.names.iter().position(|name| *name == key);
-            let skip_depth_check_for =
-                place.is_some() && place == self.skip_depth_check_for && value.starts_with('{');
-            if !skip_depth_check_for && deeper_than(self.most, value) {
-                *self.error = JsonError::TooDeep;
-                return Err(A::Error::custom(""));
-            }
-            let twice = match place {
-                Some(place) => found[place].replace(value).is_some(),
-                None => !others.insert(key),
+            let index = self.names.iter().position(|name| *name == key);
+            let skip =
+                index.is_some() && index == self.skip_depth_check_for && value.starts_with('{');
+            let is_new = match index {
+                Some(index) => found[index].replace(value).is_none(),
+                None => unknown_keys.insert(key),
             };
-            if twice {
-                *self.error = JsonError::Twice(place);
-                return Err(A::Error::custom(""));
-            }
+            *self.error = if !skip && is_deeper_than(self.max_depth, value) {
+                JsonError::TooDeep
+            } else if !is_new {
+                JsonError::Twice(index)
+            } else {
+                continue;
+            };
+            return Err(A::Error::custom(""));
         }
         Ok(found)
     }
 }
 
-/// A key, borrowed from the text unless it holds escapes.
-struct Key<'a>(Cow<'a, str>);
+/// A key, borrowed from the text unless the key holds escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'a> serde::Deserialize<'a> for Key<'a> {
-    fn deserialize<D: serde::Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'a> Visitor<'a> for Text {
-            type Value = Key<'a>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-            fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Key<'a>, E> {
-                Ok(Key(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Key<'a>, E> {
-                Ok(Key(Cow::Owned(text.to_owned())))
-            }
-        }
-        from.deserialize_str(Text)
-    }
-}
-
-/// Keys that nobody asked for; kept only to see whether one comes twice.
+/// The keys that the caller did not name; kept to find a key that occurs twice.
 #[derive(Default)]
-struct Others<'a> {
-    few: Vec<Cow<'a, str>>,
-    many: HashSet<Cow<'a, str>>,
+struct UnknownKeys<'a> {
+    list: Vec<Cow<'a, str>>,
+    set: HashSet<Cow<'a, str>>,
 }
 
-impl<'a> Others<'a> {
+impl<'a> UnknownKeys<'a> {
     fn insert(&mut self, key: Cow<'a, str>) -> bool {
-        if !self.many.is_empty() {
-            return self.many.insert(key);
+        if !self.set.is_empty() {
+            return self.set.insert(key);
         }
-        if self.few.contains(&key) {
+        if self.list.contains(&key) {
             return false;
         }
-        self.few.push(key);
-        if self.few.len() > FEW {
-            self.many.extend(self.few.drain(..));
+        self.list.push(key);
+        if self.list.len() > MAX_LINEAR {
+            self.set.extend(self.list.drain(..));
         }
         true
     }
 }
 
-/// Whether brackets outside strings nest deeper than that. The text is valid JSON already.
-fn deeper_than(most: usize, value: &str) -> bool {
-    let bytes = value.as_bytes();
-    if !matches!(bytes.first(), Some(b'{' | b'[')) {
+/// Whether brackets outside strings nest deeper than `max`. `value` is valid JSON.
+fn is_deeper_than(max: usize, value: &str) -> bool {
+    if !value.starts_with(['{', '[']) {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in bytes {
+    for byte in value.bytes() {
         if in_string {
             match byte {
                 _ if escaped => escaped = false,
@@ -150,7 +132,7 @@ fn deeper_than(most: usize, value: &str) -> bool {
             b'"' => in_string = true,
             b'{' | b'[' => {
                 depth += 1;
-                if depth > most {
+                if depth > max {
                     return true;
                 }
             }

@@ -28,17 +28,9 @@ macro_rules! kinds {
     };
 }
 
-kinds!(
-    Register,
-    Send,
-    Ack,
-    Ping,
-    Pong,
-    AuthRequest,
-    AuthResponse,
-    AuthVerify,
-    AuthSuccess,
-    KeyRotationUpdate,
-    KeyRotationAck,
+kinds! {
+    Register, Send, Ack, Ping, Pong,
+    AuthRequest, AuthResponse, AuthVerify, AuthSuccess,
+    KeyRotationUpdate, KeyRotationAck,
     Status
-);
+}

@@ -1,6 +1,6 @@
-//! Words: what a device may say and what the relay may say.
+//! The frames of `docs/protocol.md` and their text: decoding, encoding, ids, refusals and close codes.
 //!
-//! No actix, no clock, no I/O: text in, words out, and back. The shapes are those of `docs/protocol.md`.
+//! Pure functions: no actix, no clock, no I/O. "(protocol: X)" in a comment names the section X of that document.
 
 pub mod decode;
 pub mod encode;

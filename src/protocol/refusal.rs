@@ -1,66 +1,67 @@
-//! Refusals and endings: one table each, variant → code, sentence, what happens to the connection.
+//! Refusals and close reasons: for each of them its code and its text, and the context that an `Error` adds.
 //!
-//! Sentences are fixed; nothing that a client sent is echoed in them. (protocol: Error, Close codes)
+//! The texts are fixed; the only value of a client that they repeat is a message id.
 
-use std::borrow::Cow;
+use std::fmt;
 
 use super::id::{DeviceId, MessageId};
 use super::kind::Kind;
 
-/// Why the relay did not do what a frame asked for. Each becomes one `Error` frame; the connection stays open.
+/// Why the relay did not do what a frame asks for. Each refusal becomes one `Error` frame; the connection stays open.
+/// (protocol: Error codes)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// 400: no JSON object with a `type`, or a payload that is not an object.
+    /// 400: the text is not a JSON object with a `type`.
     NotAnObject,
-    /// 400: a field that the type needs is absent.
+    /// 400: a field (second) that the type requires is absent.
     Missing(Kind, &'static str),
-    /// 400: a field has another type or value than the rule says.
+    /// 400: a field (second) does not follow its rule (third).
     Wrong(Kind, &'static str, &'static str),
-    /// 400: a key stands twice in one object; named if it is one of the protocol's.
+    /// 400: a key occurs twice in one object; the key, if it is one of the protocol's.
     Twice(Option<&'static str>),
-    /// 400: nested deeper than is carried.
+    /// 400: nested deeper than 128 levels.
     TooDeep,
-    /// 400: no such type.
+    /// 400: the type does not exist.
     UnknownType,
-    /// 400: a type that only the relay sends.
+    /// 400: only the relay sends this type.
     ServerOnly(&'static str),
-    /// 400: `Auth*` without recipient from a device that has talked to nobody.
+    /// 400: an `Auth*` names no recipient, and its sender has exchanged messages with no device yet.
     NobodyYet,
-    /// 401: anything but Register, Ping and Pong before `RegisterResponse`.
+    /// 401: before `RegisterResponse`, only Register, Ping and Pong are allowed.
     NotRegistered,
-    /// 401: the resume token is unknown, expired or wrong; one wording for all.
+    /// 401: the resume token is unknown, expired or wrong. One text for all three, so that it helps nobody to guess.
     BadToken,
-    /// 403: `sender_id` is another's.
+    /// 403: the `sender_id` is not the connection's device.
     ForeignSender,
-    /// 403: `device_id` is another's.
+    /// 403: the `device_id` is not the connection's device.
     ForeignDevice,
-    /// 403: `AuthSuccess` without an exchange that has reached `AuthVerify`.
+    /// 403: an `AuthSuccess` without an exchange that has reached `AuthVerify`.
     NotVerified,
-    /// 404: never registered here, or its session is over.
+    /// 404: the recipient never registered, or its session is over.
     UnknownRecipient,
-    /// 404: no open exchange that waits for this message.
+    /// 404: no open exchange waits for this step.
     NoExchange,
-    /// 409: the same id was used for other content.
+    /// 409: the sender used this message id for other content.
     OtherContent,
-    /// 409: several devices could be meant.
+    /// 409: several devices could be the recipient.
     Ambiguous,
-    /// 409: a newer connection of the same device has taken over.
+    /// 409: a newer connection of the same device replaced this one.
     Replaced,
-    /// 410: the ttl, in seconds, ran out before delivery.
+    /// 410: the ttl (seconds) passed before delivery.
     Expired(Expired, u64),
-    /// 413: larger than `limits.message_bytes`.
+    /// 413: larger than `limits.message_bytes`, which is given.
     TooLarge(usize),
-    /// 429: over a limit of so many in a minute.
+    /// 429: more frames in one minute than this limit.
     RateLimited(u32),
-    /// 503: going away.
+    /// 503: the relay shuts down.
     Draining,
     /// 503: a global limit is reached.
     Full,
-    /// 507: the recipient's queue, or the sender's share of it, is full.
+    /// 507: the recipient's queue, or the sender's share of that queue, is full.
     QueueFull,
 }
 
-/// What expired.
+/// The kind of message that expired. (protocol: Error codes, 410)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expired {
     /// A `Send`, by its id.
@@ -96,20 +97,31 @@ impl Refusal {
         }
     }
 
-    /// Whether the frame itself was malformed, which costs a strike.
+    /// Whether the frame itself is malformed, which costs a strike. (protocol: Error codes)
     #[must_use]
     pub fn is_malformed(self) -> bool {
         self.code() == 400 && self != Self::NobodyYet
     }
+}
 
-    /// The `message` of the `Error` frame.
-    #[must_use]
-    pub fn sentence(self) -> Cow<'static, str> {
-        let fixed = match self {
+/// The `message` of the `Error` frame.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::NotAnObject => "Malformed message: not a JSON object with a type.",
+            Self::Missing(kind, field) => {
+                return write!(f, "Malformed message: {} needs the field {field}.", kind.name());
+            }
+            Self::Wrong(kind, field, rule) => {
+                return write!(f, "Malformed message: {field} of {} must be {rule}.", kind.name());
+            }
             Self::Twice(None) => "Malformed message: a key appears twice.",
+            Self::Twice(Some(key)) => {
+                return write!(f, "Malformed message: the key {key} appears twice.");
+            }
             Self::TooDeep => "Malformed message: nested deeper than 128.",
             Self::UnknownType => "Unknown message type.",
+            Self::ServerOnly(name) => return write!(f, "Only the server sends {name}."),
             Self::NobodyYet => {
                 "Name the recipient: set recipient_id in the payload, this device has exchanged messages with nobody yet."
             }
@@ -123,137 +135,110 @@ impl Refusal {
             Self::OtherContent => "This message_id was used for other content.",
             Self::Ambiguous => "Ambiguous recipient: set recipient_id in the payload.",
             Self::Replaced => "Replaced by a newer connection of this device.",
+            Self::Expired(expired, ttl) => {
+                match expired {
+                    Expired::Message(id) => write!(f, "Message {id}")?,
+                    Expired::KeyRotation => f.write_str("Key rotation")?,
+                    Expired::Auth => f.write_str("Authentication message")?,
+                }
+                return write!(f, " expired after {ttl} s undelivered.");
+            }
+            Self::TooLarge(max) => return write!(f, "Message too large: {max} bytes at most."),
+            // Clients may know this text: its words must not change.
+            Self::RateLimited(limit) => {
+                return write!(f, "Rate limit exceeded ({limit}/{limit}). Try again in a minute.");
+            }
             Self::Draining => "The relay is draining. Reconnect.",
             Self::Full => "The relay is full. Try again later.",
             Self::QueueFull => "The recipient's queue is full.",
-            Self::Missing(kind, field) => {
-                return format!("Malformed message: {} needs the field {field}.", kind.name())
-                    .into();
-            }
-            Self::Wrong(kind, field, rule) => {
-                return format!("Malformed message: {field} of {} must be {rule}.", kind.name())
-                    .into();
-            }
-            Self::Twice(Some(field)) => {
-                return format!("Malformed message: the key {field} appears twice.").into();
-            }
-            Self::ServerOnly(name) => return format!("Only the server sends {name}.").into(),
-            Self::TooLarge(most) => {
-                return format!("Message too large: {most} bytes at most.").into();
-            }
-            // The seed's own sentence, word for word.
-            Self::RateLimited(limit) => {
-                return format!("Rate limit exceeded ({limit}/{limit}). Try again in a minute.")
-                    .into();
-            }
-            Self::Expired(what, ttl) => {
-                return match what {
-                    Expired::Message(id) => {
-                        format!("Message {id} expired after {ttl} s undelivered.")
-                    }
-                    Expired::KeyRotation => {
-                        format!("Key rotation expired after {ttl} s undelivered.")
-                    }
-                    Expired::Auth => {
-                        format!("Authentication message expired after {ttl} s undelivered.")
-                    }
-                }
-                .into();
-            }
-        };
-        fixed.into()
+        })
     }
 }
 
-/// What an `Error` is about, as far as it helps.
+/// The fields of an `Error` that show its receiver which of its frames was refused. (protocol: Error)
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorContext {
-    /// The message it answers.
+    /// Id of the refused message.
     pub message_id: Option<MessageId>,
-    /// The key rotation it answers: the client's raw JSON.
+    /// `key_id` of the refused key rotation: the client's raw JSON.
     pub key_id: Option<Box<str>>,
-    /// For whom that was.
+    /// Recipient of the refused message or key rotation.
     pub recipient_id: Option<DeviceId>,
-    /// Milliseconds after which another try can succeed.
+    /// Milliseconds after which a new attempt can succeed.
     pub retry_after_ms: Option<u64>,
 }
 
 impl ErrorContext {
-    /// Nothing to add.
+    /// The context that adds no field.
     pub const NOTHING: Self =
         Self { message_id: None, key_id: None, recipient_id: None, retry_after_ms: None };
 
-    /// ErrorContext a message.
+    /// The context of a refused message.
     #[must_use]
     pub fn message(id: MessageId, recipient: DeviceId) -> Self {
         Self { message_id: Some(id), recipient_id: Some(recipient), ..Self::NOTHING }
     }
 
-    /// ErrorContext a key rotation.
+    /// The context of a refused key rotation; `key_id` is raw JSON.
     #[must_use]
     pub fn key(key_id: &str, recipient: DeviceId) -> Self {
         Self { key_id: Some(key_id.into()), recipient_id: Some(recipient), ..Self::NOTHING }
     }
 
-    /// ErrorContext something for that device.
+    /// The context of another refused frame to this recipient.
     #[must_use]
     pub fn recipient(recipient: DeviceId) -> Self {
         Self { recipient_id: Some(recipient), ..Self::NOTHING }
     }
 }
 
-/// Why the relay ends a connection. (protocol: Close codes; RFC 6455 §7.4)
+/// Why the relay closes a connection. (protocol: Close codes; RFC 6455 §7.4)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// 1001: the relay goes away; reconnect with jitter.
+    /// 1001: the relay shuts down; the client reconnects after a random delay.
     Draining,
-    /// 1003: a binary message.
+    /// 1003: the client sent a binary message.
     Binary,
-    /// 1008: too many malformed frames in a row.
+    /// 1008: too many malformed frames, one after the other.
     Strikes,
-    /// 1008: far over a rate limit, for long.
+    /// 1008: far above a rate limit, for a long time.
     Flooding,
-    /// 1011: the relay's own fault.
+    /// 1011: an error of the relay.
     Internal,
-    /// 1013: the peer does not take what is sent to it.
+    /// 1013: the client does not read what the relay sends.
     SlowConsumer,
-    /// 4401: no Register in time.
+    /// 4401: no Register within the time limit.
     NotRegistered,
-    /// 4408: nothing came for too long.
+    /// 4408: no frame within the time limit.
     Idle,
-    /// 4409: a newer connection of the same device has taken over.
+    /// 4409: a newer connection of the same device replaced this one.
     Replaced,
 }
 
 impl CloseReason {
-    /// The close code.
+    /// The status code of the Close frame.
     #[must_use]
     pub fn code(self) -> u16 {
-        match self {
-            Self::Draining => 1001,
-            Self::Binary => 1003,
-            Self::Strikes | Self::Flooding => 1008,
-            Self::Internal => 1011,
-            Self::SlowConsumer => 1013,
-            Self::NotRegistered => 4401,
-            Self::Idle => 4408,
-            Self::Replaced => 4409,
-        }
+        self.code_and_reason().0
     }
 
-    /// The close reason, under 123 bytes.
+    /// The reason text of the Close frame, at most 123 bytes. (RFC 6455 §5.5)
     #[must_use]
     pub fn reason(self) -> &'static str {
+        self.code_and_reason().1
+    }
+
+    fn code_and_reason(self) -> (u16, &'static str) {
         match self {
-            Self::Draining => "the relay is draining",
-            Self::Binary => "binary messages are not served",
-            Self::Strikes => "too many malformed messages",
-            Self::Flooding => "flooding",
-            Self::Internal => "internal error",
-            Self::SlowConsumer => "slow consumer",
-            Self::NotRegistered => "no Register in time",
-            Self::Idle => "idle",
-            Self::Replaced => "replaced by a newer connection",
+            Self::Draining => (1001, "the relay is draining"),
+            Self::Binary => (1003, "binary messages are not served"),
+            Self::Strikes => (1008, "too many malformed messages"),
+            Self::Flooding => (1008, "flooding"),
+            Self::Internal => (1011, "internal error"),
+            Self::SlowConsumer => (1013, "slow consumer"),
+            Self::NotRegistered => (4401, "no Register in time"),
+            Self::Idle => (4408, "idle"),
+            Self::Replaced => (4409, "replaced by a newer connection"),
         }
     }
 }
@@ -263,9 +248,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_limit_sentence_is_the_seeds() {
+    fn the_rate_limit_text_does_not_change() {
         assert_eq!(
-            Refusal::RateLimited(60).sentence(),
+            Refusal::RateLimited(60).to_string(),
             "Rate limit exceeded (60/60). Try again in a minute."
         );
     }
