@@ -1,7 +1,7 @@
-//! The RateLimiter: owns every limit. It leases allowances, so that no frame asks it anything, and admits strangers.
+//! The RateLimiter: owns the rates of all devices and admits registrations.
 //!
-//! Registrations are counted by address, so that registering anew does not buy a new allowance for free; so are failed
-//! attempts to resume. Addresses that have been quiet are forgotten.
+//! It counts registrations by address, because each new device gets a new allowance, and failed attempts to resume,
+//! because each is a guess of a token. It removes an address when its limits are full again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,10 +27,10 @@ use crate::relay::command::{Delivery, Refused, Registration, TokenHash};
 use crate::relay::rate_limit::{RatePlan, per_minute, whole_ms};
 use crate::settings::{RateLimit, Settings};
 
-/// How often quiet addresses are forgotten.
-const FORGET_QUIET_EVERY: Duration = Duration::from_secs(60);
+/// How often addresses whose limits are full again are removed.
+const REMOVE_FULL_EVERY: Duration = Duration::from_secs(60);
 
-/// An address as limits count it: a whole /64 of IPv6 is one customer.
+/// The key under which an address is counted: IPv4 whole, IPv6 by its /64, which usually belongs to one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(u128);
 
@@ -43,55 +43,46 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
-/// Whether that address is in one of the networks whose addresses are not counted.
+/// Whether an address is in one of the networks that limits by address do not apply to.
 #[must_use]
 pub fn is_exempt(exempt: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     exempt.iter().any(|network| network.contains(&address))
 }
 
-/// A stranger wants in.
+/// A connection without a device asks to register; the answer goes to `session`.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Admit {
-    /// The connection's number.
     pub number: u64,
-    /// Where it comes from.
     pub address: IpAddr,
-    /// Where it hears.
     pub session: Recipient<DeliveryBatch>,
-    /// Its allowance, should it become a new device.
+    /// The allowance of the connection, for a new device.
     pub lease: Lease,
-    /// Wants an identity that outlives the connection.
     pub resumable: bool,
-    /// Wants receipts.
     pub receipts: bool,
-    /// Wants its former identity back.
+    /// The token of the device to resume.
     pub token: Option<Token>,
 }
 
-/// A resume token was refused.
+/// The Registry refused a resume token.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ResumeFailed {
-    /// Where it came from.
     pub address: IpAddr,
 }
 
-/// Other limits from now on.
+/// Replaces the limits.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Reload {
-    /// How often.
     pub rates: RateLimit,
-    /// For whom not.
     pub exempt: Vec<IpNet>,
 }
 
 type ByAddress =
     Governor<AddressKey, HashMapStateStore<AddressKey>, Clock, StateInformationMiddleware>;
 
-/// See the module.
 pub struct RateLimiter {
     clock: Clock,
     plan: Arc<RatePlan>,
@@ -99,13 +90,12 @@ pub struct RateLimiter {
     exempt: Vec<IpNet>,
     registrations: ByAddress,
     failures: ByAddress,
-    /// Who may not try to resume, until when.
+    /// Addresses that may not try to resume, and until when.
     barred: HashMap<AddressKey, Moment, RandomState>,
     registry: Addr<Registry>,
 }
 
 impl RateLimiter {
-    /// Admits to that Registry.
     pub fn new(
         clock: Clock,
         plan: Arc<RatePlan>,
@@ -125,7 +115,8 @@ impl RateLimiter {
         }
     }
 
-    /// Whether that address may register, or try to resume, now.
+    /// Checks whether an address may register, or try to resume, now. A registration is counted; an attempt to resume is
+    /// counted by [`ResumeFailed`].
     fn check(&self, address: IpAddr, resuming: bool) -> Result<(), Refused> {
         if is_exempt(&self.exempt, address) {
             return Ok(());
@@ -151,7 +142,7 @@ impl RateLimiter {
         })
     }
 
-    /// Passes a stranger on to the Registry.
+    /// Checks the limits and sends the registration to the Registry.
     fn admit(&self, admit: &Admit) -> Result<(), Refused> {
         self.check(admit.address, admit.token.is_some())?;
         let full = || Refused { refusal: Refusal::Full, about: ErrorContext::NOTHING };
@@ -169,7 +160,7 @@ impl RateLimiter {
         self.registry.try_send(register).map_err(|_| full())
     }
 
-    fn forget_quiet(&mut self) {
+    fn remove_full(&mut self) {
         for limiter in [&self.registrations, &self.failures] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
@@ -202,7 +193,7 @@ impl Actor for RateLimiter {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(CORE_MAILBOX);
-        ctx.run_interval(FORGET_QUIET_EVERY, |limiter, _| limiter.forget_quiet());
+        ctx.run_interval(REMOVE_FULL_EVERY, |limiter, _| limiter.remove_full());
     }
 }
 
@@ -211,7 +202,7 @@ impl Handler<Admit> for RateLimiter {
 
     fn handle(&mut self, admit: Admit, _: &mut Self::Context) {
         let Err(refused) = self.admit(&admit) else { return };
-        // A session that is gone, or that never reads its one answer, needs none.
+        // Fails only if the session is gone or its mailbox is full; neither needs an answer.
         let deliveries = vec![Delivery::Refused(Box::new(refused))];
         let _ = admit.session.try_send(DeliveryBatch { deliveries, ..DeliveryBatch::default() });
     }

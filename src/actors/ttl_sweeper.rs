@@ -1,7 +1,8 @@
-//! The TtlSweeper: owns the expiry clock. It drops what expired and tells the senders.
+//! The TtlSweeper: at an interval it asks the Registry for expired items, encodes an `Error` for each sender, and has the
+//! Registry store the errors and delete the items in one step.
 //!
-//! It has a timer of its own, so a flooded Registry delays it but never starves it, and it works in slices between which
-//! live traffic passes. Notices first, deletion after: if the second step never comes, the first finds the same again.
+//! It has its own timer, so a flooded Registry can delay but not starve it. It works in slices, between which the Registry
+//! handles live traffic. If the second step never comes, the next sweep finds the same items again.
 
 use std::time::Duration;
 
@@ -13,15 +14,14 @@ use super::registry::{DropExpired, NextExpired};
 use crate::protocol::encode;
 use crate::relay::router::Expired;
 
-/// Items of one slice: live traffic waits for at most so many, and a slice holds it up for less time than it takes a frame
-/// to pass the relay.
+/// Items in one slice. Live traffic waits for one slice at most, which takes less time than a frame needs to pass the
+/// relay.
 const SLICE: usize = 64;
 
-/// Between two slices. A million that expire at once are no hurry, and live traffic shares the core not only with the
-/// slices but with the disk, which has to forget as many.
+/// Pause between two slices. A million items that expire at once are not urgent, and live traffic shares the core with
+/// the sweeper and with the store, which deletes as many records.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// See the module.
 pub struct TtlSweeper {
     interval: Duration,
     find: Recipient<NextExpired>,
@@ -29,13 +29,12 @@ pub struct TtlSweeper {
     sweeping: bool,
 }
 
-/// Looks for what has expired, now.
+/// Starts a sweep now.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Sweep;
 
 impl TtlSweeper {
-    /// Sweeps that Registry every `interval`.
     pub fn new(
         interval: Duration,
         find: Recipient<NextExpired>,
@@ -106,7 +105,7 @@ mod tests {
     use crate::protocol::id::DeviceId;
     use crate::relay::router::Ticket;
 
-    /// Expired things, by ticket, and how many were dropped.
+    /// A Registry with `left` expired items, whose tickets begin at `first`.
     struct Expiring {
         first: Ticket,
         left: Arc<AtomicUsize>,
@@ -139,17 +138,17 @@ mod tests {
     }
 
     #[actix::test]
-    async fn what_expires_at_once_is_dropped_in_slices_with_pauses() {
+    async fn items_that_expire_at_once_are_dropped_in_slices_with_pauses() {
         let left = Arc::new(AtomicUsize::new(10 * SLICE + 1));
         let expiring = Expiring { first: 7, left: left.clone() }.start();
         let (find, forget) = (expiring.clone().recipient(), expiring.recipient());
-        // Swept once; what follows is up to the sweeper, not to its clock.
+        // One sweep only: the interval is too long for a second one, so every further slice comes from the sweeper itself.
         let hour = Duration::from_secs(3600);
-        let begun = Instant::now();
+        let started = Instant::now();
         TtlSweeper::new(hour, find, forget).start().try_send(Sweep).unwrap();
         while left.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        assert!(begun.elapsed() >= 10 * PAUSE, "{:?}", begun.elapsed());
+        assert!(started.elapsed() >= 10 * PAUSE, "{:?}", started.elapsed());
     }
 }

@@ -1,7 +1,7 @@
-//! Which devices are authenticating each other. (protocol: Authentication)
+//! Authentication exchanges between two devices. (protocol: Authentication messages)
 //!
-//! An `AuthRequest` opens an exchange between two devices; the steps after it go to the other side, in order, until
-//! its time is over. The relay judges no proof and keeps no trust.
+//! An `AuthRequest` opens an exchange. Each later step goes to the other device, in the order of the protocol, until the
+//! deadline. The relay does not verify the proofs and does not store which device trusts which.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,10 +12,10 @@ use crate::protocol::frame::AuthStep;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
 
-/// Open exchanges that one device may be part of: bounds what an exchange costs.
-pub const MOST_PER_DEVICE: usize = 256;
+/// Maximum of open exchanges for one device; limits the time to find one of them.
+pub const MAX_PER_DEVICE: usize = 256;
 
-/// How far an exchange has come.
+/// The last step of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Requested,
@@ -30,13 +30,14 @@ struct Exchange {
     deadline: Moment,
 }
 
-/// All open exchanges, one for each pair.
+/// All open exchanges; at most one for each pair of devices.
 #[derive(Debug, Default)]
 pub struct Exchanges {
-    of_pair: HashMap<(DeviceId, DeviceId), Exchange, RandomState>,
+    by_pair: HashMap<(DeviceId, DeviceId), Exchange, RandomState>,
+    /// The other devices of the open exchanges of a device.
     peers: HashMap<DeviceId, Vec<DeviceId>, RandomState>,
-    /// One entry for each that is open.
-    ends: BTreeSet<(Moment, DeviceId, DeviceId)>,
+    /// One entry for each open exchange.
+    deadlines: BTreeSet<(Moment, DeviceId, DeviceId)>,
 }
 
 fn pair(a: DeviceId, b: DeviceId) -> (DeviceId, DeviceId) {
@@ -44,11 +45,11 @@ fn pair(a: DeviceId, b: DeviceId) -> (DeviceId, DeviceId) {
 }
 
 impl Exchanges {
-    /// Opens an exchange, in place of an older one of the same pair.
+    /// Opens an exchange; replaces an older one of the same pair.
     ///
     /// # Errors
     ///
-    /// 503 when one of the two has too many open.
+    /// 503 when one of the two devices has [`MAX_PER_DEVICE`] open exchanges.
     pub fn open(
         &mut self,
         initiator: DeviceId,
@@ -56,11 +57,11 @@ impl Exchanges {
         deadline: Moment,
     ) -> Result<(), Refusal> {
         let pair = pair(initiator, responder);
-        if let Some(older) = self.of_pair.get(&pair) {
-            self.ends.remove(&(older.deadline, pair.0, pair.1));
+        if let Some(older) = self.by_pair.get(&pair) {
+            self.deadlines.remove(&(older.deadline, pair.0, pair.1));
         } else {
             for device in [initiator, responder] {
-                if self.peers.get(&device).is_some_and(|peers| peers.len() >= MOST_PER_DEVICE) {
+                if self.peers.get(&device).is_some_and(|peers| peers.len() >= MAX_PER_DEVICE) {
                     return Err(Refusal::Full);
                 }
             }
@@ -70,17 +71,18 @@ impl Exchanges {
             }
         }
         let exchange = Exchange { initiator, stage: Stage::Requested, deadline };
-        self.of_pair.insert(pair, exchange);
-        self.ends.insert((deadline, pair.0, pair.1));
+        self.by_pair.insert(pair, exchange);
+        self.deadlines.insert((deadline, pair.0, pair.1));
         Ok(())
     }
 
-    /// Who gets this `AuthResponse` or `AuthVerify`, and until when.
+    /// The recipient of an `AuthResponse` or `AuthVerify`, and the deadline of the exchange. `named` is the recipient that
+    /// the client names.
     ///
     /// # Errors
     ///
-    /// 404 when no exchange waits for this step from this device, 409 when several do.
-    pub fn whose(
+    /// 404 when no exchange waits for this step of this device, 409 when several do.
+    pub fn recipient_of(
         &self,
         now: Moment,
         from: DeviceId,
@@ -92,7 +94,7 @@ impl Exchanges {
             AuthStep::Response => (Stage::Requested, false),
             AuthStep::Verify => (Stage::Responded, true),
         };
-        let waits = |peer: DeviceId| {
+        let waiting_exchange = |peer: DeviceId| {
             self.open_between(now, from, peer).filter(|exchange| {
                 exchange.stage == before
                     && (peer == from || (exchange.initiator == from) == from_initiator)
@@ -101,7 +103,7 @@ impl Exchanges {
         let mut waiting = self
             .peers_of(from)
             .filter(|peer| named.is_none_or(|named| named == *peer))
-            .filter_map(|peer| waits(peer).map(|exchange| (peer, exchange.deadline)));
+            .filter_map(|peer| waiting_exchange(peer).map(|exchange| (peer, exchange.deadline)));
         let found = waiting.next().ok_or(Refusal::NoExchange)?;
         if waiting.next().is_some() {
             return Err(Refusal::Ambiguous);
@@ -109,9 +111,9 @@ impl Exchanges {
         Ok(found)
     }
 
-    /// The step has gone to the other side.
+    /// Records that the relay accepted a step.
     pub fn advance(&mut self, from: DeviceId, peer: DeviceId, step: AuthStep) {
-        let Some(exchange) = self.of_pair.get_mut(&pair(from, peer)) else { return };
+        let Some(exchange) = self.by_pair.get_mut(&pair(from, peer)) else { return };
         exchange.stage = match step {
             AuthStep::Request => Stage::Requested,
             AuthStep::Response => Stage::Responded,
@@ -119,11 +121,11 @@ impl Exchanges {
         };
     }
 
-    /// Until when the exchange of two devices stands that has reached `AuthVerify`.
+    /// The deadline of an exchange between two devices that has reached `AuthVerify`.
     ///
     /// # Errors
     ///
-    /// 403 when there is none.
+    /// 403 when there is no such exchange.
     pub fn verified(&self, now: Moment, from: DeviceId, to: DeviceId) -> Result<Moment, Refusal> {
         self.open_between(now, from, to)
             .filter(|exchange| exchange.stage == Stage::Verified)
@@ -131,43 +133,40 @@ impl Exchanges {
             .ok_or(Refusal::NotVerified)
     }
 
-    /// Forgets what is over.
+    /// Removes the exchanges whose deadline is not after `now`.
     pub fn expire(&mut self, now: Moment) {
-        while let Some((deadline, a, b)) = self.ends.first().copied() {
+        while let Some((deadline, a, b)) = self.deadlines.first().copied() {
             if deadline > now {
                 return;
             }
-            self.ends.pop_first();
-            self.of_pair.remove(&(a, b));
-            self.part(a, b);
-            self.part(b, a);
+            self.deadlines.pop_first();
+            self.by_pair.remove(&(a, b));
+            self.remove_peer(a, b);
+            self.remove_peer(b, a);
         }
     }
 
-    /// When the next one is over.
     #[must_use]
-    pub fn next_end(&self) -> Option<Moment> {
-        self.ends.first().map(|(deadline, ..)| *deadline)
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// How many are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.of_pair.len()
+        self.by_pair.len()
     }
 
-    /// Whether none is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.of_pair.is_empty()
+        self.by_pair.is_empty()
     }
 
-    /// Entries in all collections; for tests.
+    /// Number of entries in all collections; tests check that nothing is left.
     pub(super) fn residue(&self) -> usize {
-        self.of_pair.len() + self.peers.len() + self.ends.len()
+        self.by_pair.len() + self.peers.len() + self.deadlines.len()
     }
 
-    fn part(&mut self, device: DeviceId, peer: DeviceId) {
+    fn remove_peer(&mut self, device: DeviceId, peer: DeviceId) {
         if let Some(peers) = self.peers.get_mut(&device) {
             peers.retain(|other| *other != peer);
             if peers.is_empty() {
@@ -181,7 +180,7 @@ impl Exchanges {
     }
 
     fn open_between(&self, now: Moment, a: DeviceId, b: DeviceId) -> Option<Exchange> {
-        self.of_pair.get(&pair(a, b)).filter(|exchange| now < exchange.deadline).copied()
+        self.by_pair.get(&pair(a, b)).filter(|exchange| now < exchange.deadline).copied()
     }
 }
 
@@ -195,81 +194,83 @@ mod tests {
     const NOW: Moment = Moment(0);
     const END: Moment = Moment(60);
 
-    /// What the router does with a step that finds room.
-    fn say(
+    /// The two calls that the router makes for one step.
+    fn send_step(
         exchanges: &mut Exchanges,
         now: Moment,
         from: DeviceId,
         step: AuthStep,
         named: Option<DeviceId>,
     ) -> Result<(DeviceId, Moment), Refusal> {
-        let found = exchanges.whose(now, from, step, named)?;
+        let found = exchanges.recipient_of(now, from, step, named)?;
         exchanges.advance(from, found.0, step);
         Ok(found)
     }
 
-    fn alice_asked_bob() -> Exchanges {
+    fn requested_by_alice() -> Exchanges {
         let mut exchanges = Exchanges::default();
         exchanges.open(ALICE, BOB, END).unwrap();
         exchanges
     }
 
     #[test]
-    fn the_steps_go_to_the_other_side_in_order() {
-        let mut exchanges = alice_asked_bob();
+    fn the_steps_go_to_the_other_device_in_order() {
+        let mut exchanges = requested_by_alice();
         assert_eq!(exchanges.verified(NOW, BOB, ALICE), Err(Refusal::NotVerified));
-        assert_eq!(say(&mut exchanges, NOW, BOB, AuthStep::Response, None), Ok((ALICE, END)));
-        assert_eq!(say(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), Ok((BOB, END)));
+        assert_eq!(send_step(&mut exchanges, NOW, BOB, AuthStep::Response, None), Ok((ALICE, END)));
+        assert_eq!(send_step(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), Ok((BOB, END)));
         assert_eq!(exchanges.verified(NOW, BOB, ALICE), Ok(END));
         assert_eq!(exchanges.verified(NOW, ALICE, BOB), Ok(END));
         assert_eq!(exchanges.verified(NOW, CAROL, ALICE), Err(Refusal::NotVerified));
     }
 
     #[test]
-    fn a_step_out_of_order_from_the_wrong_side_or_again_finds_no_exchange() {
-        let mut exchanges = alice_asked_bob();
+    fn a_step_out_of_order_from_the_wrong_device_or_repeated_finds_no_exchange() {
+        let mut exchanges = requested_by_alice();
         let none = Err(Refusal::NoExchange);
-        assert_eq!(say(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), none);
-        assert_eq!(say(&mut exchanges, NOW, ALICE, AuthStep::Response, None), none);
-        assert_eq!(say(&mut exchanges, NOW, CAROL, AuthStep::Response, None), none);
-        assert_eq!(say(&mut exchanges, NOW, BOB, AuthStep::Response, Some(CAROL)), none);
-        say(&mut exchanges, NOW, BOB, AuthStep::Response, None).unwrap();
-        assert_eq!(say(&mut exchanges, NOW, BOB, AuthStep::Response, None), none);
+        assert_eq!(send_step(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), none);
+        assert_eq!(send_step(&mut exchanges, NOW, ALICE, AuthStep::Response, None), none);
+        assert_eq!(send_step(&mut exchanges, NOW, CAROL, AuthStep::Response, None), none);
+        assert_eq!(send_step(&mut exchanges, NOW, BOB, AuthStep::Response, Some(CAROL)), none);
+        send_step(&mut exchanges, NOW, BOB, AuthStep::Response, None).unwrap();
+        assert_eq!(send_step(&mut exchanges, NOW, BOB, AuthStep::Response, None), none);
     }
 
     #[test]
     fn several_open_exchanges_are_ambiguous_until_one_is_named() {
-        let mut exchanges = alice_asked_bob();
+        let mut exchanges = requested_by_alice();
         exchanges.open(CAROL, BOB, END).unwrap();
-        let answer = AuthStep::Response;
-        assert_eq!(say(&mut exchanges, NOW, BOB, answer, None), Err(Refusal::Ambiguous));
-        assert_eq!(say(&mut exchanges, NOW, BOB, answer, Some(CAROL)), Ok((CAROL, END)));
-        // Only Alice's still waits for an answer, so nothing is ambiguous any more.
-        assert_eq!(say(&mut exchanges, NOW, BOB, answer, None), Ok((ALICE, END)));
+        let response = AuthStep::Response;
+        assert_eq!(send_step(&mut exchanges, NOW, BOB, response, None), Err(Refusal::Ambiguous));
+        assert_eq!(send_step(&mut exchanges, NOW, BOB, response, Some(CAROL)), Ok((CAROL, END)));
+        // Only the exchange with Alice still waits for a response, so the recipient is unambiguous.
+        assert_eq!(send_step(&mut exchanges, NOW, BOB, response, None), Ok((ALICE, END)));
     }
 
     #[test]
-    fn an_exchange_ends_with_its_time_and_leaves_nothing_behind() {
-        let mut exchanges = alice_asked_bob();
-        assert!(say(&mut exchanges, END, BOB, AuthStep::Response, None).is_err());
+    fn an_exchange_ends_at_its_deadline_and_leaves_nothing_behind() {
+        let mut exchanges = requested_by_alice();
+        assert!(send_step(&mut exchanges, END, BOB, AuthStep::Response, None).is_err());
         exchanges.expire(END);
-        assert!(exchanges.is_empty() && exchanges.peers.is_empty() && exchanges.ends.is_empty());
+        assert!(
+            exchanges.is_empty() && exchanges.peers.is_empty() && exchanges.deadlines.is_empty()
+        );
     }
 
     #[test]
-    fn a_new_request_of_the_pair_takes_the_old_ones_place() {
-        let mut exchanges = alice_asked_bob();
+    fn a_new_request_of_a_pair_replaces_the_old_one() {
+        let mut exchanges = requested_by_alice();
         exchanges.open(BOB, ALICE, Moment(90)).unwrap();
         exchanges.expire(END);
-        assert_eq!((exchanges.len(), exchanges.ends.len()), (1, 1));
-        let answered = say(&mut exchanges, END, ALICE, AuthStep::Response, None);
+        assert_eq!((exchanges.len(), exchanges.deadlines.len()), (1, 1));
+        let answered = send_step(&mut exchanges, END, ALICE, AuthStep::Response, None);
         assert_eq!(answered, Ok((BOB, Moment(90))));
     }
 
     #[test]
-    fn one_device_opens_so_many_and_no_more() {
+    fn the_open_exchanges_of_one_device_are_limited() {
         let mut exchanges = Exchanges::default();
-        for peer in 0..MOST_PER_DEVICE as u128 {
+        for peer in 0..MAX_PER_DEVICE as u128 {
             exchanges.open(ALICE, DeviceId::from_u128(100 + peer), END).unwrap();
         }
         assert_eq!(exchanges.open(ALICE, BOB, END), Err(Refusal::Full));
@@ -279,8 +280,11 @@ mod tests {
     fn a_device_can_authenticate_itself() {
         let mut exchanges = Exchanges::default();
         exchanges.open(ALICE, ALICE, END).unwrap();
-        assert_eq!(say(&mut exchanges, NOW, ALICE, AuthStep::Response, None), Ok((ALICE, END)));
-        assert_eq!(say(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), Ok((ALICE, END)));
+        assert_eq!(
+            send_step(&mut exchanges, NOW, ALICE, AuthStep::Response, None),
+            Ok((ALICE, END))
+        );
+        assert_eq!(send_step(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), Ok((ALICE, END)));
         exchanges.expire(END);
         assert!(exchanges.peers.is_empty());
     }

@@ -1,7 +1,8 @@
-//! What a device has sent lately, so that a repeat is acked again and delivered once. (protocol: Send)
+//! The dedup window of a device: the relay acks a repeated `Send` again, but delivers it once. (protocol: Send)
 //!
-//! Two generations of fingerprints: when the current is full or old it becomes the previous, and the previous is forgotten.
-//! So a send is remembered for at least the window, unless the device sent more than [`MAX_PER_GENERATION`] since.
+//! There are two generations of fingerprints. When the current one is full or older than the window, it becomes the
+//! previous one, and the previous one is dropped. So a `Send` is recognised for at least the window, unless the device
+//! sent more than [`MAX_PER_GENERATION`] others after it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::clock::Moment;
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::store::records::Fingerprint;
 
-/// Sends that one generation remembers; bounds the memory of one device to 16 KiB a generation.
+/// Maximum of fingerprints in one generation; limits the memory of one device to 16 KiB per generation.
 pub const MAX_PER_GENERATION: usize = 512;
 
 /// The bit of a digest that says that the message could not wait (ttl 0); 63 bits are enough to tell contents apart.
@@ -40,27 +41,27 @@ fn key(recipient: DeviceId, id: MessageId) -> u64 {
     xxh3_64(&name)
 }
 
-/// The digest by which two contents are compared.
+/// The hash by which two contents are compared.
 #[must_use]
 pub fn digest(content: &str) -> u64 {
     xxh3_64(content.as_bytes())
 }
 
-/// Whether a send was seen before.
+/// Whether the device sent this message before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// Never, or too long ago.
+    /// Not within the window.
     New,
-    /// The same content.
+    /// The same id and the same content.
     Duplicate {
-        /// The first was handed over at once, without a confirmation.
+        /// The first one had ttl 0: the recipient did not acknowledge it.
         at_once: bool,
     },
-    /// Other content under the same name.
+    /// The same id with other content.
     OtherContent,
 }
 
-/// One device's recent sends.
+/// The fingerprints of the messages that one device sent recently.
 #[derive(Debug, Default)]
 pub struct DedupWindow {
     current: HashMap<u64, u64, FixedState>,
@@ -69,7 +70,6 @@ pub struct DedupWindow {
 }
 
 impl DedupWindow {
-    /// Looks a send up.
     #[must_use]
     pub fn seen(&self, fingerprint: Fingerprint) -> Seen {
         match self.current.get(&fingerprint.key).or_else(|| self.previous.get(&fingerprint.key)) {
@@ -81,7 +81,7 @@ impl DedupWindow {
         }
     }
 
-    /// Remembers a send that was accepted.
+    /// Adds a `Send` that the relay accepted.
     pub fn remember(&mut self, now: Moment, window: Duration, fingerprint: Fingerprint) {
         self.rotate(now, window);
         if self.current.len() >= MAX_PER_GENERATION {
@@ -91,14 +91,14 @@ impl DedupWindow {
         self.current.insert(fingerprint.key, fingerprint.content);
     }
 
-    /// Forgets a send that came to nothing: its sender may try again under the same name.
+    /// Removes a `Send` that was not delivered, so that its sender can repeat it with the same id.
     pub fn forget(&mut self, recipient: DeviceId, id: MessageId) {
         let key = key(recipient, id);
         self.current.remove(&key);
         self.previous.remove(&key);
     }
 
-    /// Lets what is older than the window go.
+    /// Drops the generations that are older than the window.
     pub fn rotate(&mut self, now: Moment, window: Duration) {
         let age = now - self.rotated_at;
         if age < window {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_told_from_other_content() {
+    fn a_repeat_is_distinguished_from_other_content() {
         let mut sends = DedupWindow::default();
         assert_eq!(sends.seen(fingerprint(1, "a")), Seen::New);
         sends.remember(at(0), WINDOW, fingerprint(1, "a"));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_send_is_remembered_for_the_window_and_at_most_for_two() {
+    fn a_send_is_remembered_for_one_window_and_at_most_for_two() {
         let mut sends = DedupWindow::default();
         sends.remember(at(10), WINDOW, fingerprint(1, "a"));
         sends.rotate(at(609), WINDOW);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_newest_are_remembered() {
+    fn memory_is_limited_and_the_newest_sends_are_remembered() {
         let mut sends = DedupWindow::default();
         for id in 0..10_000 {
             sends.remember(at(0), WINDOW, fingerprint(id, "a"));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_to_nothing_can_be_sent_again() {
+    fn an_undelivered_message_can_be_sent_again() {
         let mut sends = DedupWindow::default();
         sends.remember(at(0), WINDOW, fingerprint(1, "a"));
         sends.forget(DeviceId::from_u128(2), MessageId::from_u128(1));

@@ -1,7 +1,7 @@
-//! How often a device may speak. (protocol: Rate limits)
+//! Rate limits of devices. (protocol: Rate limits)
 //!
-//! The RateLimiter owns the plan; each device has one [`Allowance`], leased to whatever session it has. So a check is no
-//! question to anybody, and a device that reconnects finds its allowance as it left it.
+//! The RateLimiter owns the [`RatePlan`]; each device has one [`Allowance`], which its session shares. Thus a session
+//! checks the limits locally, without a message to another actor, and a reconnect does not reset them.
 
 use std::num::NonZeroU32;
 use std::ops::Add;
@@ -18,8 +18,8 @@ use governor::{Quota, RateLimiter};
 use crate::clock::{Clock, Moment};
 use crate::settings::RateLimit;
 
-/// Refused so many times its burst within a minute, a device is flooding.
-const FLOOD: u32 = 10;
+/// A device is flooding when more than this many times its burst are refused in one minute.
+const FLOOD_FACTOR: u32 = 10;
 
 impl Add<Nanos> for Moment {
     type Output = Self;
@@ -45,13 +45,13 @@ impl GovernorClock for Clock {
     }
 }
 
-/// So many in a minute, after a burst of so many.
+/// A limit of `rate` per minute that allows `burst` at once.
 #[must_use]
 pub fn per_minute(rate: NonZeroU32, burst: NonZeroU32) -> Quota {
     Quota::per_minute(rate).allow_burst(burst)
 }
 
-/// What every device is allowed; replaced as a whole on a reload.
+/// The rates of all devices. A reload replaces them and increases `generation`, by which an [`Allowance`] notices it.
 #[derive(Debug)]
 pub struct RatePlan {
     generation: AtomicU64,
@@ -60,13 +60,12 @@ pub struct RatePlan {
 }
 
 impl RatePlan {
-    /// A plan that measures by this clock.
     #[must_use]
     pub fn new(rates: RateLimit, clock: Clock) -> Arc<Self> {
         Arc::new(Self { generation: AtomicU64::new(0), rates: RwLock::new(rates), clock })
     }
 
-    /// From now on other rates; every device starts anew under them.
+    /// Replaces the rates; every device starts with its full burst again.
     pub fn change(&self, rates: RateLimit) {
         *self.rates.write().unwrap_or_else(PoisonError::into_inner) = rates;
         self.generation.fetch_add(1, Ordering::Release);
@@ -79,7 +78,7 @@ impl RatePlan {
             let quota = per_minute(rate, burst);
             RateLimiter::direct_with_clock(quota, self.clock.clone())
         };
-        let refusals = rates.burst.saturating_mul(NonZeroU32::MIN.saturating_add(FLOOD - 1));
+        let refusals = rates.burst.saturating_mul(NonZeroU32::MIN.saturating_add(FLOOD_FACTOR - 1));
         Buckets {
             generation,
             limits: [rates.messages_per_minute, rates.control_per_minute],
@@ -92,28 +91,24 @@ impl RatePlan {
     }
 }
 
-/// What a frame is counted as.
+/// The limit to which a frame counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// `Send`, `Auth*`, `KeyRotation*`, `Status`.
     Message = 0,
-    /// Pings, Pongs, stray Acks, malformed frames.
+    /// Pings, Pongs, unmatched Acks and malformed frames.
     Control = 1,
 }
 
-/// Whether a frame is within the allowance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is.
     Allowed,
-    /// Over a limit of so many in a minute.
+    /// Above `limit` frames per minute.
     Limited {
-        /// The limit.
         limit: u32,
-        /// When the next one is allowed.
         retry_after_ms: u64,
     },
-    /// Far over, for long.
+    /// Also above the limit for refusals: the session closes the connection.
     Flooding,
 }
 
@@ -124,10 +119,11 @@ struct Buckets {
     generation: u64,
     limits: [NonZeroU32; 2],
     buckets: [Bucket; 2],
+    /// Counts refusals, see [`FLOOD_FACTOR`].
     refused: Bucket,
 }
 
-/// One device's allowance.
+/// What one device may still send.
 #[derive(Debug)]
 pub struct Allowance {
     plan: Arc<RatePlan>,
@@ -135,14 +131,13 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// A full one.
     #[must_use]
     pub fn new(plan: Arc<RatePlan>) -> Arc<Self> {
         let buckets = Mutex::new(plan.buckets());
         Arc::new(Self { plan, buckets })
     }
 
-    /// Counts one frame.
+    /// Counts one frame. New rates take effect here.
     pub fn check(&self, class: Class) -> Verdict {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.generation != self.plan.generation.load(Ordering::Acquire) {
@@ -160,7 +155,7 @@ impl Allowance {
     }
 }
 
-/// Rounded up, so that whoever waits that long has waited long enough.
+/// Milliseconds, rounded up, so that a client that waits that long has waited long enough.
 #[must_use]
 pub fn whole_ms(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_61st_message_of_a_minute_is_over_and_says_when_to_try_again() {
+    fn the_61st_message_of_a_minute_is_limited_and_the_verdict_has_the_time_to_wait() {
         let (allowance, _, clock) = allowance();
         assert_eq!(spend(&allowance, 60), Verdict::Allowed);
         let Verdict::Limited { limit: 60, retry_after_ms } = allowance.check(Class::Message) else {
@@ -200,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_times_over_is_flooding() {
+    fn ten_times_the_burst_in_refusals_is_flooding() {
         let (allowance, ..) = allowance();
         assert!(matches!(spend(&allowance, 60 + 600), Verdict::Limited { .. }));
         let flooding = (0..20).any(|_| allowance.check(Class::Message) == Verdict::Flooding);
@@ -208,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_plan_reaches_every_lease() {
+    fn a_changed_plan_reaches_every_allowance() {
         let (allowance, plan, _) = allowance();
         spend(&allowance, 61);
         let one = NonZeroU32::MIN;
@@ -217,12 +212,12 @@ mod tests {
         assert!(matches!(allowance.check(Class::Message), Verdict::Limited { limit: 1, .. }));
     }
 
-    /// The bounds of `rate_limit.*` in `settings/written.rs`: the limiter counts nanoseconds in 64 bits.
+    /// The bounds that the settings set for `rate_limit.*`: the limiter counts nanoseconds in 64 bits.
     #[test]
-    fn the_largest_and_the_slowest_rates_that_settings_take_can_be_counted() {
-        let (one, most) = (NonZeroU32::MIN, NonZeroU32::MAX);
+    fn the_largest_and_the_slowest_rates_that_settings_allow_can_be_counted() {
+        let (one, max) = (NonZeroU32::MIN, NonZeroU32::MAX);
         let burst = NonZeroU32::new(300_000_000).unwrap();
-        for (rate, burst) in [(one, burst), (most, burst), (most, one)] {
+        for (rate, burst) in [(one, burst), (max, burst), (max, one)] {
             let rates = RateLimit {
                 messages_per_minute: rate,
                 burst,

@@ -84,7 +84,7 @@ impl<S: Store, L: Clone> Router<S, L> {
     pub fn next_deadline(&self) -> Option<Moment> {
         let due = self.deadlines.first().map(|(moment, _)| *moment);
         let ends = self.forget_at.first().map(|(moment, _)| *moment);
-        let exchanges = self.exchanges.next_end();
+        let exchanges = self.exchanges.next_deadline();
         let untold = (!self.awaiting_notice.is_empty()).then_some(Moment::default());
         due.into_iter().chain(ends).chain(exchanges).chain(untold).min()
     }

@@ -240,7 +240,7 @@ impl<S: Store, L: Clone> Router<S, L> {
         body: ByteString,
         out: &mut Deliveries<L>,
     ) -> Result<(), Refusal> {
-        let (to, end) = self.exchanges.whose(now.mono, from, step, named)?;
+        let (to, end) = self.exchanges.recipient_of(now.mono, from, step, named)?;
         // A step that found no room can be said again.
         self.carry(now, from, to, end, body, out)?;
         self.exchanges.advance(from, to, step);
