@@ -1,4 +1,5 @@
-//! Every JSON block of `docs/protocol.md`, held against the relay as the comment at the top of that file says.
+//! Checks every JSON block of `docs/protocol.md` against the relay, in the way that the comment at the top of that page
+//! defines.
 
 #[path = "it/support/mod.rs"]
 mod support;
@@ -7,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use sealpost::protocol::decode::decode;
-
 use sealpost::protocol::frame::{AuthStep, ClientFrame};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -16,14 +16,14 @@ use support::{Device, Relay};
 
 const DOCUMENT: &str = include_str!("../docs/protocol.md");
 
-/// The device that sends a refused frame.
+/// The placeholder for the device that sends a refused frame.
 const SENDER: &str = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
 
-/// Fields whose values depend on the moment or on settings.
+/// Fields whose values depend on the time or on settings: only their types are compared.
 const BY_TYPE_ONLY: [&str; 5] =
     ["expires_at", "retry_after_ms", "remaining", "session_ttl", "limits"];
 
-/// One vector: the words of its comment, the JSON below it if any, and where it stands.
+/// One vector: the text of its comment, the JSON block below it, if there is one, and its line.
 struct Vector {
     words: String,
     json: Option<String>,
@@ -31,7 +31,7 @@ struct Vector {
 }
 
 impl Vector {
-    /// What follows the name of its kind, if it is of that kind.
+    /// The text behind the name of its kind; `None` if it is of another kind.
     fn of_kind(&self, kind: &str) -> Option<&str> {
         self.words.strip_prefix(kind)?.strip_prefix(' ')
     }
@@ -41,7 +41,7 @@ impl Vector {
     }
 }
 
-/// All vectors, and a complaint for every block that has none.
+/// All vectors of the page. Panics at a JSON block without a vector.
 fn vectors() -> Vec<Vector> {
     let mut found: Vec<Vector> = Vec::new();
     let mut lines = DOCUMENT.lines().zip(1..).peekable();
@@ -68,7 +68,7 @@ fn vectors() -> Vec<Vector> {
     found
 }
 
-/// How many vectors of that kind the file has, counted without the reader above.
+/// The number of vectors of a kind, counted without the parser above.
 fn written(kind: &str) -> usize {
     DOCUMENT.matches(&format!("\n<!-- vector: {kind} ")).count()
 }
@@ -132,7 +132,7 @@ fn what_the_server_may_send_has_its_shape() {
     assert_eq!(run, written("server"));
 }
 
-/// Whether a frame is one that the server could send.
+/// Whether the server could send this frame.
 fn has_shape(kind: &str, frame: &Value) -> bool {
     let payload = &frame["payload"];
     let fields: BTreeSet<&str> =
@@ -148,7 +148,7 @@ fn has_shape(kind: &str, frame: &Value) -> bool {
         "RegisterResponse" => {
             let limits = payload["limits"].as_object().into_iter().flatten();
             let named: BTreeSet<&str> = limits.map(|(key, _)| key.as_str()).collect();
-            let told = BTreeSet::from([
+            let expected = BTreeSet::from([
                 "message_bytes",
                 "messages_per_minute",
                 "burst",
@@ -160,7 +160,7 @@ fn has_shape(kind: &str, frame: &Value) -> bool {
                 "window",
             ]);
             only(&["device_id", "resumed", "queued", "session_ttl", "limits"], &["resume_token"])
-                && named == told
+                && named == expected
         }
         "Ack" => match payload["status"].as_str() {
             None => only(&["message_id"], &[]),
@@ -169,11 +169,11 @@ fn has_shape(kind: &str, frame: &Value) -> bool {
             Some(_) => false,
         },
         "Error" => {
-            let about = ["message_id", "key_id", "recipient_id"];
+            let context = ["message_id", "key_id", "recipient_id"];
             let limits = ["retry_after_ms", "limit", "remaining"];
-            only(&["message", "code"], &[about, limits].concat()) && payload["code"].is_u64()
+            only(&["message", "code"], &[context, limits].concat()) && payload["code"].is_u64()
         }
-        // The others carry what a client has sent.
+        // All other types have the payload of a client.
         _ => {
             let sent = if kind == "Receive" { "Send" } else { kind };
             let text = json!({"type": sent, "payload": payload}).to_string();
@@ -230,13 +230,13 @@ async fn the_conversations_go_as_they_are_written() {
     assert_eq!(run, written("conversation"));
 }
 
-/// A relay, and who talks to it in one conversation.
+/// A relay, and the clients of one conversation.
 struct Stage {
     relay: Relay,
     on: HashMap<String, Device>,
-    /// What the document calls something, and what it is.
+    /// Each id and token of the page, with the value that the relay gave.
     real: Vec<(String, String)>,
-    /// Payloads that were sent, as they were sent.
+    /// The raw payloads that clients sent.
     sent: BTreeSet<String>,
 }
 
@@ -306,7 +306,7 @@ impl Stage {
         self.on.get_mut(who).unwrap_or_else(|| panic!("line {line}: {who} is not connected"))
     }
 
-    /// What the document calls devices and tokens becomes what they are.
+    /// Replaces the ids and tokens of the page by those that the relay gave.
     fn substituted(&self, text: &str) -> String {
         self.real.iter().fold(text.to_owned(), |text, (name, real)| text.replace(name, real))
     }
@@ -321,7 +321,7 @@ impl Stage {
         }
     }
 
-    /// Puts the clock forward by the ttl of which the document says that it is over.
+    /// Advances the clock by the ttl that an `Error` of the page names as expired.
     fn let_expire(&self, written: &Value) {
         let sentence = written["payload"]["message"].as_str().unwrap_or_default();
         if let Some((_, rest)) = sentence.split_once(" expired after ") {
@@ -331,13 +331,13 @@ impl Stage {
     }
 }
 
-/// The text of the payload, byte for byte.
+/// The raw text of the payload.
 fn raw_payload(frame: &str) -> Option<String> {
     let mut frame: HashMap<String, Box<RawValue>> = serde_json::from_str(frame).expect("JSON");
     frame.remove("payload").map(|payload| payload.get().to_owned())
 }
 
-/// What is compared by type only becomes its type.
+/// Replaces the value of a field by the name of its type.
 fn blank(payload: &mut Value, field: &str) {
     if let Some(value) = payload.get_mut(field) {
         *value = match value {

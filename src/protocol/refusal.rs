@@ -29,7 +29,7 @@ pub enum Refusal {
     NobodyYet,
     /// 401: before `RegisterResponse`, only Register, Ping and Pong are allowed.
     NotRegistered,
-    /// 401: the resume token is unknown, expired or wrong. One text for all three, so that it helps nobody to guess.
+    /// 401: the resume token is unknown, expired or wrong. One text for all three, so that a guess reveals nothing.
     BadToken,
     /// 403: the `sender_id` is not the connection's device.
     ForeignSender,
