@@ -18,12 +18,11 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::actors::abort_on_panic;
 use crate::actors::rate_limiter::{self, RateLimiter};
 use crate::actors::registry::{self, CloseStore, Drain, Registry, Stored};
-use crate::actors::session::Core;
+use crate::actors::session::CoreHandles;
 use crate::actors::ttl_sweeper::TtlSweeper;
 use crate::actors::write_watermarks::WriteWatermarks;
 use crate::clock::Clock;
 use crate::relay::rate_limit::RatePlan;
-use crate::relay::router::Rules;
 use crate::settings::Settings;
 use crate::store::database::Database;
 use crate::store::memory::Memory;
@@ -52,7 +51,7 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// A relay that is bound to its addresses.
 pub struct App {
-    settings: Settings,
+    settings: Arc<Settings>,
     ingress: Arc<Ingress>,
     server: Server,
     public: SocketAddr,
@@ -70,6 +69,7 @@ impl App {
     ///
     /// When an address cannot be bound; the error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
+        let settings = Arc::new(settings);
         let queue = Arc::new(Mutex::new(Some(Queue::open(&settings, &clock)?)));
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
         let ingress = Arc::new(Ingress::new(&settings, plan));
@@ -137,14 +137,12 @@ impl App {
 impl ReloadHandle {
     /// Other settings from now on, as far as a running relay can take them.
     pub fn reload(&self, settings: &Settings) {
-        self.0.reload(settings);
+        let settings = Arc::new(settings.clone());
+        self.0.reload(&settings);
         let Some(core) = self.0.core() else { return };
-        let limits = rate_limiter::Reload {
-            rates: settings.rate_limit.clone(),
-            exempt: settings.limits.exempt_cidrs.clone(),
-        };
-        let rules = registry::Reload(Rules::from(settings));
-        if core.limiter.try_send(limits).is_err() || core.registry.try_send(rules).is_err() {
+        let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
+        let rules = core.registry.try_send(registry::Reload(settings));
+        if limits.is_err() || rules.is_err() {
             log::error!("the core is too busy to hear of new settings; send the signal again");
         }
     }
@@ -200,21 +198,27 @@ impl Queue {
 }
 
 /// Starts the core actors on this thread's arbiter.
-fn start_core(settings: &Settings, clock: &Clock, ingress: &Ingress, queue: Option<Queue>) -> Core {
+fn start_core(
+    settings: &Arc<Settings>,
+    clock: &Clock,
+    ingress: &Ingress,
+    queue: Option<Queue>,
+) -> CoreHandles {
     let watermarks = WriteWatermarks::default();
     let registry = abort_on_panic::create("registry", |address| {
         let (store, loaded) = start_store(settings, clock, queue, address.clone());
-        let rules = Rules::from(settings);
-        let mut registry = Registry::new(clock.clone(), rules, store, watermarks.clone());
+        let mut registry =
+            Registry::new(clock.clone(), settings.clone(), store, watermarks.clone());
         registry.restore(loaded, &ingress.plan);
         registry
     });
-    let limiter = RateLimiter::new(clock.clone(), ingress.plan.clone(), settings, registry.clone());
+    let limiter =
+        RateLimiter::new(clock.clone(), ingress.plan.clone(), settings.clone(), registry.clone());
     let limiter = abort_on_panic::start("rate_limiter", limiter);
     let (find, forget) = (registry.clone().recipient(), registry.clone().recipient());
     let sweeper = TtlSweeper::new(settings.sweeper.interval, find, forget);
     abort_on_panic::start("ttl_sweeper", sweeper);
-    Core { registry, limiter, watermarks }
+    CoreHandles { registry, limiter, watermarks }
 }
 
 /// What the store reports must arrive; there is one report for each commit.

@@ -1,4 +1,5 @@
-//! The one clock. Doers read it once per message and pass the time on; rules never read it.
+//! The only clock. An actor reads it once for each message and passes the time on as an argument; the router never reads
+//! it, so that a test decides what time it is.
 
 use std::ops::{Add, Sub};
 use std::sync::Arc;
@@ -8,18 +9,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const NANOS_PER_MS: u64 = 1_000_000;
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// A point on the monotonic clock: nanoseconds since the clock was made. It never jumps.
+/// A point on the monotonic clock: nanoseconds since the clock was created. Setting the wall clock does not change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// Later than every moment that comes.
+    /// The deadline of what does not expire.
     pub const NEVER: Self = Self(u64::MAX);
 }
 
 impl Add<Duration> for Moment {
     type Output = Self;
-    /// Saturates: 584 years are enough.
+    /// Saturates at [`Moment::NEVER`], 584 years after the start.
     fn add(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -27,7 +28,7 @@ impl Add<Duration> for Moment {
 
 impl Sub for Moment {
     type Output = Duration;
-    /// Zero if `earlier` is later.
+    /// Zero if `earlier` is the later one.
     fn sub(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -77,16 +78,17 @@ impl Now {
     }
 }
 
-/// A clock that all who share it can read, and that a test can put forward.
+/// A clock whose clones share one time, and that a test can advance.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// `None` where time passes only by being put forward.
+    /// `None` for a clock that only [`Clock::advance`] moves.
     origin: Option<Instant>,
-    /// Since 1970, when the clock was made.
+    /// The wall time at which the clock was created.
     since_1970: Duration,
+    /// The sum of all calls of [`Clock::advance`], in nanoseconds.
     ahead: AtomicU64,
 }
 
@@ -97,7 +99,7 @@ impl Clock {
         Self::starting(Some(Instant::now()))
     }
 
-    /// A clock that stands still until it is put forward, so that a test decides what comes in time and what too late.
+    /// A clock that stands still until a test advances it, so that the test decides what is in time and what is late.
     #[must_use]
     pub fn still() -> Self {
         Self::starting(None)
@@ -108,14 +110,12 @@ impl Clock {
         Self(Arc::new(Inner { origin, since_1970, ahead: AtomicU64::new(0) }))
     }
 
-    /// The monotonic time.
     #[must_use]
     pub fn moment(&self) -> Moment {
         let passed = self.0.origin.map_or(Duration::ZERO, |origin| origin.elapsed());
         Moment(0) + passed + self.ahead()
     }
 
-    /// Both times.
     #[must_use]
     pub fn now(&self) -> Now {
         let since_1970 = if self.0.origin.is_some() { since_1970() } else { self.0.since_1970 };
@@ -123,7 +123,7 @@ impl Clock {
         Now { mono: self.moment(), wall_ms: u64::try_from(wall_ms).unwrap_or(u64::MAX) }
     }
 
-    /// Puts the clock forward: how a test lets a ttl pass without waiting for it.
+    /// Lets a test pass a ttl without waiting for it.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.0.ahead.fetch_add(by, Ordering::Relaxed);
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_still_clock_passes_only_what_it_is_put_forward() {
+    fn a_still_clock_moves_only_when_it_is_advanced() {
         let clock = Clock::still();
         let before = clock.now();
         assert_eq!(clock.now(), before);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_can_be_put_forward_for_all_who_share_it() {
+    fn all_clones_of_a_clock_are_advanced_together() {
         let (clock, before) = (Clock::system(), Clock::system().now());
         clock.clone().advance(Duration::from_secs(100));
         assert!(clock.now().mono - before.mono >= Duration::from_secs(99));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_told_rounded_up() {
+    fn a_deadline_in_unix_seconds_is_rounded_up() {
         let now = Now { mono: Moment(0), wall_ms: 100_000 };
         assert_eq!(now.unix_at(Moment(1_000_000_001)), 102);
         assert_eq!(now.unix_at(Moment(1_000_000_000)), 101);

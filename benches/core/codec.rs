@@ -9,6 +9,7 @@ use std::hint::black_box;
 use criterion::Criterion;
 use sealpost::protocol::decode::decode;
 use sealpost::protocol::encode::{Status, ack, error};
+use sealpost::protocol::envelope::Subject;
 use sealpost::protocol::id::DeviceId;
 use sealpost::protocol::refusal::{ErrorContext, Expired, Refusal};
 
@@ -33,7 +34,7 @@ pub fn run(criterion: &mut Criterion) {
         bench.iter(|| ack(black_box(MESSAGE), Some(Status::Queued(black_box(1_678_886_700)))));
     });
     let expired = Refusal::Expired(Expired::Message(MESSAGE), 300);
-    let about = ErrorContext::message(MESSAGE, DeviceId::random());
+    let about = ErrorContext::about(Some(&Subject::Message(MESSAGE)), Some(DeviceId::random()));
     group.bench_function("encode Error 410", |bench| {
         bench.iter(|| error(black_box(expired), black_box(&about)));
     });

@@ -1,42 +1,45 @@
 //! A relay that is nothing but its rules, with a store that keeps nothing and limits that nobody reaches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use sealpost::clock::{Moment, Now};
+use sealpost::clock::{Clock, Moment, Now};
 use sealpost::protocol::encode::{self, Token};
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::{DeviceId, MessageId};
-use sealpost::relay::command::{
-    Command, ConnectionId, Deliveries, Registration, SendCommand, TokenHash,
-};
-use sealpost::relay::mailbox::Credit;
-use sealpost::relay::mailbox_quota::MailboxQuota;
-use sealpost::relay::router::{Expired, Router, Rules};
+use sealpost::relay::command::{Command, ConnectionId, Registration, SendCommand, TokenHash};
+use sealpost::relay::delivery::Step;
+use sealpost::relay::rate_limit::{Allowance, RatePlan};
+use sealpost::relay::router::{Expired, Router};
+use sealpost::settings::{RateLimit, Settings};
 use sealpost::store::memory::Memory;
 
 /// What every message carries; all share one body, so that a million of them measure the relay and not the allocator.
 pub const BODY: &str = "a body that is carried and not looked at";
 
-const RULES: Rules = Rules {
-    credit: Credit { window: 256, bytes: 256 * 1024 },
-    quota: MailboxQuota { messages: usize::MAX, bytes: u64::MAX, sender_share: 1.0 },
-    total_bytes: u64::MAX,
-    default_ttl: 300,
-    max_ttl: u64::MAX,
-    key_rotation_ttl: 300,
-    dedup_window: Duration::from_secs(600),
-    session_ttl: Duration::MAX,
-    plain_ttl: Duration::MAX,
-    exchange_ttl: 30,
-    devices: usize::MAX,
-};
+/// Limits that nothing here reaches.
+fn settings() -> Arc<Settings> {
+    let mut settings = Settings::default();
+    settings.delivery.window = 256;
+    settings.delivery.bytes = 256 * 1024;
+    settings.queue.messages = usize::MAX;
+    settings.queue.bytes = usize::MAX;
+    settings.queue.sender_share = 1.0;
+    settings.queue.total_bytes = usize::MAX;
+    settings.queue.max_ttl = Duration::MAX;
+    settings.session.ttl = Duration::MAX;
+    settings.session.plain_ttl = Duration::MAX;
+    settings.limits.devices = usize::MAX;
+    Arc::new(settings)
+}
 
 /// The rules, and the time.
 pub struct Relay {
-    pub router: Router<Memory, ()>,
-    pub now: Now,
-    out: Deliveries<()>,
+    pub router: Router,
+    pub step: Step,
+    allowance: Arc<Allowance>,
+    connections: u64,
     names: u128,
 }
 
@@ -56,9 +59,10 @@ pub struct Found {
 impl Relay {
     pub fn new() -> Self {
         Self {
-            router: Router::new(RULES, Memory),
-            now: Now { mono: Moment(0), wall_ms: 1_678_886_400_000 },
-            out: Deliveries::default(),
+            router: Router::new(settings(), Box::new(Memory)),
+            step: Step::at(Now { mono: Moment(0), wall_ms: 1_678_886_400_000 }),
+            allowance: Allowance::new(RatePlan::new(RateLimit::default(), Clock::still())),
+            connections: 0,
             names: 0,
         }
     }
@@ -70,58 +74,62 @@ impl Relay {
         let fresh_token = (Token(id.to_string()), TokenHash(hash));
         let hello =
             Registration { resumable, receipts: false, resume: None, fresh_id: id, fresh_token };
-        let conn = self.router.register(self.now, hello, (), &mut self.out);
-        self.out.items.clear();
-        Device { id, conn: conn.expect("there is room for everybody") }
+        self.connections += 1;
+        let conn = ConnectionId(self.connections);
+        let registered = self.router.register(&mut self.step, conn, hello, self.allowance.clone());
+        registered.expect("there is room for everybody");
+        self.step.out.clear();
+        Device { id, conn }
     }
 
     pub fn leave(&mut self, device: Device) {
-        self.router.leave(self.now, device.conn, &mut self.out);
-        self.out.items.clear();
+        self.router.disconnect(&mut self.step, device.conn);
+        self.step.out.clear();
     }
 
     pub fn send(&mut self, from: Device, to: Device, ttl: u64) -> MessageId {
         self.names += 1;
         let (id, body) = (MessageId::from_u128(self.names), ByteString::from_static(BODY));
         let message = SendCommand { recipient: to.id, id, ttl: Some(ttl), content: 1, body };
-        self.router.handle(self.now, from.conn, Command::Send(message), &mut self.out);
-        self.post();
+        self.router.handle(&mut self.step, from.conn, [Command::Send(message)]);
+        self.discard();
         id
     }
 
     pub fn confirm(&mut self, by: Device, message_id: MessageId) {
-        let word = Command::Ack { message_id, sender: None };
-        self.router.handle(self.now, by.conn, word, &mut self.out);
-        self.post();
+        let command = Command::Ack { message_id, sender: None };
+        self.router.handle(&mut self.step, by.conn, [command]);
+        self.discard();
     }
 
     /// The socket took all that its device was handed.
     pub fn take(&mut self, by: Device) {
-        self.router.on_written(self.now, by.conn, Seq::MAX, &mut self.out);
-        self.post();
+        self.router.on_written(&mut self.step, by.conn, Seq::MAX);
+        self.discard();
     }
 
     pub fn pass(&mut self, seconds: u64) {
-        self.now.mono = self.now.mono + Duration::from_secs(seconds);
-        self.now.wall_ms += seconds * 1_000;
+        let now = &mut self.step.now;
+        now.mono = now.mono + Duration::from_secs(seconds);
+        now.wall_ms += seconds * 1_000;
     }
 
     /// The first step of a sweep.
     pub fn find(&mut self, limit: usize) -> Vec<Expired> {
-        self.router.next_expired(self.now, limit)
+        self.router.next_expired(self.step.now, limit)
     }
 
     /// The second.
     pub fn drop(&mut self, found: Found) {
         let end = found.expired.last().map_or(0, |last| last.ticket + 1);
-        self.router.drop_expired(self.now, end, found.notices, &mut self.out);
-        self.post();
+        self.router.drop_expired(&mut self.step, end, found.notices);
+        self.discard();
     }
 
-    /// Hands the posts to nobody, as the registry hands them to sessions after each step.
-    fn post(&mut self) {
-        std::hint::black_box(&self.out.items);
-        self.out.items.clear();
+    /// Discards the deliveries, where the Registry would hand them to sessions.
+    fn discard(&mut self) {
+        std::hint::black_box(&self.step.out);
+        self.step.out.clear();
     }
 }
 

@@ -1,152 +1,120 @@
-//! Who is on which line: the connections as the Registry reaches them, and what each is sent with its next batch.
+//! The connections as the Registry reaches them, and what the next batch for each of them holds.
 
 use std::collections::HashMap;
 
-use actix::Recipient;
-use foldhash::fast::RandomState;
-use slab::Slab;
+use actix::{Message, Recipient};
+use foldhash::fast::FixedState;
 
-use super::registry::Lease;
-use super::session::DeliveryBatch;
-use crate::relay::command::{ConnectionId, Delivery};
+use crate::relay::command::ConnectionId;
+use crate::relay::delivery::Delivery;
 
-/// Where a connection is kept.
-type Key = usize;
+/// Everything that one step of the Registry has for one session, in order.
+#[derive(Debug, Default, Message)]
+#[rtype(result = "()")]
+pub struct DeliveryBatch {
+    pub deliveries: Vec<Delivery>,
+    /// The Registry has handled the session's command batch: the session may send the next one.
+    pub acknowledges: bool,
+}
 
-/// One connection.
 #[derive(Debug)]
-pub struct Connection {
-    /// Where it is sent.
-    pub session: Recipient<DeliveryBatch>,
-    /// Its number.
-    pub number: u64,
-    /// What it is registered as.
-    pub conn: Option<ConnectionId>,
-    /// It has been told to go.
-    pub leaving: bool,
+struct Connection {
+    session: Recipient<DeliveryBatch>,
+    /// The session was asked to close.
+    closing: bool,
     batch: DeliveryBatch,
-    /// It has something to hear.
-    has_batch: bool,
+    is_ready: bool,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
-    all: Slab<Connection>,
-    by_number: HashMap<u64, Key, RandomState>,
-    /// The newest connection of each device, by the device's slot.
-    by_slot: Vec<Option<(u64, Key)>>,
-    /// Connections that a newer one of their device has replaced and that are not gone yet, by their epoch.
-    replaced: HashMap<u64, Key, RandomState>,
-    /// Who has something to hear.
-    has_batch: Vec<Key>,
+    connections: HashMap<ConnectionId, Connection, FixedState>,
+    /// Connections with a batch to send.
+    ready: Vec<ConnectionId>,
 }
 
 impl ConnectionTable {
-    /// A connection has been opened.
-    pub fn open(&mut self, number: u64, session: Recipient<DeliveryBatch>, leaving: bool) {
-        let (batch, conn) = (DeliveryBatch::default(), None);
-        let connection = Connection { session, number, conn, leaving, batch, has_batch: false };
-        let key = self.all.insert(connection);
-        self.by_number.insert(number, key);
+    pub fn insert(&mut self, id: ConnectionId, session: Recipient<DeliveryBatch>, closing: bool) {
+        let batch = DeliveryBatch::default();
+        self.connections.insert(id, Connection { session, closing, batch, is_ready: false });
     }
 
-    /// The connection of that number.
+    pub fn remove(&mut self, id: ConnectionId) {
+        self.connections.remove(&id);
+    }
+
     #[must_use]
-    pub fn get(&self, number: u64) -> Option<&Connection> {
-        self.by_number.get(&number).map(|key| &self.all[*key])
+    pub fn contains(&self, id: ConnectionId) -> bool {
+        self.connections.contains_key(&id)
     }
 
-    /// A connection is a device now.
-    pub fn register(&mut self, number: u64, conn: ConnectionId) {
-        let Some(key) = self.by_number.get(&number).copied() else { return };
-        debug_assert!(self.all[key].conn.is_none(), "a connection is registered once");
-        self.all[key].conn = Some(conn);
-        let slot = conn.slot as usize;
-        if self.by_slot.len() <= slot {
-            self.by_slot.resize(slot + 1, None);
-        }
-        if let Some((epoch, older)) = self.by_slot[slot].replace((conn.epoch, key)) {
-            self.replaced.insert(epoch, older);
-        }
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
     }
 
-    /// A connection is over. Answers what it was registered as.
-    pub fn close(&mut self, number: u64) -> Option<ConnectionId> {
-        let connection = self.all.remove(self.by_number.remove(&number)?);
-        let conn = connection.conn?;
-        self.replaced.remove(&conn.epoch);
-        // The slot may be a newer connection's, or another device's, by now.
-        self.by_slot[conn.slot as usize].take_if(|(epoch, _)| *epoch == conn.epoch);
-        Some(conn)
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
     }
 
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.all.iter().map(|(_, connection)| connection)
-    }
-
-    /// All of them.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.all.iter_mut().map(|(_, connection)| connection)
-    }
-
-    /// The connection of that number has something to hear.
-    pub fn push_unregistered(&mut self, number: u64, delivery: Delivery<Lease>) {
-        if let Some(key) = self.by_number.get(&number).copied() {
-            self.batch_of(key).deliveries.push(delivery);
+    /// Adds a delivery to the connection's next batch. A connection that has ended needs none.
+    pub fn push(&mut self, id: ConnectionId, delivery: Delivery) {
+        if let Some(batch) = self.batch_of(id) {
+            batch.deliveries.push(delivery);
         }
     }
 
-    /// A device's connection has something to hear.
-    pub fn push(&mut self, conn: ConnectionId, delivery: Delivery<Lease>) {
-        if let Some(key) = self.find(conn) {
-            self.batch_of(key).deliveries.push(delivery);
-        }
-    }
-
-    /// A device's connection has its acknowledge: its next batch may come.
-    pub fn acknowledge(&mut self, conn: ConnectionId, unmatched_acks: u32) {
-        if let Some(key) = self.find(conn) {
-            let batch = self.batch_of(key);
+    /// Acknowledges the connection's command batch: the session may send the next one.
+    pub fn acknowledge(&mut self, id: ConnectionId) {
+        if let Some(batch) = self.batch_of(id) {
             batch.acknowledges = true;
-            batch.unmatched_acks += unmatched_acks;
         }
     }
 
-    /// Takes out the next connection that has something to hear, and what.
-    pub fn next_batch(&mut self) -> Option<(&Connection, DeliveryBatch)> {
-        while let Some(key) = self.has_batch.pop() {
-            // It may be gone, and another in its place.
-            if self.all.get(key).is_some_and(|connection| connection.has_batch) {
-                let connection = &mut self.all[key];
-                connection.has_batch = false;
-                let batch = std::mem::take(&mut connection.batch);
-                return Some((connection, batch));
+    /// Takes the next batch that is ready.
+    pub fn next_batch(
+        &mut self,
+    ) -> Option<(ConnectionId, &Recipient<DeliveryBatch>, DeliveryBatch)> {
+        // A connection may have ended since its batch became ready.
+        let id = loop {
+            let id = self.ready.pop()?;
+            if self.connections.contains_key(&id) {
+                break id;
             }
-        }
-        None
+        };
+        let connection = self.connections.get_mut(&id)?;
+        connection.is_ready = false;
+        Some((id, &connection.session, std::mem::take(&mut connection.batch)))
     }
 
-    /// How many there are, and how many of them are devices.
+    /// Marks at most `limit` connections as closing and hands out their sessions.
+    pub fn close_some(&mut self, limit: usize) -> impl Iterator<Item = &Recipient<DeliveryBatch>> {
+        let staying = self.connections.values_mut().filter(|connection| !connection.closing);
+        staying.take(limit).map(|connection| {
+            connection.closing = true;
+            &connection.session
+        })
+    }
+
+    /// Connections that were not asked to close.
+    #[must_use]
+    pub fn staying(&self) -> usize {
+        self.connections.values().filter(|connection| !connection.closing).count()
+    }
+
     #[cfg(test)]
-    pub fn count(&self) -> (usize, usize) {
-        (self.all.len(), self.by_slot.iter().flatten().count() + self.replaced.len())
+    pub fn session(&self, id: ConnectionId) -> Recipient<DeliveryBatch> {
+        self.connections[&id].session.clone()
     }
 
-    fn find(&self, conn: ConnectionId) -> Option<Key> {
-        match self.by_slot.get(conn.slot as usize).copied().flatten() {
-            Some((epoch, key)) if epoch == conn.epoch => Some(key),
-            _ => self.replaced.get(&conn.epoch).copied(),
+    fn batch_of(&mut self, id: ConnectionId) -> Option<&mut DeliveryBatch> {
+        let connection = self.connections.get_mut(&id)?;
+        if !std::mem::replace(&mut connection.is_ready, true) {
+            self.ready.push(id);
         }
-    }
-
-    fn batch_of(&mut self, key: Key) -> &mut DeliveryBatch {
-        let connection = &mut self.all[key];
-        if !std::mem::replace(&mut connection.has_batch, true) {
-            self.has_batch.push(key);
-        }
-        &mut connection.batch
+        Some(&mut connection.batch)
     }
 }
 
@@ -155,78 +123,65 @@ mod tests {
     use actix::{Actor, Context, Handler};
 
     use super::*;
-    use crate::protocol::refusal::CloseReason;
 
-    struct Receiver;
+    struct TestSession;
 
-    impl Actor for Receiver {
+    impl Actor for TestSession {
         type Context = Context<Self>;
     }
 
-    impl Handler<DeliveryBatch> for Receiver {
+    impl Handler<DeliveryBatch> for TestSession {
         type Result = ();
 
         fn handle(&mut self, _: DeliveryBatch, _: &mut Self::Context) {}
     }
 
-    fn table(numbers: std::ops::Range<u64>) -> ConnectionTable {
+    fn table(ids: std::ops::Range<u64>) -> ConnectionTable {
         let mut table = ConnectionTable::default();
-        for number in numbers {
-            table.open(number, Receiver.start().recipient(), false);
+        for id in ids {
+            table.insert(ConnectionId(id), TestSession.start().recipient(), false);
         }
         table
     }
 
-    fn conn(slot: u32, epoch: u64) -> ConnectionId {
-        ConnectionId { slot, epoch }
-    }
-
-    fn delivery() -> Delivery<Lease> {
-        Delivery::Close(CloseReason::Draining)
-    }
-
-    /// Who is sent something, in any order.
-    fn receivers(table: &mut ConnectionTable) -> Vec<u64> {
-        let mut numbers = Vec::new();
-        while let Some((connection, batch)) = table.next_batch() {
+    /// The connections with a batch, in any order.
+    fn ready(table: &mut ConnectionTable) -> Vec<u64> {
+        let mut ids = Vec::new();
+        while let Some((id, _, batch)) = table.next_batch() {
             assert_eq!(batch.deliveries.len(), 1);
-            numbers.push(connection.number);
+            ids.push(id.0);
         }
-        numbers.sort_unstable();
-        numbers
+        ids.sort_unstable();
+        ids
     }
 
     #[actix::test]
-    async fn a_replaced_connection_is_reached_until_it_is_closed_and_takes_nothing_along() {
+    async fn a_connection_that_has_ended_gets_no_batch_and_the_others_get_theirs() {
         let mut table = table(1..3);
-        table.register(1, conn(7, 10));
-        table.register(2, conn(7, 11));
-        table.push(conn(7, 10), delivery());
-        table.push(conn(7, 11), delivery());
-        assert_eq!(receivers(&mut table), [1, 2]);
-        assert_eq!(table.close(1), Some(conn(7, 10)));
-        table.push(conn(7, 10), delivery());
-        table.push(conn(7, 11), delivery());
-        assert_eq!(receivers(&mut table), [2]);
-        assert_eq!(table.close(2), Some(conn(7, 11)));
-        assert_eq!(table.close(2), None);
-        assert_eq!(table.count(), (0, 0));
+        table.push(ConnectionId(1), Delivery::Pong);
+        table.push(ConnectionId(2), Delivery::Pong);
+        table.remove(ConnectionId(1));
+        table.push(ConnectionId(1), Delivery::Pong);
+        assert_eq!(ready(&mut table), [2]);
+        table.remove(ConnectionId(2));
+        assert!(table.is_empty());
     }
 
     #[actix::test]
-    async fn what_a_connection_should_have_heard_is_not_heard_by_the_one_in_its_place() {
+    async fn what_comes_together_is_one_batch() {
         let mut table = table(1..2);
-        table.register(1, conn(0, 1));
-        table.push(conn(0, 1), delivery());
-        table.close(1);
-        table.open(2, Receiver.start().recipient(), false);
-        table.register(2, conn(0, 2));
-        table.push(conn(0, 1), delivery());
-        assert_eq!(receivers(&mut table), [0_u64; 0]);
-        table.push(conn(0, 2), delivery());
-        table.acknowledge(conn(0, 2), 3);
-        let (_, batch) = table.next_batch().expect("a turn");
-        assert!((batch.deliveries.len(), batch.acknowledges, batch.unmatched_acks) == (1, true, 3));
+        table.push(ConnectionId(1), Delivery::Pong);
+        table.push(ConnectionId(1), Delivery::UnmatchedAck);
+        table.acknowledge(ConnectionId(1));
+        let (_, _, batch) = table.next_batch().expect("a batch");
+        assert!((batch.deliveries.len(), batch.acknowledges) == (2, true));
         assert!(table.next_batch().is_none());
+    }
+
+    #[actix::test]
+    async fn connections_are_closed_in_slices_and_each_once() {
+        let mut table = table(0..5);
+        assert_eq!(table.close_some(2).count(), 2);
+        assert_eq!((table.staying(), table.close_some(9).count(), table.staying()), (3, 3, 0));
     }
 }

@@ -17,15 +17,16 @@ use governor::state::keyed::HashMapStateStore;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-use super::registry::{Lease, Register, Registry};
-use super::session::{CORE_MAILBOX, DeliveryBatch};
+use super::connection_table::DeliveryBatch;
+use super::registry::{CORE_MAILBOX, Register, Registry};
 use crate::clock::{Clock, Moment};
 use crate::protocol::encode::Token;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::{ErrorContext, Refusal};
-use crate::relay::command::{Delivery, Refused, Registration, TokenHash};
-use crate::relay::rate_limit::{RatePlan, per_minute, whole_ms};
-use crate::settings::{RateLimit, Settings};
+use crate::relay::command::{ConnectionId, Registration, TokenHash};
+use crate::relay::delivery::{Delivery, Refused};
+use crate::relay::rate_limit::{Allowance, RatePlan, per_minute, whole_ms};
+use crate::settings::Settings;
 
 /// How often addresses whose limits are full again are removed.
 const REMOVE_FULL_EVERY: Duration = Duration::from_secs(60);
@@ -54,11 +55,11 @@ pub fn is_exempt(exempt: &[IpNet], address: IpAddr) -> bool {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Admit {
-    pub number: u64,
+    pub connection: ConnectionId,
     pub address: IpAddr,
     pub session: Recipient<DeliveryBatch>,
     /// The allowance of the connection, for a new device.
-    pub lease: Lease,
+    pub allowance: Arc<Allowance>,
     pub resumable: bool,
     pub receipts: bool,
     /// The token of the device to resume.
@@ -75,10 +76,7 @@ pub struct ResumeFailed {
 /// Replaces the limits.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Reload {
-    pub rates: RateLimit,
-    pub exempt: Vec<IpNet>,
-}
+pub struct Reload(pub Arc<Settings>);
 
 type ByAddress =
     Governor<AddressKey, HashMapStateStore<AddressKey>, Clock, StateInformationMiddleware>;
@@ -86,8 +84,7 @@ type ByAddress =
 pub struct RateLimiter {
     clock: Clock,
     plan: Arc<RatePlan>,
-    rates: RateLimit,
-    exempt: Vec<IpNet>,
+    settings: Arc<Settings>,
     registrations: ByAddress,
     failures: ByAddress,
     /// Addresses that may not try to resume, and until when.
@@ -99,17 +96,16 @@ impl RateLimiter {
     pub fn new(
         clock: Clock,
         plan: Arc<RatePlan>,
-        settings: &Settings,
+        settings: Arc<Settings>,
         registry: Addr<Registry>,
     ) -> Self {
-        let rates = settings.rate_limit.clone();
+        let rates = &settings.rate_limit;
         Self {
             registrations: by_address(rates.registrations_per_minute, &clock),
             failures: by_address(rates.resume_failures_per_minute, &clock),
             clock,
             plan,
-            rates,
-            exempt: settings.limits.exempt_cidrs.clone(),
+            settings,
             barred: HashMap::default(),
             registry,
         }
@@ -118,7 +114,7 @@ impl RateLimiter {
     /// Checks whether an address may register, or try to resume, now. A registration is counted; an attempt to resume is
     /// counted by [`ResumeFailed`].
     fn check(&self, address: IpAddr, resuming: bool) -> Result<(), Refused> {
-        if is_exempt(&self.exempt, address) {
+        if is_exempt(&self.settings.limits.exempt_cidrs, address) {
             return Ok(());
         }
         let key = AddressKey::from(address);
@@ -126,26 +122,28 @@ impl RateLimiter {
         let (limit, wait) = if resuming {
             match self.barred.get(&key) {
                 Some(until) if *until > now => {
-                    (self.rates.resume_failures_per_minute, *until - now)
+                    (self.settings.rate_limit.resume_failures_per_minute, *until - now)
                 }
                 _ => return Ok(()),
             }
         } else {
             match self.registrations.check_key(&key) {
-                Err(early) => (self.rates.registrations_per_minute, early.wait_time_from(now)),
+                Err(early) => {
+                    (self.settings.rate_limit.registrations_per_minute, early.wait_time_from(now))
+                }
                 Ok(_) => return Ok(()),
             }
         };
         Err(Refused {
             refusal: Refusal::RateLimited(limit.get()),
-            about: ErrorContext { retry_after_ms: Some(whole_ms(wait)), ..ErrorContext::NOTHING },
+            context: ErrorContext { retry_after_ms: Some(whole_ms(wait)), ..ErrorContext::NOTHING },
         })
     }
 
     /// Checks the limits and sends the registration to the Registry.
     fn admit(&self, admit: &Admit) -> Result<(), Refused> {
         self.check(admit.address, admit.token.is_some())?;
-        let full = || Refused { refusal: Refusal::Full, about: ErrorContext::NOTHING };
+        let full = || Refused { refusal: Refusal::Full, context: ErrorContext::NOTHING };
         let registration = Registration {
             resumable: admit.resumable,
             receipts: admit.receipts,
@@ -156,7 +154,11 @@ impl RateLimiter {
             fresh_id: DeviceId::random(),
             fresh_token: fresh_token().map_err(|_| full())?,
         };
-        let register = Register { number: admit.number, registration, lease: admit.lease.clone() };
+        let register = Register {
+            connection: admit.connection,
+            registration,
+            allowance: admit.allowance.clone(),
+        };
         self.registry.try_send(register).map_err(|_| full())
     }
 
@@ -226,16 +228,16 @@ impl Handler<ResumeFailed> for RateLimiter {
 impl Handler<Reload> for RateLimiter {
     type Result = ();
 
-    fn handle(&mut self, Reload { rates, exempt }: Reload, _: &mut Self::Context) {
-        self.plan.change(rates.clone());
-        if rates.registrations_per_minute != self.rates.registrations_per_minute {
-            self.registrations = by_address(rates.registrations_per_minute, &self.clock);
+    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) {
+        let (old, new) = (&self.settings.rate_limit, &settings.rate_limit);
+        self.plan.change(new.clone());
+        if new.registrations_per_minute != old.registrations_per_minute {
+            self.registrations = by_address(new.registrations_per_minute, &self.clock);
         }
-        if rates.resume_failures_per_minute != self.rates.resume_failures_per_minute {
-            self.failures = by_address(rates.resume_failures_per_minute, &self.clock);
+        if new.resume_failures_per_minute != old.resume_failures_per_minute {
+            self.failures = by_address(new.resume_failures_per_minute, &self.clock);
             self.barred.clear();
         }
-        self.rates = rates;
-        self.exempt = exempt;
+        self.settings = settings;
     }
 }

@@ -1,7 +1,7 @@
 //! The Registry: the one actor that owns presence and routing.
 //!
-//! Its rules are the router's. It never waits for anybody: it hears what there is to hear, and what follows from all of
-//! it goes out then, one [`DeliveryBatch`] for each session that it concerns.
+//! Its rules are the router's. It never waits for another actor: it handles all messages in its mailbox, and then sends one
+//! [`DeliveryBatch`] to each session for which something follows.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -15,81 +15,72 @@ use actix::{
 };
 use futures_core::Stream;
 
-use super::connection_table::ConnectionTable;
-use super::session::{CORE_MAILBOX, DeliveryBatch};
+use super::connection_table::{ConnectionTable, DeliveryBatch};
 use super::write_watermarks::{Watermark, WriteWatermarks};
-use crate::clock::{Clock, Now};
+use crate::clock::Clock;
 use crate::protocol::refusal::{CloseReason, ErrorContext};
-use crate::relay::command::{Command, ConnectionId, Deliveries, Delivery, Refused, Registration};
+use crate::relay::command::{Command, ConnectionId, Registration};
+use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{Expired, Router, Rules, Snapshot, Ticket};
+use crate::relay::router::{Expired, Router, Snapshot, Ticket};
+use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
 
-/// Messages, and commands in them, between two breaths.
-const YIELD_EVERY: usize = 256;
+/// Capacity of a core actor's mailbox, messages. A session sends its next batch only after an answer, so the number of
+/// connections bounds what is in the mailbox; this many connections can all be waiting for an answer.
+pub const CORE_MAILBOX: usize = 1024 * 1024;
 
-/// A device's allowance as the Registry carries it.
-pub type Lease = Arc<Allowance>;
+/// Messages, and commands in them, after which the Registry yields to the other tasks of its thread.
+const YIELD_EVERY: usize = 256;
 
 /// A connection has been opened; it may never register.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Connected {
-    /// The connection's number.
-    pub number: u64,
-    /// Where it hears.
+    pub connection: ConnectionId,
     pub session: Recipient<DeliveryBatch>,
 }
 
-/// A connection wants to be a device.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Register {
-    /// The connection's number.
-    pub number: u64,
-    /// What it asks for.
+    pub connection: ConnectionId,
     pub registration: Registration,
-    /// Its allowance, should it become a new device.
-    pub lease: Lease,
+    /// For a new device.
+    pub allowance: Arc<Allowance>,
 }
 
-/// Everything one session has decoded since its last turn; answered by one [`DeliveryBatch`].
+/// Everything that one session has decoded since its last batch. The Registry acknowledges it in a [`DeliveryBatch`].
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct CommandBatch {
-    /// From whom.
-    pub conn: ConnectionId,
-    /// In order.
+    pub connection: ConnectionId,
     pub commands: Vec<Command>,
 }
 
-/// Sockets took something: there are [`WriteWatermarks`]. Not answered.
+/// There are new [`WriteWatermarks`].
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct WriteProgress;
 
-/// A connection is over. Its last commands come first.
+/// A connection has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Disconnected {
-    /// The connection's number.
-    pub number: u64,
-    /// What it was registered as.
-    pub conn: Option<ConnectionId>,
-    /// Decoded, not sent yet.
+    pub connection: ConnectionId,
+    /// Decoded before the end and not sent yet.
     pub commands: Vec<Command>,
 }
 
-/// Asks for what has expired.
+/// Asks for at most `limit` expired items.
 #[derive(Message)]
 #[rtype(result = "Vec<Expired>")]
 pub struct NextExpired {
-    /// At most so many.
     pub limit: usize,
 }
 
-/// Drops what has expired, each after its sender has been told.
+/// Drops expired items, each after its notice is left for its sender.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct DropExpired {
@@ -99,70 +90,66 @@ pub struct DropExpired {
     pub notices: Vec<(Ticket, String)>,
 }
 
-/// Sends some sessions away; answers how many are left.
+/// Closes at most `slice` sessions; returns how many are left.
 #[derive(Message)]
 #[rtype(result = "usize")]
 pub struct Drain {
-    /// At most so many.
     pub slice: usize,
 }
 
-/// The store reports.
+/// A report of the store.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Stored(pub Outcome);
 
-/// Writes what still waits for the disk; nothing is kept after that.
+/// Writes what is still staged; nothing is stored after that.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct CloseStore;
 
-/// Other rules from now on.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Reload(pub Rules);
+pub struct Reload(pub Arc<Settings>);
 
 /// Asks what can be seen from outside.
 #[derive(Message)]
 #[rtype(result = "Snapshot")]
 pub struct Observe;
 
-/// Everything that could be heard has been heard: what follows from it goes out.
+/// The mailbox is empty: what follows from its messages is sent.
 struct MailboxDrained;
 
 /// See the module.
 pub struct Registry {
     clock: Clock,
-    router: Router<Box<dyn Store>, Lease>,
+    router: Router,
     connections: ConnectionTable,
-    /// Whose turn waits until the store has caught up.
+    /// Connections whose command batch is acknowledged when the store has caught up.
     throttled: Vec<ConnectionId>,
-    deliveries: Deliveries<Lease>,
+    step: Step,
     watermarks: WriteWatermarks,
-    /// Room for marks, kept from step to step.
+    /// Memory for watermarks, kept from step to step.
     written: Vec<Watermark>,
-    /// Something was heard since the last [`MailboxDrained`].
+    /// There was a message since the last [`MailboxDrained`].
     dirty: Rc<Cell<bool>>,
-    /// Everybody is sent away, those too that come now.
+    /// All sessions are asked to close, new ones too.
     draining: bool,
-    /// Work since the last work_since_yield.
     work_since_yield: usize,
 }
 
 impl Registry {
-    /// A relay where nobody is connected.
     pub fn new(
         clock: Clock,
-        rules: Rules,
+        settings: Arc<Settings>,
         store: Box<dyn Store>,
         watermarks: WriteWatermarks,
     ) -> Self {
         Self {
-            clock,
-            router: Router::new(rules, store),
+            router: Router::new(settings, store),
             connections: ConnectionTable::default(),
             throttled: Vec::new(),
-            deliveries: Deliveries::default(),
+            step: Step::at(clock.now()),
+            clock,
             watermarks,
             written: Vec::new(),
             dirty: Rc::default(),
@@ -171,73 +158,60 @@ impl Registry {
         }
     }
 
-    /// Takes up what a store has kept.
+    /// Restores what a store has kept.
     pub fn restore(&mut self, loaded: Loaded, plan: &Arc<RatePlan>) {
-        let now = self.clock.now();
-        self.router.restore(now, loaded, || Allowance::new(plan.clone()));
+        self.router.restore(self.clock.now(), loaded, || Allowance::new(plan.clone()));
     }
 
-    /// Where a connection hears.
     #[cfg(test)]
-    pub(super) fn session_of(&self, number: u64) -> Recipient<DeliveryBatch> {
-        self.connections.get(number).expect("a connection").session.clone()
+    pub(super) fn session_of(&self, connection: ConnectionId) -> Recipient<DeliveryBatch> {
+        self.connections.session(connection)
     }
 
-    /// Begins a step: what sockets took before it comes first. Now and then the others on this thread have their turn:
-    /// actix polls an actor for as long as its mailbox holds anything, and with sessions on other threads it may always
+    /// Starts a step of `work` commands. Write progress comes first. From time to time the other tasks of this thread get their
+    /// turn: actix polls an actor for as long as its mailbox holds anything, and with sessions on other threads it may always
     /// hold something.
-    fn start_step(&mut self, work: usize, ctx: &mut Context<Self>) -> Now {
-        let now = self.clock.now();
+    fn start_step(&mut self, work: usize, ctx: &mut Context<Self>) {
+        self.step.now = self.clock.now();
         self.dirty.set(true);
         self.watermarks.exchange(&mut self.written);
         self.work_since_yield += 1 + work + self.written.len();
-        for (conn, seq) in self.written.drain(..) {
-            self.router.on_written(now, conn, seq, &mut self.deliveries);
+        for (connection, seq) in self.written.drain(..) {
+            self.router.on_written(&mut self.step, connection, seq);
         }
         self.written.shrink_to(YIELD_EVERY);
-        self.stage();
         if self.work_since_yield >= YIELD_EVERY {
             self.work_since_yield = 0;
             ctx.wait(tokio::task::yield_now().into_actor(self));
         }
-        now
     }
 
-    /// What followed from a step waits for the next turn of whom it concerns.
+    /// Adds what follows from a step to the next batch of each connection.
     fn stage(&mut self) {
-        for (conn, delivery) in self.deliveries.items.drain(..) {
-            self.connections.push(conn, delivery);
+        for (connection, delivery) in self.step.out.drain(..) {
+            self.connections.push(connection, delivery);
         }
     }
 
-    /// The same, and whoever said the commands of this step is answered.
-    fn acknowledge_batch(&mut self, speaker: ConnectionId) {
-        self.stage();
-        self.connections.acknowledge(speaker, std::mem::take(&mut self.deliveries.unmatched_acks));
-    }
-
-    /// Ends a step: what the store was told is one unit, and everybody hears what there is to hear.
+    /// Ends a step: the store's changes are one unit, and each session gets its batch.
     fn send_batches(&mut self) {
         self.router.store_mut().flush();
-        while let Some((connection, batch)) = self.connections.next_batch() {
-            let Err(failed) = connection.session.try_send(batch) else { continue };
+        while let Some((connection, session, batch)) = self.connections.next_batch() {
+            let Err(failed) = session.try_send(batch) else { continue };
             if matches!(failed, actix::dev::SendError::Full(_)) {
-                close_session(&connection.session, CloseReason::SlowConsumer);
+                close_session(session, CloseReason::SlowConsumer);
             }
-            // It hears nothing any more, so it is gone, and that may concern others.
-            let number = connection.number;
-            self.forget(number, None);
+            // The session handles nothing any more, so its connection has ended, which may concern others.
+            self.forget(connection);
             self.router.store_mut().flush();
         }
     }
 
-    /// A session that is over. What it borrowed goes back.
-    fn forget(&mut self, number: u64, conn: Option<ConnectionId>) {
-        // Registered while its session was leaving, a connection is known by its connection alone.
-        if let Some(conn) = self.connections.close(number).or(conn) {
-            self.router.leave(self.clock.now(), conn, &mut self.deliveries);
-            self.stage();
-        }
+    /// A connection has ended: what its session borrowed goes back to the mailbox.
+    fn forget(&mut self, connection: ConnectionId) {
+        self.connections.remove(connection);
+        self.router.disconnect(&mut self.step, connection);
+        self.stage();
     }
 }
 
@@ -250,7 +224,7 @@ impl Actor for Registry {
     }
 }
 
-/// An actor polls its streams when its mailbox is empty, or when it rests.
+/// An actor polls its streams when its mailbox is empty, or when it yields.
 struct WhenDrained(Rc<Cell<bool>>);
 
 impl Stream for WhenDrained {
@@ -270,48 +244,39 @@ impl StreamHandler<MailboxDrained> for Registry {
     }
 }
 
-/// A goodbye must arrive even where a mailbox is full: it is the last thing the session hears.
+/// A close must arrive even where a mailbox is full: it is the last delivery of a session.
 #[allow(clippy::disallowed_methods)]
 fn close_session(session: &Recipient<DeliveryBatch>, reason: CloseReason) {
-    session.do_send(DeliveryBatch {
-        deliveries: vec![Delivery::Close(reason)],
-        ..DeliveryBatch::default()
-    });
+    let deliveries = vec![Delivery::Close(reason)];
+    session.do_send(DeliveryBatch { deliveries, ..DeliveryBatch::default() });
 }
 
 impl Handler<Connected> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Connected { number, session }: Connected, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: Connected, ctx: &mut Self::Context) {
+        let Connected { connection, session } = message;
         self.start_step(0, ctx);
         if self.draining {
-            // It was let in just before nobody was.
+            // The connection was accepted just before the drain began.
             close_session(&session, CloseReason::Draining);
         }
-        self.connections.open(number, session, self.draining);
+        self.connections.insert(connection, session, self.draining);
+        self.stage();
     }
 }
 
 impl Handler<Register> for Registry {
     type Result = ();
 
-    fn handle(
-        &mut self,
-        Register { number, registration, lease }: Register,
-        ctx: &mut Self::Context,
-    ) {
-        let now = self.start_step(0, ctx);
-        if self.connections.get(number).is_none() {
-            return;
-        }
-        match self.router.register(now, registration, lease, &mut self.deliveries) {
-            Ok(conn) => self.connections.register(number, conn),
-            Err(refusal) => {
-                let about = ErrorContext::NOTHING;
-                self.connections.push_unregistered(
-                    number,
-                    Delivery::Refused(Box::new(Refused { refusal, about })),
-                );
+    fn handle(&mut self, message: Register, ctx: &mut Self::Context) {
+        let Register { connection, registration, allowance } = message;
+        self.start_step(0, ctx);
+        if self.connections.contains(connection) {
+            let step = &mut self.step;
+            let registered = self.router.register(step, connection, registration, allowance);
+            if let Err(refusal) = registered {
+                step.refuse(connection, refusal, ErrorContext::NOTHING);
             }
         }
         self.stage();
@@ -321,20 +286,18 @@ impl Handler<Register> for Registry {
 impl Handler<CommandBatch> for Registry {
     type Result = ();
 
-    fn handle(&mut self, CommandBatch { conn, commands }: CommandBatch, ctx: &mut Self::Context) {
-        let now = self.start_step(commands.len(), ctx);
+    fn handle(&mut self, batch: CommandBatch, ctx: &mut Self::Context) {
+        let CommandBatch { connection, commands } = batch;
+        self.start_step(commands.len(), ctx);
         let before = self.router.last_put();
-        for command in commands {
-            self.router.handle(now, conn, command, &mut self.deliveries);
-        }
+        self.router.handle(&mut self.step, connection, commands);
+        self.stage();
         if self.router.last_put() > before && self.router.store_mut().is_backlogged() {
-            // It gave the disk more to do: its next batch waits, and so its socket, until the disk has caught up. What
-            // passes through, and what confirms, goes on.
-            self.deliveries.unmatched_acks = 0;
-            self.stage();
-            self.throttled.push(conn);
+            // The batch gave the disk more to do: the next one waits, and with it the socket, until the disk has caught up.
+            // Batches of messages that pass through, and of Acks, go on.
+            self.throttled.push(connection);
         } else {
-            self.acknowledge_batch(conn);
+            self.connections.acknowledge(connection);
         }
     }
 }
@@ -344,48 +307,38 @@ impl Handler<WriteProgress> for Registry {
 
     fn handle(&mut self, _: WriteProgress, ctx: &mut Self::Context) {
         self.start_step(0, ctx);
+        self.stage();
     }
 }
 
 impl Handler<Disconnected> for Registry {
     type Result = ();
 
-    fn handle(
-        &mut self,
-        Disconnected { number, conn, commands }: Disconnected,
-        ctx: &mut Self::Context,
-    ) {
-        let now = self.start_step(commands.len(), ctx);
-        if let Some(conn) = conn {
-            for command in commands {
-                self.router.handle(now, conn, command, &mut self.deliveries);
-            }
-        }
-        self.deliveries.unmatched_acks = 0;
-        self.stage();
-        self.forget(number, conn);
+    fn handle(&mut self, message: Disconnected, ctx: &mut Self::Context) {
+        let Disconnected { connection, commands } = message;
+        self.start_step(commands.len(), ctx);
+        self.router.handle(&mut self.step, connection, commands);
+        self.forget(connection);
     }
 }
 
 impl Handler<NextExpired> for Registry {
     type Result = MessageResult<NextExpired>;
 
-    fn handle(
-        &mut self,
-        NextExpired { limit }: NextExpired,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        let now = self.start_step(0, ctx);
-        MessageResult(self.router.next_expired(now, limit))
+    fn handle(&mut self, message: NextExpired, ctx: &mut Self::Context) -> Self::Result {
+        self.start_step(0, ctx);
+        self.stage();
+        MessageResult(self.router.next_expired(self.step.now, message.limit))
     }
 }
 
 impl Handler<DropExpired> for Registry {
     type Result = ();
 
-    fn handle(&mut self, DropExpired { end, notices }: DropExpired, ctx: &mut Self::Context) {
-        let now = self.start_step(notices.len(), ctx);
-        self.router.drop_expired(now, end, notices, &mut self.deliveries);
+    fn handle(&mut self, message: DropExpired, ctx: &mut Self::Context) {
+        let DropExpired { end, notices } = message;
+        self.start_step(notices.len(), ctx);
+        self.router.drop_expired(&mut self.step, end, notices);
         self.stage();
     }
 }
@@ -395,14 +348,13 @@ impl Handler<Drain> for Registry {
 
     fn handle(&mut self, Drain { slice }: Drain, _: &mut Self::Context) -> usize {
         self.draining = true;
-        // A goodbye overtakes nothing.
+        self.step.now = self.clock.now();
+        // A close overtakes nothing.
         self.send_batches();
-        let staying = self.connections.iter_mut().filter(|connection| !connection.leaving);
-        for connection in staying.take(slice) {
-            connection.leaving = true;
-            close_session(&connection.session, CloseReason::Draining);
+        for session in self.connections.close_some(slice) {
+            close_session(session, CloseReason::Draining);
         }
-        self.connections.iter().filter(|connection| !connection.leaving).count()
+        self.connections.staying()
     }
 }
 
@@ -410,18 +362,16 @@ impl Handler<Stored> for Registry {
     type Result = ();
 
     fn handle(&mut self, Stored(outcome): Stored, ctx: &mut Self::Context) {
-        let now = self.start_step(0, ctx);
+        self.start_step(0, ctx);
         match outcome {
-            Outcome::Committed(through) => {
-                self.router.committed(now, through, &mut self.deliveries)
-            }
-            Outcome::Failed(through) => self.router.failed(now, through, &mut self.deliveries),
-            Outcome::Recovered => self.router.recovered(now, &mut self.deliveries),
+            Outcome::Committed(through) => self.router.committed(&mut self.step, through),
+            Outcome::Failed(through) => self.router.failed(&mut self.step, through),
+            Outcome::Recovered => self.router.recovered(&mut self.step),
         }
         self.stage();
         if !self.router.store_mut().is_backlogged() {
-            for conn in std::mem::take(&mut self.throttled) {
-                self.connections.acknowledge(conn, 0);
+            for connection in std::mem::take(&mut self.throttled) {
+                self.connections.acknowledge(connection);
             }
         }
     }
@@ -438,8 +388,8 @@ impl Handler<CloseStore> for Registry {
 impl Handler<Reload> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Reload(rules): Reload, _: &mut Self::Context) {
-        self.router.set_rules(rules);
+    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) {
+        self.router.set_settings(settings);
     }
 }
 
@@ -448,6 +398,7 @@ impl Handler<Observe> for Registry {
 
     fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
         self.start_step(0, ctx);
+        self.stage();
         MessageResult(self.router.observe())
     }
 }

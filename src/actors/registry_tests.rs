@@ -35,15 +35,16 @@ impl TestRelay {
 
     fn with(store: Box<dyn Store>) -> Self {
         let clock = Clock::system();
-        let settings = Settings::default();
-        let rules = Rules::from(&settings);
-        let registry = Registry::new(clock.clone(), rules, store, WriteWatermarks::default());
+        let settings = Arc::new(Settings::default());
+        let registry =
+            Registry::new(clock.clone(), settings.clone(), store, WriteWatermarks::default());
         let registry = abort_on_panic::start("registry", registry);
-        Self { registry, plan: RatePlan::new(settings.rate_limit, clock.clone()), clock }
+        Self { registry, plan: RatePlan::new(settings.rate_limit.clone(), clock.clone()), clock }
     }
 
-    async fn arrives(&self, number: u64, session: &Addr<TestSession>) {
-        self.says(Connected { number, session: session.clone().recipient() }).await;
+    async fn connects(&self, number: u64, session: &Addr<TestSession>) {
+        let connection = ConnectionId(number);
+        self.sends(Connected { connection, session: session.clone().recipient() }).await;
     }
 
     /// As the device of that number, or of any.
@@ -56,15 +57,16 @@ impl TestRelay {
             fresh_id: DeviceId::random(),
             fresh_token: token_of(token.unwrap_or(0)),
         };
-        self.says(Register { number, registration, lease: Allowance::new(self.plan.clone()) })
-            .await;
+        let (connection, allowance) = (ConnectionId(number), Allowance::new(self.plan.clone()));
+        self.sends(Register { connection, registration, allowance }).await;
     }
 
-    async fn leaves(&self, number: u64, conn: Option<ConnectionId>) {
-        self.says(Disconnected { number, conn, commands: Vec::new() }).await;
+    async fn disconnects(&self, number: u64) {
+        let connection = ConnectionId(number);
+        self.sends(Disconnected { connection, commands: Vec::new() }).await;
     }
 
-    async fn says<M>(&self, message: M)
+    async fn sends<M>(&self, message: M)
     where
         M: Message<Result = ()> + Send + 'static,
         Registry: Handler<M>,
@@ -72,11 +74,10 @@ impl TestRelay {
         self.registry.send(message).await.expect("the registry lives");
     }
 
-    /// How many links and lines there are, and how many devices are connected.
-    async fn held(&self) -> (usize, usize, usize) {
+    /// The number of connections, and of connected devices.
+    async fn counts(&self) -> (usize, usize) {
         look(&self.registry, |registry| {
-            let (links, devices) = registry.connections.count();
-            (links, devices, registry.router.observe().connected)
+            (registry.connections.len(), registry.router.observe().connected)
         })
         .await
     }
@@ -124,7 +125,7 @@ impl Handler<Stop> for TestSession {
     }
 }
 
-fn ear(
+fn test_session(
     unblock: Option<oneshot::Receiver<()>>,
 ) -> (Addr<TestSession>, UnboundedReceiver<DeliveryBatch>) {
     let (received, batches) = unbounded_channel();
@@ -136,13 +137,10 @@ async fn next_batch(batches: &mut UnboundedReceiver<DeliveryBatch>) -> DeliveryB
     next.expect("a batch in time").expect("the session lives")
 }
 
-async fn welcome(batches: &mut UnboundedReceiver<DeliveryBatch>) -> ConnectionId {
-    welcomed(batches).await.0
-}
-
-async fn welcomed(batches: &mut UnboundedReceiver<DeliveryBatch>) -> (ConnectionId, DeviceId) {
+/// The device that the first delivery names.
+async fn registered(batches: &mut UnboundedReceiver<DeliveryBatch>) -> DeviceId {
     match next_batch(batches).await.deliveries.first() {
-        Some(Delivery::Registered(welcome)) => (welcome.conn, welcome.device),
+        Some(Delivery::Registered(accepted)) => accepted.device,
         other => panic!("{other:?}"),
     }
 }
@@ -150,69 +148,65 @@ async fn welcomed(batches: &mut UnboundedReceiver<DeliveryBatch>) -> (Connection
 #[actix::test]
 async fn a_session_that_stops_while_its_registration_is_under_way_leaves_no_link() {
     let relay = TestRelay::new();
-    let (session, _turns) = ear(None);
+    let (session, _turns) = test_session(None);
     // The goodbye overtakes the registration, which took the way through the limiter…
-    relay.arrives(1, &session).await;
-    relay.leaves(1, None).await;
+    relay.connects(1, &session).await;
+    relay.disconnects(1).await;
     relay.registers(1, None, None).await;
-    assert_eq!(relay.held().await, (0, 0, 0));
+    assert_eq!(relay.counts().await, (0, 0));
     // …or comes before the session has heard of it.
-    relay.arrives(2, &session).await;
+    relay.connects(2, &session).await;
     relay.registers(2, None, None).await;
-    relay.leaves(2, None).await;
-    assert_eq!(relay.held().await, (0, 0, 0));
+    relay.disconnects(2).await;
+    assert_eq!(relay.counts().await, (0, 0));
 }
 
 #[actix::test]
 async fn a_session_that_is_gone_without_a_goodbye_is_found_out() {
     let relay = TestRelay::new();
-    let (session, batches) = ear(None);
-    relay.arrives(1, &session).await;
+    let (session, batches) = test_session(None);
+    relay.connects(1, &session).await;
     session.send(Stop).await.expect("it stops");
     relay.registers(1, None, None).await;
-    assert_eq!(relay.held().await, (0, 0, 0));
+    assert_eq!(relay.counts().await, (0, 0));
     drop(batches);
 }
 
 #[actix::test]
 async fn a_late_goodbye_of_a_replaced_connection_takes_only_its_own_links() {
     let relay = TestRelay::new();
-    let ((older, mut of_older), (newer, mut of_newer)) = (ear(None), ear(None));
-    relay.arrives(1, &older).await;
+    let ((older, mut of_older), (newer, mut of_newer)) = (test_session(None), test_session(None));
+    relay.connects(1, &older).await;
     relay.registers(1, Some(7), None).await;
-    let old = welcome(&mut of_older).await;
-    relay.arrives(2, &newer).await;
+    let old = registered(&mut of_older).await;
+    relay.connects(2, &newer).await;
     relay.registers(2, None, Some(7)).await;
-    let new = welcome(&mut of_newer).await;
-    assert_ne!(old.epoch, new.epoch);
+    assert_eq!(registered(&mut of_newer).await, old);
     let deliveries = next_batch(&mut of_older).await.deliveries;
     assert!(
         matches!(deliveries.last(), Some(Delivery::Close(CloseReason::Replaced))),
         "{deliveries:?}"
     );
-    assert_eq!(relay.held().await, (2, 2, 1));
-    relay.leaves(1, Some(old)).await;
-    assert_eq!(relay.held().await, (1, 1, 1));
-    relay.leaves(2, Some(new)).await;
-    relay.leaves(2, Some(new)).await;
-    assert_eq!(relay.held().await, (0, 0, 0));
+    assert_eq!(relay.counts().await, (2, 1));
+    relay.disconnects(1).await;
+    assert_eq!(relay.counts().await, (1, 1));
+    relay.disconnects(2).await;
+    relay.disconnects(2).await;
+    assert_eq!(relay.counts().await, (0, 0));
 }
 
 #[actix::test]
 async fn a_session_that_does_not_take_its_turns_is_sent_away_and_bounded() {
     let relay = TestRelay::new();
     let (unblocked, unblock) = oneshot::channel();
-    let (session, mut batches) = ear(Some(unblock));
-    relay.arrives(1, &session).await;
+    let (session, mut batches) = test_session(Some(unblock));
+    relay.connects(1, &session).await;
     relay.registers(1, None, None).await;
-    let conn = look(&relay.registry, |registry| registry.connections.get(1).expect("a link").conn)
-        .await
-        .expect("a conn");
     for _ in 0..100 {
         // Each is answered by a batch.
-        relay.says(CommandBatch { conn, commands: Vec::new() }).await;
+        relay.sends(CommandBatch { connection: ConnectionId(1), commands: Vec::new() }).await;
     }
-    assert_eq!(relay.held().await, (0, 0, 0));
+    assert_eq!(relay.counts().await, (0, 0));
     unblocked.send(()).expect("it lives");
     let mut taken = 0;
     while !matches!(
@@ -222,17 +216,17 @@ async fn a_session_that_does_not_take_its_turns_is_sent_away_and_bounded() {
         taken += 1;
     }
     assert!(taken <= 4, "{taken} batches in a mailbox of 2");
-    relay.leaves(1, Some(conn)).await;
+    relay.disconnects(1).await;
 }
 
 #[actix::test]
 async fn whoever_arrives_while_all_are_sent_away_is_sent_away_too() {
     let relay = TestRelay::new();
-    let ((early, mut of_early), (late, mut of_late)) = (ear(None), ear(None));
-    relay.arrives(1, &early).await;
+    let ((early, mut of_early), (late, mut of_late)) = (test_session(None), test_session(None));
+    relay.connects(1, &early).await;
     let left = relay.registry.send(Drain { slice: 64 }).await.expect("the registry lives");
     assert_eq!(left, 0);
-    relay.arrives(2, &late).await;
+    relay.connects(2, &late).await;
     for batches in [&mut of_early, &mut of_late] {
         assert!(matches!(
             next_batch(batches).await.deliveries[..],
@@ -266,34 +260,34 @@ impl Store for Slow {
 async fn while_the_disk_is_behind_only_those_wait_who_give_it_more_to_do() {
     let behind = Arc::new(AtomicBool::new(false));
     let relay = TestRelay::with(Box::new(Slow(behind.clone())));
-    let ((away, mut of_away), (writer, mut of_writer)) = (ear(None), ear(None));
-    relay.arrives(1, &away).await;
+    let ((away, mut of_away), (writer, mut of_writer)) = (test_session(None), test_session(None));
+    relay.connects(1, &away).await;
     relay.registers(1, Some(1), None).await;
-    let (away, away_id) = welcomed(&mut of_away).await;
-    relay.leaves(1, Some(away)).await;
-    relay.arrives(2, &writer).await;
+    let away_id = registered(&mut of_away).await;
+    relay.disconnects(1).await;
+    relay.connects(2, &writer).await;
     relay.registers(2, None, None).await;
-    let (writer, writer_id) = welcomed(&mut of_writer).await;
-    let (talker, mut of_talker) = ear(None);
-    relay.arrives(3, &talker).await;
+    let writer_id = registered(&mut of_writer).await;
+    let (talker, mut of_talker) = test_session(None);
+    relay.connects(3, &talker).await;
     relay.registers(3, None, None).await;
-    let talker = welcome(&mut of_talker).await;
+    registered(&mut of_talker).await;
 
     behind.store(true, Ordering::Relaxed);
     let send = |recipient| {
         let (id, body) = (MessageId::from_u128(1), "{}".into());
         vec![Command::Send(SendCommand { recipient, id, ttl: Some(9), content: 1, body })]
     };
-    relay.says(CommandBatch { conn: writer, commands: send(away_id) }).await;
+    relay.sends(CommandBatch { connection: ConnectionId(2), commands: send(away_id) }).await;
     // What passes through goes on: the talker has its batch, the writer hears, but not that it may go on.
-    relay.says(CommandBatch { conn: talker, commands: send(writer_id) }).await;
+    relay.sends(CommandBatch { connection: ConnectionId(3), commands: send(writer_id) }).await;
     assert!(next_batch(&mut of_talker).await.acknowledges);
     let batch = next_batch(&mut of_writer).await;
     assert!(matches!(batch.deliveries[..], [Delivery::Frame { .. }]) && !batch.acknowledges);
     // A commit that does not catch up changes nothing; one that does lets the writer go on.
-    relay.says(Stored(Outcome::Committed(PutSeq(0)))).await;
+    relay.sends(Stored(Outcome::Committed(PutSeq(0)))).await;
     behind.store(false, Ordering::Relaxed);
-    relay.says(Stored(Outcome::Committed(PutSeq(1)))).await;
+    relay.sends(Stored(Outcome::Committed(PutSeq(1)))).await;
     let batch = next_batch(&mut of_writer).await;
     assert!(matches!(batch.deliveries[..], [Delivery::Ack { .. }]) && batch.acknowledges);
 }
@@ -304,8 +298,8 @@ const ENDLESS: u64 = 3_000_000;
 /// Keeps the Registry's mailbox from ever being empty, as sessions on other threads may.
 #[allow(clippy::disallowed_methods, reason = "the flood is the test")]
 fn flood(registry: Addr<Registry>, heard: Arc<AtomicU64>) {
-    let nobody = ConnectionId { slot: 0, epoch: u64::MAX };
-    registry.do_send(CommandBatch { conn: nobody, commands: Vec::new() });
+    let connection = ConnectionId(u64::MAX);
+    registry.do_send(CommandBatch { connection, commands: Vec::new() });
     registry.clone().do_send(RunOnActor::new(move |_: &mut Registry| {
         if heard.fetch_add(1, Ordering::Relaxed) < ENDLESS {
             flood(registry, heard);
@@ -316,10 +310,10 @@ fn flood(registry: Addr<Registry>, heard: Arc<AtomicU64>) {
 #[actix::test]
 async fn a_flooded_registry_starves_nobody_on_its_thread() {
     let relay = TestRelay::new();
-    let (session, mut batches) = ear(None);
-    relay.arrives(1, &session).await;
+    let (session, mut batches) = test_session(None);
+    relay.connects(1, &session).await;
     relay.registers(1, Some(1), None).await;
-    let conn = welcome(&mut batches).await;
+    registered(&mut batches).await;
     let (find, forget) = (relay.registry.clone().recipient(), relay.registry.clone().recipient());
     TtlSweeper::new(Duration::from_millis(10), find, forget).start();
 
@@ -330,7 +324,7 @@ async fn a_flooded_registry_starves_nobody_on_its_thread() {
         ticks.tick().await;
     }
     // The device's time is over, and the sweeper finds it.
-    relay.leaves(1, Some(conn)).await;
+    relay.disconnects(1).await;
     relay.clock.advance(Duration::from_secs(8 * 24 * 3600));
     while look(&relay.registry, |registry| registry.router.observe().devices).await > 0 {
         tokio::task::yield_now().await;

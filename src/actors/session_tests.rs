@@ -11,25 +11,28 @@ use crate::actors::abort_on_panic;
 use crate::actors::test_probe::{RunOnActor, look};
 use crate::clock::Clock;
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::Rules;
 use crate::settings::Settings;
 use crate::store::memory::Memory;
 use crate::transport;
 use crate::web::ingress::Opening;
 
 /// A core on a thread of its own, as a session on another worker sees it.
-async fn core_elsewhere(arbiter: &Arbiter, plan: &Arc<RatePlan>, clock: &Clock) -> Arc<Core> {
+async fn core_elsewhere(
+    arbiter: &Arbiter,
+    plan: &Arc<RatePlan>,
+    clock: &Clock,
+) -> Arc<CoreHandles> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let (plan, clock) = (plan.clone(), clock.clone());
     arbiter.spawn_fn(move || {
-        let settings = Settings::default();
-        let rules = Rules::from(&settings);
+        let settings = Arc::new(Settings::default());
         let watermarks = WriteWatermarks::default();
-        let registry = Registry::new(clock.clone(), rules, Box::new(Memory), watermarks.clone());
+        let registry =
+            Registry::new(clock.clone(), settings.clone(), Box::new(Memory), watermarks.clone());
         let registry = abort_on_panic::start("registry", registry);
-        let limiter = RateLimiter::new(clock, plan, &settings, registry.clone());
+        let limiter = RateLimiter::new(clock, plan, settings, registry.clone());
         let limiter = abort_on_panic::start("rate_limiter", limiter);
-        let _ = tell.send(Arc::new(Core { registry, limiter, watermarks }));
+        let _ = tell.send(Arc::new(CoreHandles { registry, limiter, watermarks }));
     });
     told.await.expect("the core starts")
 }
@@ -46,15 +49,17 @@ async fn expect_text(client: &mut Client, what: &str) {
 #[actix::test]
 #[allow(clippy::disallowed_methods, reason = "the flood is the test")]
 async fn a_session_is_heard_again_when_a_registry_that_was_too_busy_for_its_marks_has_caught_up() {
-    let (arbiter, clock, settings) = (Arbiter::new(), Clock::system(), Settings::default());
+    let (arbiter, clock, settings) =
+        (Arbiter::new(), Clock::system(), Arc::new(Settings::default()));
     let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
     let core = core_elsewhere(&arbiter, &plan, &clock).await;
     let (near, far) = tokio::io::duplex(64 * 1024);
     let session = {
         let (core, opening) = (core.clone(), Opening::from(&settings));
-        transport::connection(near, bytes::Bytes::new(), opening.transport, move |line| {
-            let lease = Allowance::new(plan);
-            Session::new(1, [127, 0, 0, 1].into(), opening.terms, core, lease, line)
+        transport::connection(near, bytes::Bytes::new(), opening.transport, move |socket| {
+            let (id, address) = (ConnectionId(1), [127, 0, 0, 1].into());
+            let allowance = Allowance::new(plan);
+            Session::new(id, address, opening.settings.clone(), core, allowance, socket)
         })
     };
     actix::spawn(session);
@@ -62,7 +67,7 @@ async fn a_session_is_heard_again_when_a_registry_that_was_too_busy_for_its_mark
     client.send(Ws::text(r#"{"type":"Register"}"#)).await.expect("sent");
     expect_text(&mut client, "RegisterResponse").await;
     let session: Recipient<DeliveryBatch> =
-        look(&core.registry, |registry| registry.session_of(1)).await;
+        look(&core.registry, |registry| registry.session_of(ConnectionId(1))).await;
 
     // The Registry is busy, and has more before it than its mailbox should hold.
     let (free, freed) = mpsc::channel::<()>();

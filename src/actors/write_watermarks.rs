@@ -1,14 +1,14 @@
-//! What the sockets took, on its way to the Registry.
+//! What the sockets have taken, on its way to the Registry.
 //!
-//! Every delivery ends with such a mark. As messages of their own they would cost as much as what they are about, so
-//! they come together here, and the Registry is told once that there are some.
+//! Every delivery ends with a watermark. An actix message for each would cost as much as the delivery, so watermarks are
+//! collected here, and the Registry gets one message when there are some.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::envelope::Seq;
 use crate::relay::command::ConnectionId;
 
-/// A connection, and the mark through which its socket took everything.
+/// A connection, and the frame through which its socket has taken everything.
 pub type Watermark = (ConnectionId, Seq);
 
 /// See the module. Clones share.
@@ -16,7 +16,7 @@ pub type Watermark = (ConnectionId, Seq);
 pub struct WriteWatermarks(Arc<Mutex<Vec<Watermark>>>);
 
 impl WriteWatermarks {
-    /// Leaves a mark. Answers whether it is the first, so that the Registry must be told.
+    /// Adds a watermark. Returns whether it is the first, so that the Registry needs a message.
     #[must_use]
     pub fn record(&self, watermark: Watermark) -> bool {
         let mut watermarks = self.lock();
@@ -24,7 +24,7 @@ impl WriteWatermarks {
         watermarks.len() == 1
     }
 
-    /// Exchanges what has come together for an empty list with room.
+    /// Exchanges the collected watermarks for an empty list with capacity.
     pub fn exchange(&self, empty: &mut Vec<Watermark>) {
         std::mem::swap(&mut *self.lock(), empty);
     }

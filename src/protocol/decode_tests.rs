@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::envelope::Subject;
 
 const ALICE: &str = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
 const BOB: &str = "a1b2c3d4-e5f6-7890-1234-567890abcdef";
@@ -172,7 +173,10 @@ fn the_error_context_of_a_malformed_frame_has_the_ids_that_can_be_read() {
         error_context(&text, decode(&text).unwrap_err())
     };
     let (message, bob) = (MessageId::parse(MESSAGE).unwrap(), DeviceId::parse(BOB).unwrap());
-    assert_eq!(context_of_send(r#","ttl":-1"#), ErrorContext::message(message, bob));
+    assert_eq!(
+        context_of_send(r#","ttl":-1"#),
+        ErrorContext::about(Some(&Subject::Message(message)), Some(bob))
+    );
     assert_eq!(context_of_send(r#","message_id":"other""#), ErrorContext::NOTHING);
     let text = r#"{"type":"KeyRotationAck","payload":{"key_id":7,"recipient_id":5}}"#;
     let key_context = error_context(text, decode(text).unwrap_err());

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::frame::AuthStep;
 use super::id::{DeviceId, MessageId};
 use super::refusal::{ErrorContext, Refusal};
+use crate::protocol::envelope::Subject;
 
 /// The type of a frame that carries the payload of one client to another. (protocol: Receive and after)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +247,10 @@ mod tests {
             error(Refusal::RateLimited(60), &context),
             r#"{"type":"Error","payload":{"message":"Rate limit exceeded (60/60). Try again in a minute.","code":429,"retry_after_ms":900,"limit":60,"remaining":0}}"#
         );
-        let context = ErrorContext::key("1678886401", DeviceId::parse(ID).unwrap());
+        let context = ErrorContext::about(
+            Some(&Subject::KeyRotation("1678886401".into())),
+            DeviceId::parse(ID),
+        );
         assert!(error(Refusal::UnknownRecipient, &context).contains(r#""key_id":1678886401,"#));
     }
 

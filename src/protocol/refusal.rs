@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::envelope::Subject;
 use super::id::{DeviceId, MessageId};
 use super::kind::Kind;
 
@@ -173,22 +174,18 @@ impl ErrorContext {
     pub const NOTHING: Self =
         Self { message_id: None, key_id: None, recipient_id: None, retry_after_ms: None };
 
-    /// The context of a refused message.
+    /// The context of what is known of a frame: the message or key rotation that it is, and its recipient. The one place that
+    /// decides what an `Error` names.
     #[must_use]
-    pub fn message(id: MessageId, recipient: DeviceId) -> Self {
-        Self { message_id: Some(id), recipient_id: Some(recipient), ..Self::NOTHING }
-    }
-
-    /// The context of a refused key rotation; `key_id` is raw JSON.
-    #[must_use]
-    pub fn key(key_id: &str, recipient: DeviceId) -> Self {
-        Self { key_id: Some(key_id.into()), recipient_id: Some(recipient), ..Self::NOTHING }
-    }
-
-    /// The context of another refused frame to this recipient.
-    #[must_use]
-    pub fn recipient(recipient: DeviceId) -> Self {
-        Self { recipient_id: Some(recipient), ..Self::NOTHING }
+    pub fn about(subject: Option<&Subject>, recipient: Option<DeviceId>) -> Self {
+        let (message_id, key_id) = match subject {
+            Some(Subject::Message(id)) => (Some(*id), None),
+            Some(Subject::KeyRotation(key_id) | Subject::KeyRotationAck(key_id)) => {
+                (None, Some(key_id.clone()))
+            }
+            Some(Subject::Auth | Subject::Notice) | None => (None, None),
+        };
+        Self { message_id, key_id, recipient_id: recipient, retry_after_ms: None }
     }
 }
 

@@ -1,178 +1,99 @@
-//! What the router hears and what it answers.
+//! What connections ask of the router.
 
 use bytestring::ByteString;
 
-use crate::protocol::encode::{Status, Token};
-use crate::protocol::envelope::Seq;
+use crate::protocol::encode::Token;
+use crate::protocol::envelope::Subject;
 use crate::protocol::frame::{AuthStep, Presence};
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
+use crate::protocol::refusal::ErrorContext;
 
-/// One connection of a device. A newer one of the same device has a higher epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ConnectionId {
-    /// Where the router keeps the device.
-    pub slot: u32,
-    /// Tells this connection from every other one there ever was.
-    pub epoch: u64,
-}
+/// One WebSocket, from its upgrade to its end. No two connections of a process have the same id, and a later connection
+/// has a higher one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
 
-/// The hash of a resume token, all that is kept of it.
+/// SHA-256 of a resume token; the token itself is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
-/// A stranger that wants in, with the randomness that the rules must not draw themselves.
+/// A connection that wants to be a device, with the random values that the rules must not draw themselves.
 #[derive(Debug)]
 pub struct Registration {
-    /// Wants an identity that outlives the connection.
     pub resumable: bool,
-    /// Wants to know what becomes of each message.
     pub receipts: bool,
-    /// Wants its former identity back: the token, and its hash.
+    /// The token of the device that the connection wants to be again.
     pub resume: Option<(Token, TokenHash)>,
-    /// The id, should this become a new device.
+    /// For a new device.
     pub fresh_id: DeviceId,
-    /// The token, should this become a new resumable device.
+    /// For a new resumable device.
     pub fresh_token: (Token, TokenHash),
 }
 
-/// What a registered device says; who says it is known and checked.
+/// What a registered device asks for; the session has checked that the device speaks for itself. A `body` is the whole frame
+/// to forward.
 #[derive(Debug)]
 pub enum Command {
-    /// A message.
     Send(SendCommand),
-    /// Confirms a message.
     Ack {
-        /// Which.
         message_id: MessageId,
-        /// Whose, if it is said.
+        /// The sender of the message, if the client named one.
         sender: Option<DeviceId>,
     },
-    /// A step of an authentication.
     Auth {
-        /// Which.
         step: AuthStep,
-        /// For whom, if it is said.
+        /// The recipient, if the client named one.
         recipient: Option<DeviceId>,
-        /// The frame to carry on.
         body: ByteString,
     },
-    /// Another device is trusted.
     AuthSuccess {
-        /// For whom.
         recipient: DeviceId,
-        /// The frame to carry on.
         body: ByteString,
     },
-    /// New key material.
     KeyRotation {
-        /// For whom.
         recipient: DeviceId,
-        /// Its name, raw JSON.
+        /// Raw JSON.
         key_id: Box<str>,
-        /// The frame to carry on.
         body: ByteString,
     },
-    /// Confirms key material.
     KeyRotationAck {
-        /// For whom: the one that sent the key.
+        /// The device that sent the key.
         recipient: DeviceId,
-        /// Its name, raw JSON.
+        /// Raw JSON.
         key_id: Box<str>,
-        /// The frame to carry on.
         body: ByteString,
     },
-    /// Whether messages are welcome.
     Status(Presence),
+    /// Takes the router's way, so that the Pong follows everything that the device sent before.
+    Ping,
 }
 
-/// A message on its way in.
+/// A message to send.
 #[derive(Debug)]
 pub struct SendCommand {
-    /// For whom.
     pub recipient: DeviceId,
-    /// Its name.
     pub id: MessageId,
-    /// Seconds, as the client said.
+    /// Seconds, as the client wrote it.
     pub ttl: Option<u64>,
-    /// Digest of the content, to tell a repeat.
+    /// Digest of the content, by which a repeat is recognised.
     pub content: u64,
-    /// The `Receive` frame.
     pub body: ByteString,
 }
 
-/// What a session is told, in order.
-#[derive(Debug)]
-pub enum Delivery<L> {
-    /// It is registered; always the first.
-    Registered(Box<RegistrationAccepted<L>>),
-    /// A frame for the device. Once the socket took it, the mark comes back.
-    Frame {
-        /// The envelope's place in the order of arrival.
-        seq: Seq,
-        /// The frame.
-        body: ByteString,
-    },
-    /// A message was accepted, delivered or processed.
-    Ack {
-        /// Which.
-        id: MessageId,
-        /// What became of it, if the device asked for receipts.
-        status: Option<Status>,
-    },
-    /// Something was refused.
-    Refused(Box<Refused>),
-    /// Goodbye.
-    Close(CloseReason),
-}
-
-/// A refusal, and what it is about.
-#[derive(Debug)]
-pub struct Refused {
-    /// Why.
-    pub refusal: Refusal,
-    /// Of what.
-    pub about: ErrorContext,
-}
-
-/// A registration that came about.
-#[derive(Debug)]
-pub struct RegistrationAccepted<L> {
-    /// This connection.
-    pub conn: ConnectionId,
-    /// Its device.
-    pub device: DeviceId,
-    /// The device's allowance, shared by all its connections over time.
-    pub lease: L,
-    /// Whether this is a former identity.
-    pub resumed: bool,
-    /// Messages that wait for it.
-    pub queued: usize,
-    /// The token, for a resumable device.
-    pub token: Option<Token>,
-}
-
-/// What follows from a step: items in order, each for one connection.
-#[derive(Debug)]
-pub struct Deliveries<L> {
-    /// For whom, and what.
-    pub items: Vec<(ConnectionId, Delivery<L>)>,
-    /// Acks that confirmed nothing.
-    pub unmatched_acks: u32,
-}
-
-impl<L> Default for Deliveries<L> {
-    fn default() -> Self {
-        Self { items: Vec::new(), unmatched_acks: 0 }
-    }
-}
-
-impl<L> Deliveries<L> {
-    pub(super) fn push(&mut self, to: ConnectionId, delivery: Delivery<L>) {
-        self.items.push((to, delivery));
-    }
-
-    pub(super) fn refuse(&mut self, to: ConnectionId, refusal: Refusal, about: ErrorContext) {
-        self.push(to, Delivery::Refused(Box::new(Refused { refusal, about })));
+impl Command {
+    /// What an `Error` that answers this command refers to.
+    #[must_use]
+    pub fn error_context(&self) -> ErrorContext {
+        let (subject, recipient) = match self {
+            Self::Send(send) => (Some(Subject::Message(send.id)), Some(send.recipient)),
+            Self::KeyRotation { recipient, key_id, .. }
+            | Self::KeyRotationAck { recipient, key_id, .. } => {
+                (Some(Subject::KeyRotation(key_id.clone())), Some(*recipient))
+            }
+            Self::Auth { recipient, .. } => (None, *recipient),
+            Self::AuthSuccess { recipient, .. } => (None, Some(*recipient)),
+            Self::Ack { .. } | Self::Status(_) | Self::Ping => (None, None),
+        };
+        ErrorContext::about(subject.as_ref(), recipient)
     }
 }

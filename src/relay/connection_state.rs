@@ -1,6 +1,6 @@
-//! One connection's side of the talk: a stranger that may only register, then a device that is believed to be itself.
+//! What a connection may say: before it is registered only `Register`, `Ping` and `Pong`, after that as its own device.
 //!
-//! Here identity is checked, once, at the door: what leaves as a [`Command`] speaks for the connection's own device.
+//! Identity is checked here, once: a [`Command`] speaks for the device of its connection.
 
 use super::command::{Command, SendCommand};
 use super::dedup::digest;
@@ -13,96 +13,52 @@ use crate::protocol::refusal::{ErrorContext, Refusal};
 /// What a frame asks of the session.
 #[derive(Debug)]
 pub enum Request<'a> {
-    /// Wants in; for a device that is in, the same answer again.
     Register(Register<'a>),
     /// For the router.
     Command(Command),
-    /// Wants a `Pong`.
-    Ping,
-    /// Is alive.
     Pong,
 }
 
-/// A frame that is refused, and what it was about.
+/// A refusal, and the message it refers to.
 pub type Refused = (Refusal, ErrorContext);
 
-/// Nobody yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Unregistered;
 
-impl Unregistered {
-    /// Hears one text message of at most `most` bytes.
-    ///
-    /// # Errors
-    ///
-    /// 400 for what is malformed, 413 for what is too large, 401 for everything but Register, Ping and Pong.
-    pub fn parse(self, text: &str, most: usize) -> Result<Request<'_>, Refused> {
-        let frame = decode(text, most)?;
-        match frame {
-            ClientFrame::Register(register) => Ok(Request::Register(register)),
-            ClientFrame::Ping => Ok(Request::Ping),
-            ClientFrame::Pong => Ok(Request::Pong),
-            _ => Err((Refusal::NotRegistered, about(&frame))),
-        }
-    }
-}
-
-/// A connection whose device is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Registered {
-    /// The device.
     pub device: DeviceId,
 }
 
-impl Registered {
-    /// Hears one text message of at most `most` bytes.
+impl Unregistered {
+    /// Parses one text message; one longer than `max_bytes` is refused.
     ///
     /// # Errors
     ///
-    /// 400 for what is malformed, 413 for what is too large, 403 for what speaks for another.
-    pub fn parse(self, text: &str, most: usize) -> Result<Request<'_>, Refused> {
-        let frame = decode(text, most)?;
-        if let Some(refusal) = self.speaks_for_another(&frame) {
-            return Err((refusal, about(&frame)));
+    /// 400 malformed, 413 too large, 401 for everything but `Register`, `Ping` and `Pong`.
+    pub fn parse(self, text: &str, max_bytes: usize) -> Result<Request<'_>, Refused> {
+        let request = Request::from(decode(text, max_bytes)?);
+        match request {
+            Request::Register(_) | Request::Pong | Request::Command(Command::Ping) => Ok(request),
+            Request::Command(command) => Err((Refusal::NotRegistered, command.error_context())),
         }
-        Ok(match frame {
-            ClientFrame::Register(register) => Request::Register(register),
-            ClientFrame::Ping => Request::Ping,
-            ClientFrame::Pong => Request::Pong,
-            ClientFrame::Send(send) => Request::Command(Command::Send(SendCommand {
-                recipient: send.recipient_id,
-                id: send.message_id,
-                ttl: send.ttl,
-                content: digest(send.encrypted_data),
-                body: splice(Forwarded::Receive, send.payload),
-            })),
-            ClientFrame::Ack(ack) => {
-                Request::Command(Command::Ack { message_id: ack.message_id, sender: ack.sender_id })
-            }
-            ClientFrame::Auth(auth) => Request::Command(Command::Auth {
-                step: auth.step,
-                recipient: auth.recipient_id,
-                body: splice(Forwarded::Auth(auth.step), auth.payload),
-            }),
-            ClientFrame::AuthSuccess(success) => Request::Command(Command::AuthSuccess {
-                recipient: success.recipient_id.unwrap_or(success.device_id),
-                body: splice(Forwarded::AuthSuccess, success.payload),
-            }),
-            ClientFrame::KeyRotation(update) => Request::Command(Command::KeyRotation {
-                recipient: update.recipient_id,
-                key_id: update.key_id.into(),
-                body: splice(Forwarded::KeyRotationUpdate, update.payload),
-            }),
-            ClientFrame::KeyRotationAck(ack) => Request::Command(Command::KeyRotationAck {
-                recipient: ack.recipient_id,
-                key_id: ack.key_id.into(),
-                body: splice(Forwarded::KeyRotationAck, ack.payload),
-            }),
-            ClientFrame::Status(status) => Request::Command(Command::Status(status.presence)),
-        })
+    }
+}
+
+impl Registered {
+    /// Parses one text message; one longer than `max_bytes` is refused.
+    ///
+    /// # Errors
+    ///
+    /// 400 malformed, 413 too large, 403 where the frame names another device as its sender.
+    pub fn parse(self, text: &str, max_bytes: usize) -> Result<Request<'_>, Refused> {
+        let frame = decode(text, max_bytes)?;
+        match self.speaks_for_another(&frame) {
+            None => Ok(frame.into()),
+            Some(refusal) => Err((refusal, Request::from(frame).error_context())),
+        }
     }
 
-    /// Whether a frame speaks for another device.
     fn speaks_for_another(self, frame: &ClientFrame<'_>) -> Option<Refusal> {
         let (claimed, refusal) = match frame {
             ClientFrame::Send(send) => (send.sender_id, Refusal::ForeignSender),
@@ -117,56 +73,68 @@ impl Registered {
             ClientFrame::Register(_)
             | ClientFrame::Ack(_)
             | ClientFrame::Ping
-            | ClientFrame::Pong => {
-                return None;
-            }
+            | ClientFrame::Pong => return None,
         };
         (claimed != self.device).then_some(refusal)
     }
 }
 
-/// Reads one text message of at most `most` bytes.
-fn decode(text: &str, most: usize) -> Result<ClientFrame<'_>, Refused> {
+impl Request<'_> {
+    fn error_context(&self) -> ErrorContext {
+        match self {
+            Self::Command(command) => command.error_context(),
+            Self::Register(_) | Self::Pong => ErrorContext::NOTHING,
+        }
+    }
+}
+
+impl<'a> From<ClientFrame<'a>> for Request<'a> {
+    fn from(frame: ClientFrame<'a>) -> Self {
+        Self::Command(match frame {
+            ClientFrame::Register(register) => return Self::Register(register),
+            ClientFrame::Pong => return Self::Pong,
+            ClientFrame::Ping => Command::Ping,
+            ClientFrame::Send(send) => Command::Send(SendCommand {
+                recipient: send.recipient_id,
+                id: send.message_id,
+                ttl: send.ttl,
+                content: digest(send.encrypted_data),
+                body: splice(Forwarded::Receive, send.payload),
+            }),
+            ClientFrame::Ack(ack) => {
+                Command::Ack { message_id: ack.message_id, sender: ack.sender_id }
+            }
+            ClientFrame::Auth(auth) => Command::Auth {
+                step: auth.step,
+                recipient: auth.recipient_id,
+                body: splice(Forwarded::Auth(auth.step), auth.payload),
+            },
+            ClientFrame::AuthSuccess(success) => Command::AuthSuccess {
+                recipient: success.recipient_id.unwrap_or(success.device_id),
+                body: splice(Forwarded::AuthSuccess, success.payload),
+            },
+            ClientFrame::KeyRotation(update) => Command::KeyRotation {
+                recipient: update.recipient_id,
+                key_id: update.key_id.into(),
+                body: splice(Forwarded::KeyRotationUpdate, update.payload),
+            },
+            ClientFrame::KeyRotationAck(ack) => Command::KeyRotationAck {
+                recipient: ack.recipient_id,
+                key_id: ack.key_id.into(),
+                body: splice(Forwarded::KeyRotationAck, ack.payload),
+            },
+            ClientFrame::Status(status) => Command::Status(status.presence),
+        })
+    }
+}
+
+fn decode(text: &str, max_bytes: usize) -> Result<ClientFrame<'_>, Refused> {
     let frame =
         decode::decode(text).map_err(|refusal| (refusal, decode::error_context(text, refusal)))?;
-    if text.len() > most {
-        return Err((Refusal::TooLarge(most), about(&frame)));
+    if text.len() > max_bytes {
+        return Err((Refusal::TooLarge(max_bytes), Request::from(frame).error_context()));
     }
     Ok(frame)
-}
-
-/// What a frame is about, as far as an `Error` can say.
-fn about(frame: &ClientFrame<'_>) -> ErrorContext {
-    match frame {
-        ClientFrame::Send(send) => ErrorContext::message(send.message_id, send.recipient_id),
-        ClientFrame::KeyRotation(rotation) | ClientFrame::KeyRotationAck(rotation) => {
-            ErrorContext::key(rotation.key_id, rotation.recipient_id)
-        }
-        ClientFrame::Auth(auth) => {
-            auth.recipient_id.map_or(ErrorContext::NOTHING, ErrorContext::recipient)
-        }
-        ClientFrame::AuthSuccess(success) => {
-            ErrorContext::recipient(success.recipient_id.unwrap_or(success.device_id))
-        }
-        _ => ErrorContext::NOTHING,
-    }
-}
-
-/// What the relay says of a frame that it would refuse for a limit: see [`Registered::parse`].
-#[must_use]
-pub fn error_context_of(word: &Command) -> ErrorContext {
-    match word {
-        Command::Send(send) => ErrorContext::message(send.id, send.recipient),
-        Command::KeyRotation { recipient, key_id, .. }
-        | Command::KeyRotationAck { recipient, key_id, .. } => {
-            ErrorContext::key(key_id, *recipient)
-        }
-        Command::Auth { recipient, .. } => {
-            recipient.map_or(ErrorContext::NOTHING, ErrorContext::recipient)
-        }
-        Command::AuthSuccess { recipient, .. } => ErrorContext::recipient(*recipient),
-        _ => ErrorContext::NOTHING,
-    }
 }
 
 #[cfg(test)]
@@ -190,7 +158,10 @@ mod tests {
             Unregistered.parse(r#"{"type":"Register"}"#, 99),
             Ok(Request::Register(_))
         ));
-        assert!(matches!(Unregistered.parse(r#"{"type":"Ping"}"#, 99), Ok(Request::Ping)));
+        assert!(matches!(
+            Unregistered.parse(r#"{"type":"Ping"}"#, 99),
+            Ok(Request::Command(Command::Ping))
+        ));
         let ack = format!(r#"{{"type":"Ack","payload":{{"message_id":"{OTHER}"}}}}"#);
         assert_eq!(Unregistered.parse(&ack, 99).unwrap_err().0, Refusal::NotRegistered);
     }

@@ -11,26 +11,27 @@ use foldhash::fast::FixedState;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Moment;
+use crate::protocol::envelope::Seq;
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::store::records::Fingerprint;
 
-/// Maximum of fingerprints in one generation; limits the memory of one device to 16 KiB per generation.
+/// Maximum of fingerprints in one generation; limits the memory of one device to 24 KiB per generation.
 pub const MAX_PER_GENERATION: usize = 512;
 
 /// The bit of a digest that says that the message could not wait (ttl 0); 63 bits are enough to tell contents apart.
 const AT_ONCE: u64 = 1;
 
 impl Fingerprint {
-    /// Of a message that is still here. A sender could only forge its own.
+    /// The fingerprint of a message that is still here. A sender could only forge its own.
     #[must_use]
     pub fn new(sender: DeviceId, recipient: DeviceId, id: MessageId, content: u64) -> Self {
         Self { sender, key: key(recipient, id), content: content & !AT_ONCE, recorded_at: 0 }
     }
 
-    /// Of a message that could not wait, if that is so: nobody confirms it, and its repeat is acked accordingly.
+    /// Marks the fingerprint of a message with ttl 0: its recipient does not ack it, so a repeat gets another status.
     #[must_use]
-    pub fn handed_over_at_once(self, so: bool) -> Self {
-        Self { content: self.content | if so { AT_ONCE } else { 0 }, ..self }
+    pub fn with_ttl(self, ttl: u64) -> Self {
+        Self { content: self.content | if ttl == 0 { AT_ONCE } else { 0 }, ..self }
     }
 }
 
@@ -56,6 +57,8 @@ pub enum Seen {
     Duplicate {
         /// The first one had ttl 0: the recipient did not acknowledge it.
         at_once: bool,
+        /// The sequence number of the first one; 0 if it left the queue before a restart.
+        seq: Seq,
     },
     /// The same id with other content.
     OtherContent,
@@ -64,9 +67,15 @@ pub enum Seen {
 /// The fingerprints of the messages that one device sent recently.
 #[derive(Debug, Default)]
 pub struct DedupWindow {
-    current: HashMap<u64, u64, FixedState>,
-    previous: HashMap<u64, u64, FixedState>,
+    current: HashMap<u64, Sent, FixedState>,
+    previous: HashMap<u64, Sent, FixedState>,
     rotated_at: Moment,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    content: u64,
+    seq: Seq,
 }
 
 impl DedupWindow {
@@ -74,21 +83,21 @@ impl DedupWindow {
     pub fn seen(&self, fingerprint: Fingerprint) -> Seen {
         match self.current.get(&fingerprint.key).or_else(|| self.previous.get(&fingerprint.key)) {
             None => Seen::New,
-            Some(content) if *content & !AT_ONCE == fingerprint.content & !AT_ONCE => {
-                Seen::Duplicate { at_once: *content & AT_ONCE != 0 }
+            Some(sent) if sent.content & !AT_ONCE == fingerprint.content & !AT_ONCE => {
+                Seen::Duplicate { at_once: sent.content & AT_ONCE != 0, seq: sent.seq }
             }
             Some(_) => Seen::OtherContent,
         }
     }
 
     /// Adds a `Send` that the relay accepted.
-    pub fn remember(&mut self, now: Moment, window: Duration, fingerprint: Fingerprint) {
+    pub fn remember(&mut self, now: Moment, window: Duration, fingerprint: Fingerprint, seq: Seq) {
         self.rotate(now, window);
         if self.current.len() >= MAX_PER_GENERATION {
             self.previous = std::mem::take(&mut self.current);
             self.rotated_at = now;
         }
-        self.current.insert(fingerprint.key, fingerprint.content);
+        self.current.insert(fingerprint.key, Sent { content: fingerprint.content, seq });
     }
 
     /// Removes a `Send` that was not delivered, so that its sender can repeat it with the same id.
@@ -133,27 +142,27 @@ mod tests {
     fn a_repeat_is_distinguished_from_other_content() {
         let mut sends = DedupWindow::default();
         assert_eq!(sends.seen(fingerprint(1, "a")), Seen::New);
-        sends.remember(at(0), WINDOW, fingerprint(1, "a"));
-        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false });
+        sends.remember(at(0), WINDOW, fingerprint(1, "a"), 7);
+        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false, seq: 7 });
         assert_eq!(sends.seen(fingerprint(1, "b")), Seen::OtherContent);
-        sends.remember(at(0), WINDOW, fingerprint(3, "a").handed_over_at_once(true));
-        assert_eq!(sends.seen(fingerprint(3, "a")), Seen::Duplicate { at_once: true });
+        sends.remember(at(0), WINDOW, fingerprint(3, "a").with_ttl(0), 7);
+        assert_eq!(sends.seen(fingerprint(3, "a")), Seen::Duplicate { at_once: true, seq: 7 });
         assert_eq!(sends.seen(fingerprint(2, "a")), Seen::New);
     }
 
     #[test]
     fn the_same_id_to_another_recipient_is_another_message() {
         let mut sends = DedupWindow::default();
-        sends.remember(at(0), WINDOW, fingerprint(1, "a"));
+        sends.remember(at(0), WINDOW, fingerprint(1, "a"), 7);
         assert_eq!(sends.seen(to(3, 1, "a")), Seen::New);
     }
 
     #[test]
     fn a_send_is_remembered_for_one_window_and_at_most_for_two() {
         let mut sends = DedupWindow::default();
-        sends.remember(at(10), WINDOW, fingerprint(1, "a"));
+        sends.remember(at(10), WINDOW, fingerprint(1, "a"), 7);
         sends.rotate(at(609), WINDOW);
-        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false });
+        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false, seq: 7 });
         sends.rotate(at(1900), WINDOW);
         assert_eq!(sends.seen(fingerprint(1, "a")), Seen::New);
     }
@@ -162,18 +171,21 @@ mod tests {
     fn memory_is_limited_and_the_newest_sends_are_remembered() {
         let mut sends = DedupWindow::default();
         for id in 0..10_000 {
-            sends.remember(at(0), WINDOW, fingerprint(id, "a"));
+            sends.remember(at(0), WINDOW, fingerprint(id, "a"), 7);
         }
         assert!(sends.current.len() + sends.previous.len() <= 2 * MAX_PER_GENERATION);
         for id in 10_000 - MAX_PER_GENERATION as u128..10_000 {
-            assert_eq!(sends.seen(fingerprint(id, "a")), Seen::Duplicate { at_once: false });
+            assert_eq!(
+                sends.seen(fingerprint(id, "a")),
+                Seen::Duplicate { at_once: false, seq: 7 }
+            );
         }
     }
 
     #[test]
     fn an_undelivered_message_can_be_sent_again() {
         let mut sends = DedupWindow::default();
-        sends.remember(at(0), WINDOW, fingerprint(1, "a"));
+        sends.remember(at(0), WINDOW, fingerprint(1, "a"), 7);
         sends.forget(DeviceId::from_u128(2), MessageId::from_u128(1));
         assert_eq!(sends.seen(fingerprint(1, "b")), Seen::New);
     }

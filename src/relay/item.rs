@@ -1,7 +1,9 @@
 //! An envelope in a mailbox, and what settles it.
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Seq, Subject};
+use crate::protocol::id::DeviceId;
+use crate::store::records::MessageRecord;
 
 /// The moment from which the recipient has an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,5 +77,12 @@ impl Item {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.envelope.body.len() as u64
+    }
+
+    /// The record that the store keeps of the item.
+    #[must_use]
+    pub fn record(&self, now: Now, recipient: DeviceId) -> MessageRecord<&Envelope> {
+        let expires_at = now.wall_ms_at(self.deadline);
+        MessageRecord { seq: self.seq, to: recipient, expires_at, envelope: &self.envelope }
     }
 }

@@ -1,12 +1,13 @@
-//! Rules: who is here, where a frame goes next, what waits and for how long.
+//! Rules: which devices are here, where a frame goes next, what waits and for how long.
 //!
-//! Plain structs without actix: time is an argument, what follows from a command is a list of posts. A simulation drives
-//! exactly this code (`tests/simulation`).
+//! Plain structs without actix: time is an argument, and what follows from a command is a list of deliveries. The simulation
+//! in `tests/simulation` drives exactly this code.
 
 pub mod auth_exchange;
 pub mod command;
 pub mod connection_state;
 pub mod dedup;
+pub mod delivery;
 pub mod item;
 pub mod mailbox;
 pub mod mailbox_quota;

@@ -1,7 +1,6 @@
-//! The database on disk: what is in it, how it is opened, read once, and written in batches.
+//! The database in `queue.redb`: its tables, one read at start, and commits of many changes.
 //!
-//! One file, `queue.redb`, with four tables; keys count up, so writes go to the end. Beside it `lock`, so
-//! that a second instance is refused with a clear word.
+//! Messages and fingerprints have keys that count up, so that writes go to the end of their tables.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,69 +17,49 @@ use crate::protocol::id::DeviceId;
 
 const QUEUE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
 const DEVICES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("devices");
-/// Keys count up from remembered message to remembered message.
 const PRINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("prints");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
-/// The version of what the tables hold.
+/// Key in `META`: the version of the records.
 const FORMAT: &str = "format";
-/// The first sequence that was never used, as far as removed records do not show it.
+/// Key in `META`: a sequence number above all that were committed, because the newest message may be removed already.
 const NEXT_SEQ: &str = "next_seq";
 
-/// Memory of the database's page cache: it is written sequentially and read once.
+/// Bytes of the page cache. It is small because the database is written at its end and read once.
 const CACHE: usize = 16 * 1024 * 1024;
 
-/// Messages that are remembered in one row; a row of its own for each would cost as much as the message did.
-const PRINTS_TOGETHER: usize = 1024;
+/// Fingerprints in one row: a row for each would cost as much as the message did.
+const ROW: usize = 1024;
 
-/// The key under which room is probed for; nothing else ever has it.
+/// The key in `PRINTS` under which [`Database::probe`] writes; no row has it.
 const PROBE: u64 = u64::MAX;
 
-/// What must fit before new messages are accepted again.
+/// Bytes that must fit on a disk that was full before new messages are accepted.
 const PROBE_BYTES: usize = 256 * 1024;
 
-/// What one commit changes.
-#[derive(Debug)]
+/// The changes of one commit.
+#[derive(Debug, Default)]
 pub struct Changes {
-    /// Records to keep.
     pub puts: BTreeMap<Seq, MessageRecord>,
-    /// Records to forget.
     pub removes: Vec<Seq>,
-    /// Messages to remember although they are gone, in the order in which they went.
-    pub prints: Vec<Fingerprint>,
-    /// Identities to keep, or with `None` to forget.
+    /// In the order in which their messages left.
+    pub fingerprints: Vec<Fingerprint>,
+    /// `None` removes a device.
     pub devices: BTreeMap<DeviceId, Option<DeviceRecord>>,
-    /// Messages that were remembered at another time need not be any more, Unix milliseconds. What was remembered in the
-    /// future was so before the wall clock was set back.
-    pub memory_ms: RangeInclusive<u64>,
-}
-
-impl Default for Changes {
-    fn default() -> Self {
-        Self {
-            puts: BTreeMap::new(),
-            removes: Vec::new(),
-            prints: Vec::new(),
-            devices: BTreeMap::new(),
-            memory_ms: 0..=u64::MAX,
-        }
-    }
+    /// Range of Unix milliseconds whose fingerprints are still needed; others may be deleted. A time in the future means
+    /// that the wall clock was set back.
+    pub needed_fingerprints: Option<RangeInclusive<u64>>,
 }
 
 impl Changes {
-    /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.puts.is_empty()
-            && self.removes.is_empty()
-            && self.prints.is_empty()
-            && self.devices.is_empty()
+        self.len() == 0
     }
 
-    /// Steps that it takes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.puts.len() + self.removes.len() + self.prints.len() + self.devices.len()
+        self.puts.len() + self.removes.len() + self.fingerprints.len() + self.devices.len()
     }
 }
 
@@ -89,39 +68,35 @@ impl Changes {
 pub struct Database {
     database: redb::Database,
     scratch: Vec<u8>,
-    /// The key of the next print: they are forgotten in the order in which they were remembered, and a message that waited
-    /// for long must not stand in the way of those that came and went meanwhile.
-    next_print: u64,
+    /// Key of the next row of fingerprints. Rows are deleted in the order of their keys, so a key that counts up keeps an
+    /// old message that left late from blocking the rows after it.
+    next_row: u64,
 }
 
 impl Database {
-    /// Opens the database on that backend, and creates its tables if it is new.
+    /// Opens the database, and creates its tables if it is new.
     ///
     /// # Errors
     ///
-    /// Whatever the database says.
+    /// The backend fails, or what it holds is no database.
     pub fn open(backend: impl StorageBackend) -> Result<Self, redb::Error> {
-        catch_redb_panic(|| Self::opened(backend))
-    }
-
-    fn opened(backend: impl StorageBackend) -> Result<Self, redb::Error> {
-        let database =
-            redb::Database::builder().set_cache_size(CACHE).create_with_backend(backend)?;
-        let begun = database.begin_read()?;
-        let is_new = begun.list_tables()?.next().is_none();
-        drop(begun);
-        if is_new {
-            let transaction = database.begin_write()?;
-            transaction.open_table(QUEUE)?;
-            transaction.open_table(DEVICES)?;
-            transaction.open_table(PRINTS)?;
-            transaction.open_table(META)?.insert(FORMAT, u64::from(VERSION))?;
-            transaction.commit()?;
-        }
-        let prints = database.begin_read()?.open_table(PRINTS)?;
-        let last = prints.range(..PROBE)?.next_back().transpose()?;
-        let next_print = last.map_or(0, |(key, _)| key.value() + 1);
-        Ok(Self { database, scratch: Vec::new(), next_print })
+        catch_redb_panic(|| {
+            let database =
+                redb::Database::builder().set_cache_size(CACHE).create_with_backend(backend)?;
+            let is_new = database.begin_read()?.list_tables()?.next().is_none();
+            if is_new {
+                let transaction = database.begin_write()?;
+                transaction.open_table(QUEUE)?;
+                transaction.open_table(DEVICES)?;
+                transaction.open_table(PRINTS)?;
+                transaction.open_table(META)?.insert(FORMAT, u64::from(VERSION))?;
+                transaction.commit()?;
+            }
+            let rows = database.begin_read()?.open_table(PRINTS)?;
+            let last = rows.range(..PROBE)?.next_back().transpose()?;
+            let next_row = last.map_or(0, |(key, _)| key.value() + 1);
+            Ok(Self { database, scratch: Vec::new(), next_row })
+        })
     }
 
     pub(super) fn check_format(&self) -> Result<(), io::Error> {
@@ -135,11 +110,11 @@ impl Database {
         }
     }
 
-    /// Applies the changes, all or none. When this returns they are safe.
+    /// Applies all changes or none. They are synced when this returns.
     ///
     /// # Errors
     ///
-    /// When the disk is full or fails; the database must be opened anew before it is used again.
+    /// The disk is full or fails. The database must be opened again before its next use.
     pub fn commit(&mut self, changes: &Changes) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
@@ -152,28 +127,25 @@ impl Database {
                 queue.remove(seq)?;
             }
         }
-        if !changes.prints.is_empty() {
-            let mut prints = transaction.open_table(PRINTS)?;
-            for together in changes.prints.chunks(PRINTS_TOGETHER) {
-                Fingerprint::encode(together, self.next_print, &mut self.scratch);
-                prints.insert(self.next_print, self.scratch.as_slice())?;
-                self.next_print += 1;
+        if !changes.fingerprints.is_empty() {
+            let mut rows = transaction.open_table(PRINTS)?;
+            for row in changes.fingerprints.chunks(ROW) {
+                Fingerprint::encode(row, self.next_row, &mut self.scratch);
+                rows.insert(self.next_row, self.scratch.as_slice())?;
+                self.next_row += 1;
             }
-            for key in old_prints(&prints, changes)? {
-                prints.remove(key)?;
+            for key in outdated_rows(&rows, changes)? {
+                rows.remove(key)?;
             }
         }
         if !changes.devices.is_empty() {
             let mut devices = transaction.open_table(DEVICES)?;
             for (id, device) in &changes.devices {
-                match device {
-                    Some(device) => {
-                        device.encode(&mut self.scratch);
-                        devices.insert(id.to_u128(), self.scratch.as_slice())?;
-                    }
-                    None => {
-                        devices.remove(id.to_u128())?;
-                    }
+                if let Some(device) = device {
+                    device.encode(&mut self.scratch);
+                    devices.insert(id.to_u128(), self.scratch.as_slice())?;
+                } else {
+                    devices.remove(id.to_u128())?;
                 }
             }
         }
@@ -186,7 +158,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes and removes something of some size, to see whether there is room.
+    /// Writes and removes [`PROBE_BYTES`], to learn whether there is space.
     ///
     /// # Errors
     ///
@@ -195,11 +167,11 @@ impl Database {
         for keep in [true, false] {
             let transaction = self.database.begin_write()?;
             {
-                let mut prints = transaction.open_table(PRINTS)?;
+                let mut rows = transaction.open_table(PRINTS)?;
                 if keep {
-                    prints.insert(PROBE, [0; PROBE_BYTES].as_slice())?;
+                    rows.insert(PROBE, [0; PROBE_BYTES].as_slice())?;
                 } else {
-                    prints.remove(PROBE)?;
+                    rows.remove(PROBE)?;
                 }
             }
             transaction.commit()?;
@@ -207,18 +179,21 @@ impl Database {
         Ok(())
     }
 
-    /// Reads everything. Time that is left never exceeds what it was at first, however the wall clock was set since.
+    /// Reads all records, but no fingerprint that is older than `dedup_window`. A damaged record is counted and left out.
     ///
     /// # Errors
     ///
-    /// When the database cannot be read at all; single damaged records are counted and left out.
-    pub fn load(&self, now_ms: u64, dedup_window: Duration) -> Result<Loaded, redb::Error> {
-        catch_redb_panic(|| self.loaded(now_ms, dedup_window))
+    /// The database cannot be read at all.
+    pub fn load(&self, wall_ms: u64, dedup_window: Duration) -> Result<Loaded, redb::Error> {
+        let window = u64::try_from(dedup_window.as_millis()).unwrap_or(u64::MAX);
+        catch_redb_panic(|| self.load_since(wall_ms.saturating_sub(window)))
     }
 
-    fn loaded(&self, now_ms: u64, dedup_window: Duration) -> Result<Loaded, redb::Error> {
+    fn load_since(&self, oldest_fingerprint: u64) -> Result<Loaded, redb::Error> {
         let mut loaded = Loaded::default();
         let transaction = self.database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        loaded.next_seq = meta.get(NEXT_SEQ)?.map_or(1, |next| next.value());
         for entry in transaction.open_table(QUEUE)?.iter()? {
             let (seq, value) = entry?;
             let seq = seq.value();
@@ -232,59 +207,52 @@ impl Database {
         }
         for entry in transaction.open_table(DEVICES)?.iter()? {
             let (id, value) = entry?;
-            let id = DeviceId::from_u128(id.value());
-            match DeviceRecord::decode(id, value.value()) {
+            match DeviceRecord::decode(DeviceId::from_u128(id.value()), value.value()) {
                 Some(device) => loaded.devices.push(device),
                 None => loaded.damaged += 1,
             }
         }
-        let oldest =
-            now_ms.saturating_sub(u64::try_from(dedup_window.as_millis()).unwrap_or(u64::MAX));
-        for entry in transaction.open_table(PRINTS)?.iter()? {
+        for entry in transaction.open_table(PRINTS)?.range(..PROBE)? {
             let (key, value) = entry?;
-            let key = key.value();
-            if key == PROBE {
-                continue;
-            }
-            match Fingerprint::decode(key, value.value()) {
-                Some(row) => loaded
-                    .fingerprints
-                    .extend(row.iter().filter(|print| print.recorded_at >= oldest)),
+            match Fingerprint::decode(key.value(), value.value()) {
+                Some(row) => {
+                    let young = row.iter().filter(|print| print.recorded_at >= oldest_fingerprint);
+                    loaded.fingerprints.extend(young);
+                }
                 None => loaded.damaged += 1,
             }
         }
-        let meta = transaction.open_table(META)?;
-        let next_seq = meta.get(NEXT_SEQ)?.map_or(1, |next| next.value());
-        loaded.next_seq = loaded.next_seq.max(next_seq);
         Ok(loaded)
     }
 
-    /// Reads and checks every page of the database.
+    /// Reads every page and its checksum. `false` if the database had to be repaired.
     ///
     /// # Errors
     ///
-    /// When it is damaged beyond what can be read.
+    /// The database is damaged beyond repair.
     pub fn check(&mut self) -> Result<bool, redb::Error> {
         catch_redb_panic(|| Ok(self.database.check_integrity()?))
     }
 }
 
-/// Remembered messages whose time is over, some of the oldest at a time.
-fn old_prints(
-    prints: &redb::Table<'_, u64, &'static [u8]>,
+/// The oldest rows without a needed fingerprint. At most two for each row that is added, so that the work stays small and
+/// the rows still become fewer.
+fn outdated_rows(
+    rows: &redb::Table<'_, u64, &'static [u8]>,
     changes: &Changes,
 ) -> Result<Vec<u64>, redb::Error> {
-    let mut old = Vec::new();
-    let rows = changes.prints.len().div_ceil(PRINTS_TOGETHER);
-    for entry in prints.range(..PROBE)?.take(2 * rows) {
+    let mut outdated = Vec::new();
+    let Some(needed) = &changes.needed_fingerprints else { return Ok(outdated) };
+    let added = changes.fingerprints.len().div_ceil(ROW);
+    for entry in rows.range(..PROBE)?.take(2 * added) {
         let (key, value) = entry?;
-        let prints = Fingerprint::decode(key.value(), value.value()).unwrap_or_default();
-        if prints.iter().any(|print| changes.memory_ms.contains(&print.recorded_at)) {
+        let row = Fingerprint::decode(key.value(), value.value()).unwrap_or_default();
+        if row.iter().any(|print| needed.contains(&print.recorded_at)) {
             break;
         }
-        old.push(key.value());
+        outdated.push(key.value());
     }
-    Ok(old)
+    Ok(outdated)
 }
 
 /// Turns a panic of the database into an error: redb asserts what a damaged file can break.
@@ -292,9 +260,9 @@ pub(super) fn catch_redb_panic<T>(
     step: impl FnOnce() -> Result<T, redb::Error>,
 ) -> Result<T, redb::Error> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-        Err(redb::Error::Corrupted(said.to_owned()))
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+        Err(redb::Error::Corrupted(text.to_owned()))
     })
 }
 

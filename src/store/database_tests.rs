@@ -1,4 +1,4 @@
-//! A disk that loses power, and what is on it afterwards.
+//! The database on a simulated disk that loses power or is damaged.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -8,7 +8,7 @@ use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Subject};
 use crate::protocol::id::MessageId;
 
-/// Numbers that look random and are the same for the same seed.
+/// Pseudo-random numbers: the same seed gives the same numbers.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -32,73 +32,71 @@ enum Op {
     SetLen(u64),
 }
 
-/// How unsynced writes end when the power goes.
+/// What a loss of power does to writes that are not synced.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Loss {
-    /// None of them is there.
+    /// All are lost.
     All,
-    /// Some of them are.
+    /// Some are lost.
     Some,
-    /// Of each, some sectors are.
+    /// Some sectors of each are lost.
     Torn,
-    /// All are: the process was killed and the machine was not.
+    /// None is lost: the process was killed, the machine was not.
     Nothing,
 }
 
-/// What a [`Sim`] does and has done.
+/// The content of a [`Sim`], and the faults that a test has switched on.
 #[derive(Debug, Default)]
 pub struct State {
     now: Vec<u8>,
     synced: Vec<u8>,
     unsynced: Vec<Op>,
-    /// Operations until the power goes.
+    /// Operations until the loss of power.
     pub left: Option<u64>,
-    /// Syncs that were made.
+    /// Number of successful syncs.
     pub syncs: u64,
-    /// Every write finds no room.
+    /// Every write fails with ENOSPC.
     pub full: bool,
     /// Every sync fails.
-    pub lies: bool,
+    pub sync_fails: bool,
     /// The next write panics.
-    pub mad: bool,
+    pub write_panics: bool,
     /// No sync returns.
-    pub stuck: bool,
-    /// A sync is waiting because the disk is stuck.
-    pub waiting: bool,
+    pub sync_blocked: bool,
+    /// A sync is waiting because of `sync_blocked`.
+    pub sync_waiting: bool,
 }
 
-/// A disk in memory that keeps apart what is synced and what is not.
+/// A disk in memory that knows which writes are synced.
 #[derive(Debug, Clone, Default)]
 pub struct Sim(Arc<(Mutex<State>, Condvar)>);
 
 impl Sim {
-    /// A disk with that on it.
     pub fn holding(bytes: Vec<u8>) -> Self {
         let sim = Self::default();
         (sim.state().now, sim.state().synced) = (bytes.clone(), bytes);
         sim
     }
 
-    /// What it does and has done.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.0.0.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 
-    /// Changes what it does; whoever waits looks again.
+    /// Changes the state and wakes every waiting thread.
     pub fn set(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.0.1.notify_all();
     }
 
-    /// Waits until it is so.
-    pub fn wait(&self, so: impl Fn(&State) -> bool) {
+    /// Waits until the condition holds.
+    pub fn wait(&self, condition: impl Fn(&State) -> bool) {
         let mut state = self.state();
-        while !so(&state) {
+        while !condition(&state) {
             state = self.0.1.wait(state).unwrap();
         }
     }
 
-    /// What a new power supply finds.
+    /// The bytes on the disk after a loss of power.
     pub fn after(&self, loss: Loss, dice: &mut Dice) -> Vec<u8> {
         let state = self.state();
         let mut disk = state.synced.clone();
@@ -161,13 +159,13 @@ impl StorageBackend for Sim {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.step()?;
-        while state.stuck {
-            state.waiting = true;
+        while state.sync_blocked {
+            state.sync_waiting = true;
             self.0.1.notify_all();
             state = self.0.1.wait(state).unwrap();
         }
-        state.waiting = false;
-        if state.lies {
+        state.sync_waiting = false;
+        if state.sync_fails {
             return Err(io::Error::other("an I/O error"));
         }
         state.synced = state.now.clone();
@@ -179,7 +177,7 @@ impl StorageBackend for Sim {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.step()?;
-        assert!(!std::mem::take(&mut state.mad), "a bug");
+        assert!(!std::mem::take(&mut state.write_panics), "a bug");
         if state.full {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -193,7 +191,7 @@ impl StorageBackend for Sim {
     }
 }
 
-/// A message of so many bytes.
+/// A message whose body has about this many bytes.
 pub fn message(seq: Seq, bytes: usize) -> MessageRecord {
     MessageRecord {
         seq,
@@ -210,7 +208,7 @@ pub fn message(seq: Seq, bytes: usize) -> MessageRecord {
     }
 }
 
-/// What should be on the disk.
+/// The expected content of the database.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Model {
     records: BTreeMap<Seq, String>,
@@ -226,7 +224,7 @@ impl Model {
         for seq in &changes.removes {
             self.records.remove(seq);
         }
-        self.fingerprints.extend(&changes.prints);
+        self.fingerprints.extend(&changes.fingerprints);
         for (id, device) in &changes.devices {
             match device {
                 Some(device) => self.devices.insert(*id, format!("{:?}", device.token)),
@@ -246,7 +244,7 @@ impl Model {
     }
 }
 
-/// Some of everything.
+/// Random changes of every kind.
 fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
     let mut changes = Changes::default();
     for _ in 0..dice.below(8) {
@@ -259,7 +257,7 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
             changes.removes.push(*seq);
             let sender = DeviceId::from_u128(100);
             let content = dice.next();
-            changes.prints.push(Fingerprint { sender, key: *seq, content, recorded_at: 5 });
+            changes.fingerprints.push(Fingerprint { sender, key: *seq, content, recorded_at: 5 });
         }
     }
     for _ in 0..dice.below(3) {
@@ -275,7 +273,7 @@ fn count(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|count| count.parse().ok()).unwrap_or(default)
 }
 
-/// Commits and loses power until it has lost it a few times.
+/// Commits until the power is lost, six times. Returns the number of commits, and of interrupted commits that survived.
 fn lives_through(seed: u64) -> (u64, u64) {
     let mut dice = Dice(seed);
     let (mut model, mut next_seq) = (Model::default(), 1);
@@ -284,20 +282,20 @@ fn lives_through(seed: u64) -> (u64, u64) {
         drop(Database::open(sim.clone()).expect("a new disk"));
         sim.after(Loss::All, &mut dice)
     };
-    let (mut commits, mut halves) = (0, 0);
+    let (mut commits, mut survived) = (0, 0);
     for crash in 0..6 {
         let loss = [Loss::All, Loss::Some, Loss::Torn, Loss::Nothing][dice.below(4) as usize];
         let sim = Sim::holding(bytes);
         sim.state().left = Some(dice.below(80));
-        // What was under way may be there or not, but all of it or nothing.
-        let mut under_way = None;
+        // The interrupted commit may have survived, but only as a whole.
+        let mut interrupted = None;
         if let Ok(mut disk) = Database::open(sim.clone()) {
             loop {
                 let batch = changes(&mut dice, &model, &mut next_seq);
                 let mut after = model.clone();
                 after.apply(&batch);
                 if disk.commit(&batch).is_err() {
-                    under_way = Some(after);
+                    interrupted = Some(after);
                     break;
                 }
                 (model, commits) = (after, commits + 1);
@@ -309,28 +307,28 @@ fn lives_through(seed: u64) -> (u64, u64) {
         let loaded = disk.load(10, Duration::MAX).expect("it can be read");
         assert_eq!(loaded.damaged, 0, "seed {seed} crash {crash} {loss:?}");
         let found = Model::of(&loaded);
-        if under_way.as_ref() == Some(&found) {
-            halves += u64::from(found != model);
+        if interrupted.as_ref() == Some(&found) {
+            survived += u64::from(found != model);
             model = found;
         }
         assert!(Model::of(&loaded) == model, "seed {seed} crash {crash} {loss:?}");
         let newest = model.records.last_key_value().map_or(0, |(seq, _)| *seq);
         assert!(loaded.next_seq > newest, "seed {seed}: a sequence would be used again");
     }
-    (commits, halves)
+    (commits, survived)
 }
 
 #[test]
-fn what_was_committed_survives_every_loss_of_power_and_nothing_is_there_by_half() {
+fn a_commit_survives_every_power_loss_whole_or_not_at_all() {
     let first = count("SEED", 0);
-    let (mut commits, mut unheard) = (0, 0);
+    let (mut commits, mut interrupted) = (0, 0);
     for seed in first..first + count("SEEDS", 60) {
-        let (committed, ahead) = lives_through(seed);
+        let (committed, survived) = lives_through(seed);
         commits += committed;
-        unheard += ahead;
+        interrupted += survived;
     }
     assert!(commits > 0);
-    eprintln!("{commits} commits, {unheard} that were there although nobody was told");
+    eprintln!("{commits} commits, {interrupted} that survived unreported");
 }
 
 fn used_disk(clean: bool) -> (Vec<u8>, HashSet<String>, usize) {
@@ -352,25 +350,25 @@ fn used_disk(clean: bool) -> (Vec<u8>, HashSet<String>, usize) {
     (sim.after(Loss::All, &mut dice), ever, model.records.len())
 }
 
-/// What is found on a disk in whatever state: nothing that never was.
-fn is_honest(bytes: Vec<u8>, ever: &HashSet<String>, what: &str) -> bool {
+/// Whether the database can be read. A record that was never written must not be found in it.
+fn is_readable(bytes: Vec<u8>, ever: &HashSet<String>, what: &str) -> bool {
     let Ok(disk) = Database::open(Sim::holding(bytes)) else { return false };
     let Ok(loaded) = disk.load(10, Duration::MAX) else { return false };
     for record in Model::of(&loaded).records.values() {
-        assert!(ever.contains(record), "{what}: a record that never was");
+        assert!(ever.contains(record), "{what}: a record that was never written");
     }
     true
 }
 
 #[test]
-fn a_file_that_was_cut_opens_or_says_that_it_cannot() {
+fn a_truncated_file_opens_or_returns_an_error() {
     for clean in [true, false] {
         let (bytes, ever, _) = used_disk(clean);
         let step = (bytes.len() / count("CUTS", 40) as usize).max(1);
         for length in (0..400).step_by(25).chain((400..bytes.len()).step_by(step)) {
-            is_honest(bytes[..length].to_vec(), &ever, &format!("cut at {length}"));
+            is_readable(bytes[..length].to_vec(), &ever, &format!("cut at {length}"));
         }
-        assert!(is_honest(bytes, &ever, "whole"));
+        assert!(is_readable(bytes, &ever, "whole"));
     }
 }
 
@@ -383,11 +381,11 @@ fn a_file_with_flipped_bytes_never_yields_another_message() {
         let flips = count("FLIPS", 120);
         for flip in 0..flips {
             let mut flipped = bytes.clone();
-            // The head of the file matters most.
+            // Every third in the header of the file, where damage does most.
             let place =
                 if flip % 3 == 0 { dice.below(512) } else { dice.below(bytes.len() as u64) };
             flipped[place as usize] ^= 1 + dice.below(255) as u8;
-            opened += u64::from(is_honest(flipped, &ever, &format!("flipped at {place}")));
+            opened += u64::from(is_readable(flipped, &ever, &format!("flipped at {place}")));
         }
     }
     assert!(opened > 0);
@@ -396,7 +394,7 @@ fn a_file_with_flipped_bytes_never_yields_another_message() {
 #[test]
 fn a_damaged_record_is_counted_and_left_out_and_the_rest_is_there() {
     let (mut bytes, ever, records) = used_disk(true);
-    // Not the envelope's shape but its text: only the record's own checksum can tell.
+    // In the text of a body, where only the record's own checksum detects the damage.
     let body = bytes.windows(8).rposition(|bytes| bytes == b"00000000").expect("a body");
     bytes[body] ^= 1;
     let disk = Database::open(Sim::holding(bytes)).expect("it opens");
@@ -429,23 +427,24 @@ fn a_ttl_never_grows_however_the_wall_clock_was_set_while_the_relay_was_down() {
 }
 
 #[test]
-fn what_was_remembered_is_let_go_although_an_old_message_was_remembered_late() {
+fn old_fingerprints_are_deleted_although_an_old_message_was_recorded_late() {
     let sender = DeviceId::from_u128(1);
     let print = |key: u64, recorded_at: u64| Fingerprint { sender, key, content: 0, recorded_at };
     let mut disk = Database::open(Sim::default()).expect("a new disk");
     for at in 0..400_u64 {
-        // One in eight was set back with the clock, or stamped far in the future before it was.
+        // One in eight was recorded before the wall clock was set back, far in the future.
         let recorded_at = if at % 8 == 7 { at + 1_000_000 } else { at };
-        let memory_ms = at.saturating_sub(20)..=at + 20;
-        let prints = vec![print(1_000_000 - at, recorded_at)];
-        disk.commit(&Changes { prints, memory_ms, ..Changes::default() }).expect("it works");
+        let needed_fingerprints = Some(at.saturating_sub(20)..=at + 20);
+        let fingerprints = vec![print(1_000_000 - at, recorded_at)];
+        disk.commit(&Changes { fingerprints, needed_fingerprints, ..Changes::default() })
+            .expect("it works");
     }
     let remembered = disk.load(399, Duration::MAX).expect("it can be read").fingerprints.len();
     assert!((15..=30).contains(&remembered), "{remembered} are remembered");
 }
 
 #[test]
-fn prints_of_before_a_restart_keep_their_place() {
+fn fingerprints_from_before_a_restart_keep_their_order() {
     let sim = Sim::default();
     let keys = |sim: &Sim| -> Vec<u64> {
         let disk = Database::open(sim.clone()).expect("it opens");
@@ -454,9 +453,9 @@ fn prints_of_before_a_restart_keep_their_place() {
     };
     for key in 0..3 {
         let sender = DeviceId::from_u128(1);
-        let prints = vec![Fingerprint { sender, key, content: 0, recorded_at: 9 }];
+        let fingerprints = vec![Fingerprint { sender, key, content: 0, recorded_at: 9 }];
         let mut disk = Database::open(sim.clone()).expect("it opens");
-        disk.commit(&Changes { prints, ..Changes::default() }).expect("it works");
+        disk.commit(&Changes { fingerprints, ..Changes::default() }).expect("it works");
         disk.probe().expect("there is room");
     }
     assert_eq!(keys(&sim), [0, 1, 2]);

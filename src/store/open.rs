@@ -55,7 +55,7 @@ impl Directory {
     /// The directory cannot be written, or another process has locked it.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         let named = |error: &dyn fmt::Display| OpenError::of_setting(path, error);
-        // Other users of the machine must not see who sends messages to whom.
+        // Other users of the machine must not see which devices exchange messages.
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

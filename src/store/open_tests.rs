@@ -19,7 +19,7 @@ fn the_directory_and_its_files_are_for_their_owner_alone() {
 }
 
 #[test]
-fn a_database_that_was_made_by_half_is_made_anew() {
+fn a_half_created_database_is_created_again() {
     let place = tempfile::tempdir().expect("a place");
     for half in [&[0_u8; 5000][..], b"redb"] {
         std::fs::write(place.path().join(NEW_FILE), half).expect("room");
@@ -38,7 +38,7 @@ fn a_file_that_is_no_queue_is_refused_with_its_name() {
 }
 
 #[test]
-fn looking_at_a_queue_that_is_not_there_makes_none() {
+fn inspecting_a_missing_queue_creates_none() {
     let place = tempfile::tempdir().expect("a place");
     let path = place.path().join("data");
     assert!(Directory::take_existing(&path).is_err());

@@ -81,26 +81,20 @@ impl MessageRecord {
         seal(self.seq, out);
     }
 
-    /// Reads a value back; `None` if it is damaged.
+    /// `None` if the value is damaged.
     #[must_use]
     pub fn decode(seq: Seq, value: &[u8]) -> Option<Self> {
-        let mut from = Reader(unseal(seq, value)?);
-        let [version, kind, receipts] = from.array()?;
-        if version != VERSION {
-            return None;
-        }
+        let mut from = Reader::open(seq, value)?;
+        let [kind, receipts] = from.array()?;
         let (sender, to, id) = (from.u128()?, from.u128()?, from.u128()?);
         let (ttl, expires_at, content) = (from.u64()?, from.u64()?, from.u64()?);
-        let key_id = u32::from_le_bytes(from.array()?) as usize;
-        let key_id = || -> Option<(Box<str>, &[u8])> {
-            let (key_id, body) = from.0.split_at_checked(key_id)?;
-            Some((std::str::from_utf8(key_id).ok()?.into(), body))
-        };
-        let (key_id, body) = key_id()?;
+        let key_id_bytes = u32::from_le_bytes(from.array()?) as usize;
+        let (key_id, body) = from.0.split_at_checked(key_id_bytes)?;
+        let key_id = std::str::from_utf8(key_id).ok()?;
         let subject = match kind {
             0 => Subject::Message(MessageId::from_u128(id)),
-            1 => Subject::KeyRotation(key_id),
-            2 => Subject::KeyRotationAck(key_id),
+            1 => Subject::KeyRotation(key_id.into()),
+            2 => Subject::KeyRotationAck(key_id.into()),
             3 => Subject::Auth,
             4 => Subject::Notice,
             _ => return None,
@@ -127,14 +121,11 @@ impl DeviceRecord {
         seal(salt(self.id), out);
     }
 
-    /// Reads a value back; `None` if it is damaged.
+    /// `None` if the value is damaged.
     #[must_use]
     pub fn decode(id: DeviceId, value: &[u8]) -> Option<Self> {
-        let mut from = Reader(unseal(salt(id), value)?);
-        let [version, resumable] = from.array()?;
-        if version != VERSION {
-            return None;
-        }
+        let mut from = Reader::open(salt(id), value)?;
+        let [resumable] = from.array()?;
         let (token, forget_at) = (from.array::<32>()?, from.u64()?);
         Some(Self {
             id,
@@ -158,13 +149,10 @@ impl Fingerprint {
         seal(key, out);
     }
 
-    /// Reads a value back; `None` if it is damaged.
+    /// `None` if the value is damaged.
     #[must_use]
     pub fn decode(key: u64, value: &[u8]) -> Option<Vec<Self>> {
-        let mut from = Reader(unseal(key, value)?);
-        if from.array()? != [VERSION] {
-            return None;
-        }
+        let mut from = Reader::open(key, value)?;
         let mut row = Vec::new();
         while !from.0.is_empty() {
             let sender = DeviceId::from_u128(from.u128()?);
@@ -190,15 +178,18 @@ fn seal(key: u64, value: &mut Vec<u8>) {
     value.extend_from_slice(&sum.to_le_bytes());
 }
 
-fn unseal(key: u64, value: &[u8]) -> Option<&[u8]> {
-    let (value, sum) = value.split_last_chunk::<8>()?;
-    (checksum(key, value) == u64::from_le_bytes(*sum)).then_some(value)
-}
-
 /// The bytes that are still to be read.
 struct Reader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// `None` if the checksum or the version does not match.
+    fn open(key: u64, value: &'a [u8]) -> Option<Self> {
+        let (value, sum) = value.split_last_chunk::<8>()?;
+        let (version, fields) = value.split_first()?;
+        let fits = checksum(key, value) == u64::from_le_bytes(*sum) && *version == VERSION;
+        fits.then_some(Self(fields))
+    }
+
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
@@ -241,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_record_is_decoded_as_it_was_encoded() {
         for subject in [
             Subject::Message(MessageId::from_u128(3)),
             Subject::KeyRotation("\"k\"".into()),
@@ -271,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_every_cut_and_a_wrong_key_are_noticed() {
+    fn every_flipped_bit_every_cut_and_a_wrong_key_are_detected() {
         let value = encoded(&record(Subject::KeyRotation("17".into())));
         for bit in 0..value.len() * 8 {
             let mut flipped = value.clone();

@@ -1,36 +1,33 @@
-//! A file under the database that remembers how it failed.
+//! A file under the database that records whether a sync failed.
 //!
-//! A write that finds no room heals; a failed sync does not, whatever its reason: the kernel may have dropped the pages
-//! and said so once. So whoever writes must know which of the two it was.
+//! A write to a full disk can be tried again; a failed sync cannot, whatever its reason: the kernel may have dropped the
+//! dirty pages, and it reports that only once. The database's error does not distinguish the two.
 
-use std::fmt;
-use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fmt, io};
 
 use redb::{BackendError, StorageBackend};
 
-/// Whether a sync has ever failed.
+/// Whether a sync has ever failed, shared by the file and the writer.
 #[derive(Debug, Clone, Default)]
 pub struct SyncFailed(Arc<AtomicBool>);
 
 impl SyncFailed {
-    /// Whether what was written can no longer be trusted.
     #[must_use]
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Passes everything on to the backend below, and watches.
+/// Passes every call on to the backend below.
 pub struct SyncWatch<B> {
     below: B,
     sync_failed: SyncFailed,
 }
 
 impl<B> SyncWatch<B> {
-    /// Watches that backend.
     pub fn new(below: B, sync_failed: SyncFailed) -> Self {
         Self { below, sync_failed }
     }
@@ -57,7 +54,7 @@ impl<B: StorageBackend> StorageBackend for SyncWatch<B> {
 
     fn sync_data(&self) -> io::Result<()> {
         let synced = self.below.sync_data();
-        // Also if it says that the disk is full: which pages the kernel let go of, it does not say.
+        // Even on ENOSPC: after a failed sync the kernel may have dropped dirty pages without saying which.
         if synced.is_err() {
             self.sync_failed.0.store(true, Ordering::Relaxed);
         }

@@ -1,9 +1,10 @@
-//! The durable store: told from the Registry's thread, written by a thread of its own, many changes in one commit.
+//! The durable store: the Registry's thread stages changes, a thread of its own commits them, many in one sync.
 //!
-//! The Registry never waits for the disk. It learns of each commit through [`Outcome`]; until then no sender is acked.
-//! What is removed before it was written is never written. What it says between two flushes is in one commit, so that
-//! what belongs together, an expiry and its notice, is safe together or not at all.
+//! The Registry never waits for the disk. The writer reports each commit as an [`Outcome`]; only then a sender gets its Ack.
+//! A record that is removed before its commit is never written. The changes between two flushes are in one commit: an
+//! expired message and the notice to its sender are both safe, or neither is.
 
+use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,58 +20,55 @@ use crate::clock::Clock;
 use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
 
-/// How long a failing disk is left alone between two tries.
+/// Shortest pause between two attempts while the disk fails.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// The same where each try takes long.
+/// Longest pause, for a database that takes seconds to open.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
-/// Changes that wait before senders had better wait, too.
-const BACKLOGGED: usize = 64 * 1024;
+/// Uncommitted changes above which senders are slowed down.
+const BACKLOG_CHANGES: usize = 64 * 1024;
 
-/// Changes for which there is room from flush to flush.
-const ROOM: usize = 4096;
+/// Bytes of uncommitted messages above which senders are slowed down.
+const BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes that wait before senders had better wait, too.
-const BACKLOGGED_BYTES: usize = 64 * 1024 * 1024;
+/// Changes for which memory is kept from flush to flush.
+const STAGED_CAPACITY: usize = 4096;
 
-/// The exit status of a relay whose disk lost what it had promised to keep (EX_IOERR of sysexits.h).
+/// Exit status after a failed sync (EX_IOERR of sysexits.h).
 pub const EXIT_CODE: i32 = 74;
 
-/// The exit status of a relay whose writer has panicked (EX_SOFTWARE of sysexits.h), as of any core actor.
+/// Exit status after a panic of the writer (EX_SOFTWARE of sysexits.h), as after a panic of a core actor.
 const PANICKED: i32 = 70;
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything put through this turn is safe.
+    /// All records through this put are safe.
     Committed(PutSeq),
-    /// Of what was put through this turn, nothing is kept that was not safe before.
+    /// Of the records through this put, only those that were committed before are safe.
     Failed(PutSeq),
-    /// The disk takes writes again; what should be kept and is not can be put again.
+    /// The disk takes writes again: rejected and failed records can be put again.
     Recovered,
 }
 
-/// How the writer works.
 #[derive(Debug, Clone, Copy)]
 pub struct CommitPolicy {
-    /// How long a batch waits for company.
+    /// How long the first change of a batch waits for more changes.
     pub interval: Duration,
-    /// Changes that are written without waiting any longer.
+    /// Number of changes that are committed without waiting any longer.
     pub batch: usize,
-    /// How long a message that is gone is remembered.
+    /// How long a fingerprint is needed.
     pub dedup_window: Duration,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct QueueWriter {
     shared: Arc<Shared>,
-    /// Since the last flush.
+    /// Changes since the last flush.
     staged: Vec<Change>,
-    /// Bytes of the records among them.
     staged_bytes: usize,
-    writer: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -80,27 +78,29 @@ enum Change {
     Device(DeviceId, Option<DeviceRecord>),
 }
 
+/// What the Registry's thread and the writer's thread share.
 #[derive(Debug)]
 struct Shared {
-    waiting: Mutex<PendingChanges>,
+    pending: Mutex<PendingChanges>,
     changed: Condvar,
-    /// Changes that need not wait for more.
+    /// Number of changes for which the writer is woken.
     batch: usize,
-    /// As of the last change of `waiting`, for who must not wait for the lock.
     failing: AtomicBool,
+    /// Size of `pending` at its last change, for a reader that must not wait for the lock.
     len: AtomicUsize,
     bytes: AtomicUsize,
 }
 
+/// Flushed changes that the writer has not taken yet.
 #[derive(Debug, Default)]
 struct PendingChanges {
     changes: Changes,
-    /// Since when the first of them waits.
+    /// When the first of the changes was flushed.
     since: Option<Instant>,
     bytes: usize,
-    /// Of the newest record among them, or of those that were written before.
-    last: PutSeq,
-    ending: bool,
+    /// The newest put among the changes, or among the changes that were taken before.
+    last_put: PutSeq,
+    closing: bool,
 }
 
 impl PendingChanges {
@@ -108,7 +108,7 @@ impl PendingChanges {
         match change {
             Change::Put(put_seq, record) => {
                 self.bytes += record.envelope.body.len();
-                self.last = put_seq;
+                self.last_put = put_seq;
                 self.changes.puts.insert(record.seq, record);
             }
             Change::Remove(seq, fingerprint) => {
@@ -117,7 +117,7 @@ impl PendingChanges {
                 } else {
                     self.changes.removes.push(seq);
                 }
-                self.changes.prints.extend(fingerprint);
+                self.changes.fingerprints.extend(fingerprint);
             }
             Change::Device(id, device) => {
                 self.changes.devices.insert(id, device);
@@ -128,54 +128,58 @@ impl PendingChanges {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, PendingChanges> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while<'a>(
+        &self,
+        pending: MutexGuard<'a, PendingChanges>,
+        longest: Duration,
+        condition: impl FnMut(&mut PendingChanges) -> bool,
+    ) -> MutexGuard<'a, PendingChanges> {
+        let waited = self.changed.wait_timeout_while(pending, longest, condition);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
     }
 
-    fn measure(&self, waiting: &PendingChanges) {
-        self.len.store(waiting.changes.len(), Ordering::Relaxed);
-        self.bytes.store(waiting.bytes, Ordering::Relaxed);
+    fn measure(&self, pending: &PendingChanges) {
+        self.len.store(pending.changes.len(), Ordering::Relaxed);
+        self.bytes.store(pending.bytes, Ordering::Relaxed);
     }
 }
 
 impl QueueWriter {
-    /// Starts the writer. `report` is called on its thread, for each batch in order; so is `reopen` after a failure.
+    /// Starts the writer's thread. `report` and, after a failure, `reopen` are called on that thread.
     ///
     /// # Errors
     ///
-    /// When no thread can be had.
+    /// The thread cannot be created.
     pub fn start(
-        disk: Database,
+        database: Database,
         reopen: impl FnMut(&SyncFailed) -> Result<Database, OpenError> + Send + 'static,
         sync_failed: SyncFailed,
         policy: CommitPolicy,
         clock: Clock,
         report: impl Fn(Outcome) + Send + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            waiting: Mutex::default(),
+            pending: Mutex::default(),
             changed: Condvar::new(),
             batch: policy.batch,
             failing: AtomicBool::default(),
             len: AtomicUsize::default(),
             bytes: AtomicUsize::default(),
         });
-        let writer = Writer {
-            shared: shared.clone(),
-            disk: Some(disk),
-            reopen,
-            sync_failed,
-            policy,
-            clock,
-            report,
-        };
-        let writer = std::thread::Builder::new()
+        let database = Some(database);
+        let writer =
+            Writer { shared: shared.clone(), database, reopen, sync_failed, policy, clock, report };
+        let thread = std::thread::Builder::new()
             .name("sealpost-store".to_owned())
             .spawn(move || writer.run())?;
-        Ok(Self { shared, staged: Vec::new(), staged_bytes: 0, writer: Some(writer) })
+        Ok(Self { shared, staged: Vec::new(), staged_bytes: 0, thread: Some(thread) })
     }
 }
 
@@ -207,30 +211,20 @@ impl Store for QueueWriter {
         if self.staged.is_empty() {
             return;
         }
-        let mut waiting = self.shared.lock();
-        let before = waiting.changes.len();
+        let mut pending = self.shared.lock();
+        let before = pending.changes.len();
         for change in self.staged.drain(..) {
-            waiting.apply(change);
+            pending.apply(change);
         }
-        self.staged.shrink_to(ROOM);
+        self.staged.shrink_to(STAGED_CAPACITY);
         self.staged_bytes = 0;
-        let after = waiting.changes.len();
-        waiting.since.get_or_insert_with(Instant::now);
-        self.shared.measure(&waiting);
-        drop(waiting);
+        let after = pending.changes.len();
+        pending.since.get_or_insert_with(Instant::now);
+        self.shared.measure(&pending);
+        drop(pending);
         let is_full = before < self.shared.batch && after >= self.shared.batch;
         if before == 0 || is_full {
             self.shared.changed.notify_one();
-        }
-    }
-
-    fn close(&mut self) {
-        self.flush();
-        self.shared.lock().ending = true;
-        self.shared.changed.notify_one();
-        if let Some(writer) = self.writer.take() {
-            // A writer that panicked has said so; there is nothing left to write it with.
-            let _ = writer.join();
         }
     }
 
@@ -239,10 +233,20 @@ impl Store for QueueWriter {
     }
 
     fn is_backlogged(&self) -> bool {
-        // A disk that fails is_failing; whoever waited for it would wait for nothing.
+        // Waiting for a disk that fails would not end; its puts are rejected instead.
         !self.shared.is_failing()
-            && (self.shared.len.load(Ordering::Relaxed) + self.staged.len() > BACKLOGGED
-                || self.shared.bytes.load(Ordering::Relaxed) + self.staged_bytes > BACKLOGGED_BYTES)
+            && (self.shared.len.load(Ordering::Relaxed) + self.staged.len() > BACKLOG_CHANGES
+                || self.shared.bytes.load(Ordering::Relaxed) + self.staged_bytes > BACKLOG_BYTES)
+    }
+
+    fn close(&mut self) {
+        self.flush();
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the writer has ended the process already.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -252,8 +256,7 @@ impl Drop for QueueWriter {
     }
 }
 
-/// Held by the writer's thread. A relay that accepts and never acks would be worse than none, so the process does not
-/// outlive a panic of its writer.
+/// Ends the process if the writer's thread panics: a relay that accepts messages and never acks them is worse than none.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -268,8 +271,8 @@ impl Drop for AbortOnPanic {
 
 struct Writer<O, R> {
     shared: Arc<Shared>,
-    /// Closed after a failure, until it can be opened again.
-    disk: Option<Database>,
+    /// `None` after a failure, until the database is opened again.
+    database: Option<Database>,
     reopen: O,
     sync_failed: SyncFailed,
     policy: CommitPolicy,
@@ -279,93 +282,76 @@ struct Writer<O, R> {
 
 impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Writer<O, R> {
     fn run(mut self) {
-        // Burns before the database is closed: what is not sound must not write any more.
+        // Dropped before `self`: after a panic the database must not be closed, because closing writes.
         let _guard = AbortOnPanic;
-        while let Some((changes, last)) = self.gather() {
+        while let Some((changes, last_put)) = self.next_batch() {
             match self.write(&changes) {
-                Ok(()) => (self.report)(Outcome::Committed(last)),
-                Err(failed) => self.failed(changes, &failed),
+                Ok(()) => (self.report)(Outcome::Committed(last_put)),
+                Err(error) => self.on_failure(changes, &error),
             }
         }
     }
 
-    /// Waits for changes, and then a little longer for more.
-    fn gather(&self) -> Option<(Changes, PutSeq)> {
-        let mut waiting = self.shared.lock();
-        while waiting.changes.is_empty() {
-            if waiting.ending {
-                return None;
-            }
-            waiting = self.wait(waiting, None);
+    /// Waits for a change, and then for more until the batch is full or its interval is over. `None` at the end.
+    fn next_batch(&self) -> Option<(Changes, PutSeq)> {
+        let pending = self.shared.wait_while(self.shared.lock(), Duration::MAX, |pending| {
+            pending.changes.is_empty() && !pending.closing
+        });
+        if pending.changes.is_empty() {
+            return None;
         }
-        // What came during the last commit has waited for company long enough.
-        let until = waiting.since.unwrap_or_else(Instant::now) + self.policy.interval;
-        while waiting.changes.len() < self.policy.batch && !waiting.ending {
-            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
-            waiting = self.wait(waiting, Some(left));
-        }
-        Some((self.take(&mut waiting), waiting.last))
+        // Changes that came during the last commit have waited already.
+        let waited = pending.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let left = self.policy.interval.saturating_sub(waited);
+        let mut pending = self.shared.wait_while(pending, left, |pending| {
+            pending.changes.len() < self.policy.batch && !pending.closing
+        });
+        Some((self.take(&mut pending), pending.last_put))
     }
 
-    fn take(&self, waiting: &mut PendingChanges) -> Changes {
-        waiting.bytes = 0;
-        waiting.since = None;
-        self.shared.len.store(0, Ordering::Relaxed);
-        self.shared.bytes.store(0, Ordering::Relaxed);
+    fn take(&self, pending: &mut PendingChanges) -> Changes {
+        let changes = mem::take(&mut pending.changes);
+        pending.bytes = 0;
+        pending.since = None;
+        self.shared.measure(pending);
         let window = u64::try_from(self.policy.dedup_window.as_millis()).unwrap_or(u64::MAX);
         let now = self.clock.now().wall_ms;
-        let memory_ms = now.saturating_sub(window)..=now.saturating_add(window);
-        Changes { memory_ms, ..mem::take(&mut waiting.changes) }
-    }
-
-    fn wait<'a>(
-        &self,
-        waiting: MutexGuard<'a, PendingChanges>,
-        at_most: Option<Duration>,
-    ) -> MutexGuard<'a, PendingChanges> {
-        match at_most {
-            Some(left) => {
-                let woken = self.shared.changed.wait_timeout(waiting, left);
-                woken.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
-        }
+        let needed = now.saturating_sub(window)..=now.saturating_add(window);
+        Changes { needed_fingerprints: Some(needed), ..changes }
     }
 
     fn write(&mut self, changes: &Changes) -> Result<(), redb::Error> {
-        let disk =
-            match &mut self.disk {
-                // Everything that came was taken back before it was written.
-                Some(_) if changes.is_empty() => return Ok(()),
-                Some(disk) => disk,
-                closed => {
-                    let opened = (self.reopen)(&self.sync_failed);
-                    closed.insert(opened.map_err(|failed| {
-                        redb::Error::Io(std::io::Error::other(failed.to_string()))
-                    })?)
-                }
-            };
-        let written = disk.commit(changes);
-        if written.is_err() {
-            self.disk = None;
+        let database = match &mut self.database {
+            // Every put was taken back before its commit.
+            Some(_) if changes.is_empty() => return Ok(()),
+            Some(database) => database,
+            closed => {
+                let opened = (self.reopen)(&self.sync_failed);
+                let error = |error: OpenError| io::Error::other(error.to_string());
+                closed.insert(opened.map_err(error)?)
+            }
+        };
+        let committed = database.commit(changes);
+        if committed.is_err() {
+            self.database = None;
         } else if self.sync_failed.get() {
-            // Whoever passed over it, we do not.
-            return Err(redb::Error::Io(std::io::Error::other("a sync failed")));
+            // The database may ignore a failed sync; this store does not.
+            return Err(io::Error::other("a sync failed").into());
         }
-        written
+        committed
     }
 
-    /// A batch that cannot be written: its records are refused, everything else is tried again until it succeeds.
-    fn failed(&mut self, changes: Changes, failed: &redb::Error) {
-        self.end_if_sync_failed(failed);
-        log::error!("the queue cannot be written, new messages are refused error={failed}");
-        let last = {
-            let mut waiting = self.shared.lock();
+    /// The records of a batch that cannot be written are lost; all other changes are tried again until they succeed.
+    fn on_failure(&mut self, changes: Changes, error: &redb::Error) {
+        self.end_if_sync_failed(error);
+        log::error!("the queue cannot be written, new messages are refused error={error}");
+        let last_put = {
+            let mut pending = self.shared.lock();
             self.shared.failing.store(true, Ordering::Release);
-            self.restore(&mut waiting, changes);
-            waiting.last
+            self.restage(&mut pending, changes);
+            pending.last_put
         };
-        (self.report)(Outcome::Failed(last));
+        (self.report)(Outcome::Failed(last_put));
         if self.retry_until_writable() {
             self.shared.failing.store(false, Ordering::Release);
             log::info!("the queue can be written again");
@@ -373,73 +359,66 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
         }
     }
 
-    /// Changes that failed wait again, under whatever came since; the records among them are lost.
-    fn restore(&self, waiting: &mut PendingChanges, failed: Changes) {
-        waiting.changes.puts.clear();
-        waiting.bytes = 0;
-        // What is refused must not come back, should the disk have taken it all the same.
-        waiting.changes.removes.extend(failed.puts.into_keys());
-        waiting.changes.removes.extend(failed.removes);
-        waiting.changes.prints.extend(failed.prints);
+    /// Puts failed changes back under the newer pending ones, without their records and without the pending records.
+    fn restage(&self, pending: &mut PendingChanges, failed: Changes) {
+        let newer = &mut pending.changes;
+        newer.puts.clear();
+        // A failed commit may be on disk all the same, and a rejected record must not come back.
+        newer.removes.extend(failed.puts.into_keys());
+        newer.removes.extend(failed.removes);
+        newer.fingerprints.extend(failed.fingerprints);
         for (id, device) in failed.devices {
-            waiting.changes.devices.entry(id).or_insert(device);
+            newer.devices.entry(id).or_insert(device);
         }
-        self.shared.measure(waiting);
+        pending.bytes = 0;
+        self.shared.measure(pending);
     }
 
-    /// Tries again until the disk takes a write; `false` if the relay ends before it does.
+    /// `false` if the relay ends before the disk takes a write.
     fn retry_until_writable(&mut self) -> bool {
         let mut pause = RETRY;
         loop {
             let changes = {
-                let mut waiting = self.shared.lock();
-                // New changes are no reason to try earlier.
-                let until = Instant::now() + pause;
-                while !waiting.ending
-                    && let Some(left) = until.checked_duration_since(Instant::now())
-                {
-                    waiting = self.wait(waiting, Some(left));
+                // New changes do not end the pause.
+                let pending = self.shared.lock();
+                let mut pending =
+                    self.shared.wait_while(pending, pause, |pending| !pending.closing);
+                if !pending.changes.puts.is_empty() {
+                    // These records were staged before the Registry knew of the failure.
+                    pending.changes.puts.clear();
+                    (self.report)(Outcome::Failed(pending.last_put));
                 }
-                if !waiting.changes.puts.is_empty() {
-                    // They were on their way when the disk failed.
-                    waiting.changes.puts.clear();
-                    (self.report)(Outcome::Failed(waiting.last));
-                }
-                self.take(&mut waiting)
+                self.take(&mut pending)
             };
             let began = Instant::now();
             let written = self.write(&changes).and_then(|()| self.probe());
-            // Opening a large database anew reads all of it; a full disk must not cost a core for as long as it is full.
+            // Opening a large database reads all of it: a full disk must not keep a core busy.
             pause = RETRY.max(4 * began.elapsed()).min(LONGEST_RETRY);
-            match written {
-                Ok(()) => return true,
-                Err(failed) => {
-                    self.end_if_sync_failed(&failed);
-                    let mut waiting = self.shared.lock();
-                    self.restore(&mut waiting, changes);
-                    if waiting.ending {
-                        log::error!("the queue could not be written to the end error={failed}");
-                        waiting.changes = Changes::default();
-                        return false;
-                    }
-                }
+            let Err(error) = written else { return true };
+            self.end_if_sync_failed(&error);
+            let mut pending = self.shared.lock();
+            self.restage(&mut pending, changes);
+            if pending.closing {
+                log::error!("the queue could not be written to the end error={error}");
+                pending.changes = Changes::default();
+                return false;
             }
         }
     }
 
-    /// Whether there is room for more than what had to be written anyway.
+    /// Whether there is space for new messages too, not only for the changes that are pending.
     fn probe(&mut self) -> Result<(), redb::Error> {
-        let probed = self.disk.as_mut().map_or(Ok(()), Database::probe);
+        let probed = self.database.as_mut().map_or(Ok(()), Database::probe);
         if probed.is_err() {
-            self.disk = None;
+            self.database = None;
         }
         probed
     }
 
-    /// What the kernel says it has written can no longer be believed; a restart reads what is really there.
-    fn end_if_sync_failed(&self, failed: &redb::Error) {
+    /// After a failed sync the kernel's view of the file cannot be trusted; a restart reads what is on disk.
+    fn end_if_sync_failed(&self, error: &redb::Error) {
         if self.sync_failed.get() {
-            log::error!("the disk failed to sync the queue, the process ends error={failed}");
+            log::error!("the disk failed to sync the queue, the process ends error={error}");
             log::logger().flush();
             std::process::exit(EXIT_CODE);
         }

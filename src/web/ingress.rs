@@ -7,8 +7,8 @@ use actix_rt::net::TcpStream;
 use ipnet::IpNet;
 
 use super::connection_counter::{ConnectionCounter, Most, Permit};
-use crate::actors::session::{Core, Terms};
-use crate::protocol::encode::ClientLimits;
+use crate::actors::session::CoreHandles;
+use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::transport;
@@ -22,7 +22,7 @@ const SPARE_SOCKETS_PER_ADDRESS: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Opening {
     /// Of the session.
-    pub terms: Arc<Terms>,
+    pub settings: Arc<Settings>,
     /// Of its socket.
     pub transport: Arc<transport::Limits>,
     /// Of the door.
@@ -44,7 +44,7 @@ pub struct Ingress {
     pub sockets: Arc<ConnectionCounter>,
     /// What every device is allowed.
     pub plan: Arc<RatePlan>,
-    core: OnceLock<Arc<Core>>,
+    core: OnceLock<Arc<CoreHandles>>,
     draining: AtomicBool,
     opened: AtomicU64,
 }
@@ -52,7 +52,7 @@ pub struct Ingress {
 impl Ingress {
     /// Closed until the core is there.
     #[must_use]
-    pub fn new(settings: &Settings, plan: Arc<RatePlan>) -> Self {
+    pub fn new(settings: &Arc<Settings>, plan: Arc<RatePlan>) -> Self {
         Self {
             opening: RwLock::new(Arc::new(Opening::from(settings))),
             caps: Arc::default(),
@@ -70,18 +70,18 @@ impl Ingress {
     }
 
     /// Other terms, for the connections to come.
-    pub fn reload(&self, settings: &Settings) {
+    pub fn reload(&self, settings: &Arc<Settings>) {
         let opening = Arc::new(Opening::from(settings));
         *self.opening.write().unwrap_or_else(PoisonError::into_inner) = opening;
     }
 
     /// The core, once it runs; the first worker starts it.
-    pub fn core(&self) -> Option<&Arc<Core>> {
+    pub fn core(&self) -> Option<&Arc<CoreHandles>> {
         self.core.get()
     }
 
     /// Starts the core if it does not run yet.
-    pub fn core_or(&self, start: impl FnOnce() -> Core) -> &Arc<Core> {
+    pub fn core_or(&self, start: impl FnOnce() -> CoreHandles) -> &Arc<CoreHandles> {
         self.core.get_or_init(|| Arc::new(start()))
     }
 
@@ -101,35 +101,17 @@ impl Ingress {
         self.sockets.permit(peer.ip(), &self.opening().most_sockets).ok()
     }
 
-    /// The number of a new connection, counted from 1.
-    pub fn number(&self) -> u64 {
-        self.opened.fetch_add(1, Ordering::Relaxed) + 1
+    /// The id of a new connection, counted from 1.
+    pub fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.opened.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
-impl From<&Settings> for Opening {
-    fn from(settings: &Settings) -> Self {
+impl From<&Arc<Settings>> for Opening {
+    fn from(settings: &Arc<Settings>) -> Self {
         let limits = &settings.limits;
-        let client_limits = ClientLimits {
-            message_bytes: limits.message_bytes,
-            messages_per_minute: settings.rate_limit.messages_per_minute.get(),
-            burst: settings.rate_limit.burst.get(),
-            control_per_minute: settings.rate_limit.control_per_minute.get(),
-            queue_messages: settings.queue.messages,
-            queue_bytes: settings.queue.bytes as u64,
-            max_ttl: settings.queue.max_ttl.as_secs(),
-            default_ttl: settings.queue.default_ttl.as_secs(),
-            window: settings.delivery.window,
-        };
         Self {
-            terms: Arc::new(Terms {
-                message_bytes: limits.message_bytes,
-                strikes: limits.strikes,
-                register_timeout: limits.register_timeout,
-                session_ttl: settings.session.ttl.as_secs(),
-                plain_ttl: settings.session.plain_ttl.as_secs(),
-                limits: client_limits,
-            }),
+            settings: settings.clone(),
             transport: Arc::new(transport::Limits {
                 message_bytes: limits.frame_bytes,
                 fragments: u32::try_from(limits.fragments).unwrap_or(u32::MAX),

@@ -14,8 +14,8 @@ use super::address::client_address;
 use super::connection_counter::{CapReached, Permit};
 use super::handshake::{self, HandshakeRejection, validate};
 use super::ingress::{Ingress, Opening};
-use crate::actors::registry::Lease;
-use crate::actors::session::{Core, Session};
+use crate::actors::session::{CoreHandles, Session};
+use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::Allowance;
 use crate::transport;
 
@@ -32,7 +32,7 @@ struct Accepted<Io> {
     read_ahead: Bytes,
     address: IpAddr,
     opening: Arc<Opening>,
-    core: Arc<Core>,
+    core: Arc<CoreHandles>,
     /// As a session, and as a socket.
     permits: [Permit; 2],
 }
@@ -52,8 +52,8 @@ where
 {
     match accept(&ingress, request, framed).await {
         Ok(Some(accepted)) => {
-            let (number, lease) = (ingress.number(), Allowance::new(ingress.plan.clone()));
-            actix_rt::spawn(session(accepted, number, lease));
+            let allowance = Allowance::new(ingress.plan.clone());
+            actix_rt::spawn(session(accepted, ingress.next_connection(), allowance));
         }
         Ok(None) => {}
         Err(failed) => log::debug!("upgrade failed error={failed}"),
@@ -62,17 +62,21 @@ where
 }
 
 /// A connection from its handshake to its end. Nothing is held across it but what it needs.
-fn session<Io>(accepted: Accepted<Io>, number: u64, lease: Lease) -> impl Future<Output = ()>
+fn session<Io>(
+    accepted: Accepted<Io>,
+    id: ConnectionId,
+    allowance: Arc<Allowance>,
+) -> impl Future<Output = ()>
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let Accepted { socket, read_ahead, address, opening, core, permits } = accepted;
     let limits = opening.transport.clone();
-    let connection = transport::connection(socket, read_ahead, limits, move |line| {
-        Session::new(number, address, opening.terms.clone(), core, lease, line)
+    let connection = transport::connection(socket, read_ahead, limits, move |socket| {
+        Session::new(id, address, opening.settings.clone(), core, allowance, socket)
     });
     connection.map(move |ending| {
-        log::debug!("connection over connection={number} ending={ending:?}");
+        log::debug!("connection over connection={} ending={ending:?}", id.0);
         drop(permits);
     })
 }

@@ -1,7 +1,7 @@
 //! A disk that is full, slow, or broken, under the real binary.
 //!
-//! The full disk is a small tmpfs, which root may mount. Where nobody may, set `SEALPOST_NO_MOUNT=1`: the test then says
-//! that it did nothing, and without it fails. Broken and slow syncs are `strace`'s, which must be installed.
+//! The full disk is a small tmpfs, which only root can mount. Without root, set `SEALPOST_NO_MOUNT=1`: the test then prints
+//! that it was skipped; without the variable it fails. `strace`, which must be installed, makes syncs fail or slow.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, confirmation, message_id};
 use crate::process::{Process, Setup};
 
-/// A file system of its own, gone with the test.
+/// A small file system that is unmounted at the end of the test.
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
@@ -36,12 +36,12 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily: whatever still has a file there is about to end.
+        // Lazily: a process that still has a file open there is about to end.
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
 
-/// Sends large messages until one is refused; those that were acked.
+/// Sends large messages until one is refused. Returns the numbers of the acked ones.
 async fn fills(sender: &mut Client, to: &str, numbers: std::ops::RangeFrom<u64>) -> Vec<u64> {
     let mut acked = Vec::new();
     for number in numbers {
@@ -59,7 +59,7 @@ async fn fills(sender: &mut Client, to: &str, numbers: std::ops::RangeFrom<u64>)
     acked
 }
 
-/// Sends until a message is accepted again; its number.
+/// Sends until a message is accepted again. Returns its number.
 async fn is_accepted_again(sender: &mut Client, to: &str, mut number: u64) -> u64 {
     loop {
         number += 1;
@@ -86,7 +86,7 @@ async fn live_traffic_flows(relay: &Process) {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_delivers_what_it_acked_and_accepts_again_by_itself() {
+async fn a_full_disk_refuses_new_messages_delivers_acked_ones_and_accepts_again_by_itself() {
     let Some(disk) = Tmpfs::mount("12m") else { return };
     let setup = Setup::on(&disk.path().join("data"));
     let filler = disk.path().join("filler");
@@ -102,14 +102,14 @@ async fn a_full_disk_refuses_delivers_what_it_acked_and_accepts_again_by_itself(
     live_traffic_flows(&relay).await;
     assert_eq!(relay.figure("queued"), acked.len() as u64);
 
-    // Somebody makes room.
+    // Space becomes free.
     std::fs::remove_file(&filler).expect("it is there");
     relay.says("the queue can be written again");
     acked.push(is_accepted_again(&mut alice, &id, 20_000).await);
     acked.extend(fills(&mut alice, &id, 50_000..).await);
     live_traffic_flows(&relay).await;
 
-    // What was acked outlives the process although the disk is full.
+    // The acked messages survive the process although the disk is full.
     relay.is_killed();
     let relay = setup.start();
     assert_eq!(relay.figure("queued"), acked.len() as u64);
@@ -117,7 +117,7 @@ async fn a_full_disk_refuses_delivers_what_it_acked_and_accepts_again_by_itself(
     let more = fills(&mut alice, &id, 60_000..).await;
     acked.extend(more);
 
-    // Bob makes room by reading.
+    // Bob frees space by reading.
     let mut bob = Client::resumes(&relay, &token).await;
     assert_eq!(bob.waited(), acked.len() as u64);
     for number in &acked {
@@ -133,7 +133,7 @@ async fn a_full_disk_refuses_delivers_what_it_acked_and_accepts_again_by_itself(
 }
 
 #[tokio::test]
-async fn a_failed_sync_ends_the_process_with_74_and_the_restart_has_everything_that_was_acked() {
+async fn a_failed_sync_ends_the_process_with_74_and_every_acked_message_survives() {
     for when in ["12+", "13+", "31+"] {
         let data = tempfile::tempdir().expect("a place");
         let setup = Setup::on(data.path());
@@ -163,13 +163,13 @@ async fn a_failed_sync_ends_the_process_with_74_and_the_restart_has_everything_t
         for number in &acked {
             bob.receives(*number).await;
         }
-        // What was under way may be there; it was promised to nobody.
+        // The message that was being committed may be there, too; its sender has no Ack.
         assert!(bob.waited() <= acked.len() as u64 + 1);
     }
 }
 
 #[tokio::test]
-async fn a_slow_disk_slows_down_only_the_acks_of_what_must_be_kept() {
+async fn a_slow_disk_slows_down_only_the_acks_of_stored_messages() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path()).inject("fdatasync:delay_enter=200000");
     let relay = setup.start();
@@ -196,7 +196,7 @@ async fn a_slow_disk_slows_down_only_the_acks_of_what_must_be_kept() {
 }
 
 #[tokio::test]
-async fn what_is_confirmed_while_the_disk_is_full_does_not_come_back() {
+async fn a_message_confirmed_while_the_disk_is_full_does_not_come_back() {
     let Some(disk) = Tmpfs::mount("12m") else { return };
     let setup = Setup::on(&disk.path().join("data"));
     let filler = disk.path().join("filler");
@@ -208,7 +208,7 @@ async fn what_is_confirmed_while_the_disk_is_full_does_not_come_back() {
     let away_id = away.id.clone();
     away.leaves(&relay).await;
     let mut alice = Client::plain(&relay).await;
-    // PutOutcome for Bob, with him, not confirmed yet.
+    // In flight to Bob and stored, not confirmed yet.
     alice.sends(&id, 1, json!({})).await;
     let first: Value = bob.hears("Receive").await;
     alice.hears_ack(1).await;

@@ -1,12 +1,12 @@
-//! `kill -9` under load, with a ledger that knows what was promised.
+//! `kill -9` under load, with a ledger of every Ack and every delivery.
 //!
-//! What counts as what:
+//! Two terms:
 //!
 //! * *Promised*: the sender has the Ack. Every promised message must be delivered.
 //! * *Processed* confirmation: the recipient confirmed, and on the same connection then sent a durable message and has its
-//!   Ack. Words of one connection are heard in order, and changes are committed in order, so that Ack can only come when the
-//!   confirmation is on disk. A message whose confirmation was processed must never come again. Between the two nothing
-//!   is claimed: a confirmation that was on its way may count as not given.
+//!   Ack. Commands of one connection are handled in order, and changes are committed in order, so that Ack proves that the
+//!   confirmation is on disk. A message whose confirmation was processed must never come again. A confirmation without
+//!   that proof may be lost with the process.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -36,14 +36,14 @@ impl Dice {
     }
 }
 
-/// What is known of one message.
+/// One message.
 #[derive(Default)]
 struct Entry {
     from: String,
     to: String,
     acked: bool,
     deliveries: u64,
-    /// The connection that it came on last.
+    /// The connection of its last delivery.
     on: u64,
     processed: bool,
 }
@@ -57,16 +57,16 @@ struct Figures {
     slowest: Duration,
 }
 
-/// Everything that was promised.
+/// All messages, and the moment of the next kill.
 struct Ledger {
     dice: Dice,
     entries: BTreeMap<u64, Entry>,
-    /// The newest first delivery of each pair.
+    /// For each pair of devices, the newest message of all first deliveries.
     newest: HashMap<(String, String), u64>,
     next: u64,
     connections: u64,
     seen: u64,
-    /// The relay is killed when so many frames were seen.
+    /// Number of frames after which the relay is killed.
     kill_at: u64,
     relay: Option<Process>,
     figures: Figures,
@@ -75,7 +75,7 @@ struct Ledger {
 type Shared = Rc<RefCell<Ledger>>;
 
 impl Ledger {
-    /// One more frame was seen, and perhaps it was the relay's last.
+    /// Counts a frame, and kills the relay if its time has come.
     fn sees(&mut self) {
         self.seen += 1;
         if self.seen == self.kill_at
@@ -100,7 +100,7 @@ impl Ledger {
 
     fn delivered(&mut self, payload: &Value, to: &str, connection: u64) -> u64 {
         let number = number_of(payload);
-        let entry = self.entries.get_mut(&number).expect("nobody made it up");
+        let entry = self.entries.get_mut(&number).expect("it was sent");
         let body = format!("{} to {to}, {number}", entry.from);
         assert_eq!((&*entry.to, &payload["encrypted_data"]), (to, &json!(body)));
         assert_eq!(payload["sender_id"], entry.from);
@@ -130,7 +130,7 @@ fn number_of(payload: &Value) -> u64 {
     u64::from_str_radix(&id[..8], 16).expect("a number of ours")
 }
 
-/// Sends as fast as Acks come, first again what it has no Ack for; until the relay is gone.
+/// Repeats all sends without Ack, then sends as fast as Acks come, until the relay is gone.
 async fn sender(ledger: Shared, mut me: Client, to: Vec<String>) -> Result<(), Gone> {
     let mut outstanding = repeats(&ledger, &mut me).await?;
     loop {
@@ -166,7 +166,7 @@ async fn repeats(ledger: &Shared, me: &mut Client) -> Result<usize, Gone> {
     Ok(open.len())
 }
 
-/// Reads and confirms, some of it or all, and has its confirmations proved; until the relay is gone.
+/// Reads, confirms `confirms` percent of the messages and proves the confirmations, until the relay is gone.
 async fn recipient(
     ledger: Shared,
     mut me: Client,
@@ -181,7 +181,7 @@ async fn recipient(
         let payload = &frame["payload"];
         if frame["type"] == "Ack" {
             let number = number_of(payload);
-            // A repeat proves nothing of this connection.
+            // The Ack of a repeat proves nothing about this connection.
             let proved: Vec<u64> = proofs.remove(&number).unwrap_or_default();
             let mut ledger = ledger.borrow_mut();
             ledger.acked(number);
@@ -211,11 +211,11 @@ async fn recipient(
     }
 }
 
-/// Everybody reads to the end and confirms; then every promise must have been kept.
+/// Every device reads and confirms everything that waits for it.
 async fn settles(ledger: &Shared, relay: &Process, senders: &[Value], recipients: &[Value]) {
     for token in senders.iter().chain(recipients) {
         let mut me = Client::resumes(relay, token).await;
-        // What came back at once waits behind this; a recipient's own repeats are its proofs.
+        // A sender repeats its messages, a recipient its proofs.
         let connection = ledger.borrow_mut().connection();
         let mut open = repeats(ledger, &mut me).await.expect("the relay is there");
         let mut waiting = me.waited();
@@ -239,7 +239,7 @@ async fn settles(ledger: &Shared, relay: &Process, senders: &[Value], recipients
     }
 }
 
-/// Nothing waits any more, and every promise was kept.
+/// Nothing waits any more, and every acked message was delivered.
 fn audit(ledger: &Ledger, relay: &Process, seed: u64, round: u64) {
     relay.has("queued", 0);
     relay.has("in_flight", 0);
@@ -257,7 +257,7 @@ fn count(name: &str, default: u64) -> u64 {
 }
 
 #[tokio::test]
-async fn nothing_that_was_acked_is_lost_by_kill_9_order_holds_and_what_was_confirmed_stays_away() {
+async fn no_acked_message_is_lost_by_kill_9_order_holds_and_no_confirmed_message_comes_again() {
     let (kills, seed) = (count("KILLS", 15), count("SEED", 1));
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
@@ -283,7 +283,7 @@ async fn nothing_that_was_acked_is_lost_by_kill_9_order_holds_and_what_was_confi
             ids.push(device.id.clone());
             recipients.push(device.token());
         }
-        // An Ack that waited for a commit: everybody who came before is on disk.
+        // An Ack that waited for a commit proves that all devices before it are on disk.
         let mut proof = Client::plain(&relay).await;
         let number = ledger.borrow_mut().new_message(&proof.id, &ids[4]);
         proof.has_kept(&ids[4], number).await;
@@ -297,13 +297,13 @@ async fn nothing_that_was_acked_is_lost_by_kill_9_order_holds_and_what_was_confi
             let mut ledger = ledger.borrow_mut();
             ledger.figures.slowest = ledger.figures.slowest.max(relay.ready);
         }
-        // Every other round on average begins with what the last ones left.
+        // Before half of the rounds everything that waits is read.
         if ledger.borrow_mut().dice.below(2) == 0 {
             settles(&ledger, &relay, &senders, &recipients).await;
             audit(&ledger.borrow(), &relay, seed, round);
         }
         let local = LocalSet::new();
-        // The last two are away; two confirm all, one confirms some.
+        // Two recipients are away; two confirm every message, one confirms some.
         for (place, confirms) in [(0, 100), (1, 100), (2, 60)] {
             let me = Client::resumes(&relay, &recipients[place]).await;
             local.spawn_local(recipient(ledger.clone(), me, ids[4].clone(), confirms));
@@ -325,7 +325,7 @@ async fn nothing_that_was_acked_is_lost_by_kill_9_order_holds_and_what_was_confi
     }
     let mut relay = setup.start();
     settles(&ledger, &relay, &senders, &recipients).await;
-    // The repeats of those who came last may have gone to those who came first.
+    // The last devices may have repeated messages to the first ones.
     settles(&ledger, &relay, &senders, &recipients).await;
     audit(&ledger.borrow(), &relay, seed, kills);
     relay.stops();
@@ -340,7 +340,7 @@ async fn nothing_that_was_acked_is_lost_by_kill_9_order_holds_and_what_was_confi
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_messages_are_all_there_after_kill_9_and_the_relay_is_ready_soon() {
+async fn a_hundred_thousand_messages_survive_kill_9_and_the_relay_is_ready_soon() {
     const MESSAGES: u64 = 100_000;
     const RECIPIENTS: u64 = 10;
     let data = tempfile::tempdir().expect("a place");

@@ -1,6 +1,7 @@
-//! The promise of docs/durability.md, kept by the real binary on real files: killed, filled, slowed down, broken.
+//! The promises of docs/durability.md, tried on the real binary with real files: killed, and with a disk that is full,
+//! slow or broken.
 //!
-//! Nothing here sleeps. A test waits for a frame, a line of the log, the end of a process, or a figure of /healthz.
+//! No test sleeps. A test waits for a frame, a line of the log, the end of a process, or a figure of /healthz.
 
 mod client;
 mod process;

@@ -1,4 +1,4 @@
-//! What a restart keeps, and who may touch the directory.
+//! What survives a restart, and which process may use the directory.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::client::{Client, message_id};
 use crate::process::{Setup, eventually};
 
 #[tokio::test]
-async fn a_resumable_device_its_messages_and_its_books_survive_kill_9() {
+async fn a_resumable_device_its_messages_and_the_counters_survive_kill_9() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
     let mut relay = setup.start();
@@ -34,7 +34,7 @@ async fn a_resumable_device_its_messages_and_its_books_survive_kill_9() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_known_for_one_after_a_restart_delivered_or_not() {
+async fn a_repeat_is_recognised_after_a_restart_delivered_or_not() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
     let mut relay = setup.start();
@@ -64,7 +64,7 @@ async fn a_repeat_is_known_for_one_after_a_restart_delivered_or_not() {
 }
 
 #[tokio::test]
-async fn what_expired_while_the_relay_was_down_is_dropped_and_its_sender_told_once() {
+async fn a_message_that_expired_while_the_relay_was_down_is_dropped_and_its_sender_notified_once() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
     let mut relay = setup.start();
@@ -82,7 +82,7 @@ async fn what_expired_while_the_relay_was_down_is_dropped_and_its_sender_told_on
     let mut relay = setup.start();
     relay.has("expired", 1);
     assert_eq!((relay.figure("accepted"), relay.figure("queued")), (2, 1));
-    // The notice waits for her through another restart.
+    // The notice to Alice survives another restart.
     relay.is_killed();
     let mut relay = setup.start();
     let mut alice = Client::resumes(&relay, &token).await;
@@ -124,7 +124,8 @@ async fn a_plain_device_that_left_is_still_known_and_one_that_never_was_is_not()
 }
 
 #[tokio::test]
-async fn a_session_that_ended_while_the_relay_was_down_is_over_and_its_senders_are_told() {
+async fn a_device_whose_absence_ended_while_the_relay_was_down_is_gone_and_its_senders_are_notified()
+ {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
     let mut relay = setup.clone().with("SESSION__TTL", "1s").start();
@@ -136,7 +137,7 @@ async fn a_session_that_ended_while_the_relay_was_down_is_over_and_its_senders_a
     alice.sends(&id, 2, json!({"ttl": 2})).await;
     alice.hears_ack(2).await;
     relay.is_killed();
-    // Its session is over before this has expired.
+    // Bob's absence ends before this message expires.
     eventually("the end of the ttl", || setup.stat("expired") == 1);
 
     let relay = setup.start();
@@ -180,7 +181,7 @@ async fn messages_stay_although_fewer_devices_are_allowed_after_a_restart() {
 }
 
 #[tokio::test]
-async fn one_relay_at_a_time_and_nobody_looks_while_it_runs() {
+async fn one_relay_at_a_time_and_no_inspection_while_it_runs() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
     let mut relay = setup.start();

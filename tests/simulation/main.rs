@@ -6,8 +6,9 @@
 //! `SEED=17 cargo test --test simulation` runs that one alone.
 
 mod chance;
-mod disk;
+mod database;
 mod model;
+mod rules;
 mod store;
 mod tally;
 mod world;

@@ -28,9 +28,10 @@ use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::protocol::refusal::{CloseReason, Refusal};
 use sealpost::protocol::{encode::Status, refusal::ErrorContext};
 use sealpost::relay::command::ConnectionId;
-use sealpost::relay::router::{Rules, Snapshot, Ticket};
+use sealpost::relay::router::{Snapshot, Ticket};
 use sealpost::store::{PutOutcome, PutSeq, Store as _};
 
+use crate::rules::Rules;
 use crate::store::Notebook;
 use crate::tally::Tally;
 
@@ -286,7 +287,7 @@ impl Model {
     ) {
         if let Some(older) = &self.devices[dev].conn {
             let older = older.id;
-            assert!(conn.epoch > older.epoch, "an epoch does not grow");
+            assert!(conn > older, "an id does not grow");
             self.expected_replies
                 .push((older, Reply::Refused(Refusal::Replaced, ErrorContext::NOTHING)));
             self.expected_replies.push((older, Reply::Close(CloseReason::Replaced)));

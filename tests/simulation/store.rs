@@ -1,6 +1,8 @@
-//! A store that says what it was asked to keep, that takes its time if it likes, and that fails now and then.
+//! A store that records every put for the model, commits late and fails now and then.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -11,11 +13,11 @@ use sealpost::store::records::{DeviceRecord, Fingerprint, MessageRecord};
 use sealpost::store::{Loaded, PutOutcome, PutSeq, Store};
 
 use crate::chance::Chance;
-use crate::disk::{Change, Database};
+use crate::database::{Change, Database};
 
-/// How often a record is only safe later.
+/// Which puts are answered with `Pending`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum CommitPolicy {
+pub enum PendingPuts {
     Never,
     Sometimes,
     Always,
@@ -31,55 +33,54 @@ pub struct Put {
     pub kept: PutOutcome,
 }
 
-/// What the store has to say to the router.
+/// What the store reports to the router.
 #[derive(Debug)]
 pub enum Report {
     Committed(PutSeq),
-    /// Through this turn; these records are lost.
+    /// Through this put; these records are lost.
     Failed(PutSeq, Vec<Seq>),
     Recovered,
 }
 
 pub struct Notebook {
-    pace: CommitPolicy,
+    pending_puts: PendingPuts,
     seed: u64,
     now: Now,
     last: PutSeq,
-    disk: Database,
+    database: Database,
     is_failing: bool,
     /// Fails at the next put.
     is_about_to_fail: bool,
-    /// Something of this step was called safe.
-    is_promised: bool,
-    /// Something of the steps that wait was called pending.
-    is_owing: bool,
-    /// Nobody has heard them yet.
+    /// A put of this step was answered with `Durable`.
+    has_durable: bool,
+    /// A put of the waiting steps was answered with `Pending`.
+    has_pending: bool,
+    /// Reports that the router has not got yet.
     reports: VecDeque<Report>,
     /// Puts that the model has not seen yet.
     pub log: VecDeque<Put>,
-    /// Put and not removed, as far as the router can know.
+    /// Put and not removed, in the view of the router.
     pub live: BTreeSet<Seq>,
 }
 
 impl Notebook {
-    pub fn new(pace: CommitPolicy, seed: u64, window: Duration) -> Self {
+    pub fn new(pending_puts: PendingPuts, seed: u64, window: Duration) -> Self {
         Self {
-            pace,
+            pending_puts,
             seed,
             now: Now { mono: Moment(0), wall_ms: 0 },
             last: PutSeq(0),
-            disk: Database::new(window),
+            database: Database::new(window),
             is_failing: false,
             is_about_to_fail: false,
-            is_promised: false,
-            is_owing: false,
+            has_durable: false,
+            has_pending: false,
             reports: VecDeque::new(),
             log: VecDeque::new(),
             live: BTreeSet::new(),
         }
     }
 
-    /// What it is now.
     pub fn set_time(&mut self, now: Now) {
         self.now = now;
     }
@@ -89,70 +90,69 @@ impl Notebook {
         self.now
     }
 
-    /// A call of the router is over. What was called safe is safe before anybody hears of it.
+    /// Ends a step. A put that was answered with `Durable` is written before its Ack leaves.
     pub fn end_step(&mut self) {
-        self.disk.end_step();
-        let promised = std::mem::take(&mut self.is_promised);
-        if !self.is_failing && (promised || self.pace == CommitPolicy::Never) {
-            self.write(self.disk.ready());
+        self.database.end_step();
+        let promised = std::mem::take(&mut self.has_durable);
+        if !self.is_failing && (promised || self.pending_puts == PendingPuts::Never) {
+            self.write(self.database.ready());
         }
     }
 
     /// Steps that wait to be written.
     pub fn ready(&self) -> usize {
-        self.disk.ready()
+        self.database.ready()
     }
 
     /// The number of the step that is going on.
     pub fn step(&self) -> u64 {
-        self.disk.step()
+        self.database.step()
     }
 
     /// Whether the step of that number is written.
     pub fn has(&self, step: u64) -> bool {
-        self.disk.has(step)
+        self.database.has(step)
     }
 
-    /// Whether nothing is written of anybody.
     pub fn is_empty(&self) -> bool {
-        self.disk.is_empty()
+        self.database.is_empty()
     }
 
-    /// Commits so many of the steps that wait.
+    /// Commits the oldest `steps` of the waiting steps.
     pub fn write(&mut self, steps: usize) {
         if steps == 0 {
             return;
         }
-        let through = self.disk.write(steps, self.now.wall_ms);
-        if self.is_owing {
+        let through = self.database.write(steps, self.now.wall_ms);
+        if self.has_pending {
             self.reports.push_back(Report::Committed(through));
-            self.is_owing = self.disk.ready() > 0;
+            self.has_pending = self.database.ready() > 0;
         }
     }
 
-    /// Fails to commit so many of the steps that wait, or says so although they are written (`secretly`).
+    /// Fails to commit the oldest `steps`. With `secretly` they are written although the commit failed.
     pub fn fail(&mut self, steps: usize, secretly: bool) {
-        let (lost, through) = self.disk.fail(steps, secretly, self.now.wall_ms);
+        let (lost, through) = self.database.fail(steps, secretly, self.now.wall_ms);
         self.is_failing = true;
-        self.is_owing = false;
+        self.has_pending = false;
         self.reports.push_back(Report::Failed(through, lost));
     }
 
-    /// Will fail in the middle of a step.
+    /// Lets the store fail in the middle of a step.
     pub fn set_about_to_fail(&mut self, is_about_to: bool) {
         self.is_about_to_fail = is_about_to && !self.is_failing;
     }
 
-    /// Tries to write again. There may be room for that and no more.
+    /// Writes all waiting steps. New messages are accepted only with `room_for_more`.
     pub fn heal(&mut self, room_for_more: bool) {
-        self.disk.write(self.disk.ready(), self.now.wall_ms);
+        self.database.write(self.database.ready(), self.now.wall_ms);
         if room_for_more {
             self.is_failing = false;
             self.reports.push_back(Report::Recovered);
         }
     }
 
-    /// What the router is to hear next.
+    /// The next report for the router.
     pub fn report(&mut self) -> Option<Report> {
         let report = self.reports.pop_front()?;
         if let Report::Failed(_, lost) = &report {
@@ -163,7 +163,7 @@ impl Notebook {
         Some(report)
     }
 
-    /// Through which turn records are lost, and nobody has heard it yet.
+    /// The newest put of a failure that the router does not know of.
     pub fn lost_through(&self) -> PutSeq {
         let lost = self.reports.iter().filter_map(|report| match report {
             Report::Failed(through, _) => Some(*through),
@@ -172,39 +172,64 @@ impl Notebook {
         lost.max().unwrap_or_default()
     }
 
-    /// The process ends, after so many of the steps that waited were written in the last moment.
+    /// Ends the process. The oldest `steps` of the waiting steps were written just before.
     pub fn crash(&mut self, steps: usize) {
-        self.disk.crash(steps, self.now.wall_ms);
+        self.database.crash(steps, self.now.wall_ms);
         self.last = PutSeq(0);
         self.is_failing = false;
         self.is_about_to_fail = false;
-        self.is_promised = false;
-        self.is_owing = false;
+        self.has_durable = false;
+        self.has_pending = false;
         self.reports.clear();
     }
 
-    /// Another process reads what there is.
+    /// Starts the next process, which reads the database.
     pub fn load(&mut self) -> Loaded {
-        let loaded = self.disk.load(self.now.wall_ms);
+        let loaded = self.database.load(self.now.wall_ms);
         self.live = loaded.messages.iter().map(|record| record.seq).collect();
         loaded
     }
 
     fn validate(&mut self, seq: Seq) -> PutOutcome {
-        if self.is_about_to_fail && !self.is_promised {
+        if self.is_about_to_fail && !self.has_durable {
             self.is_about_to_fail = false;
-            self.fail(self.disk.ready(), false);
+            self.fail(self.database.ready(), false);
         }
         if self.is_failing {
             return PutOutcome::Rejected;
         }
-        // Which one is pending depends on nothing but its name: the router may ask in any order.
-        let pending = match self.pace {
-            CommitPolicy::Never => false,
-            CommitPolicy::Sometimes => Chance::new(self.seed ^ seq << 20).percent(50),
-            CommitPolicy::Always => true,
+        // Depends on the sequence number alone, because the order of the puts of one step is free.
+        let pending = match self.pending_puts {
+            PendingPuts::Never => false,
+            PendingPuts::Sometimes => Chance::new(self.seed ^ seq << 20).percent(50),
+            PendingPuts::Always => true,
         };
         if pending { PutOutcome::Pending } else { PutOutcome::Durable }
+    }
+}
+
+/// The store as the router owns it; the world looks at the same one.
+pub struct SharedStore(pub Rc<RefCell<Notebook>>);
+
+impl Store for SharedStore {
+    fn put(&mut self, record: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome {
+        self.0.borrow_mut().put(record, put_seq)
+    }
+
+    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
+        self.0.borrow_mut().remove(seq, fingerprint);
+    }
+
+    fn put_device(&mut self, device: DeviceRecord) {
+        self.0.borrow_mut().put_device(device);
+    }
+
+    fn remove_device(&mut self, id: DeviceId) {
+        self.0.borrow_mut().remove_device(id);
+    }
+
+    fn is_failing(&self) -> bool {
+        self.0.borrow().is_failing()
     }
 }
 
@@ -227,28 +252,28 @@ impl Store for Notebook {
             return kept;
         }
         assert!(self.live.insert(seq), "{seq} is put twice");
-        self.is_promised |= kept == PutOutcome::Durable;
-        self.is_owing |= kept == PutOutcome::Pending;
+        self.has_durable |= kept == PutOutcome::Durable;
+        self.has_pending |= kept == PutOutcome::Pending;
         let record = MessageRecord { seq, to, expires_at, envelope: envelope.clone() };
-        self.disk.change(Change::Put(put_seq, record));
+        self.database.change(Change::Put(put_seq, record));
         kept
     }
 
     fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
         self.live.remove(&seq);
-        self.disk.change(Change::Remove(seq));
+        self.database.change(Change::Remove(seq));
         if let Some(fingerprint) = fingerprint {
             assert_eq!(fingerprint.recorded_at, self.now.wall_ms, "not recorded when it left");
-            self.disk.change(Change::Fingerprint(fingerprint));
+            self.database.change(Change::Fingerprint(fingerprint));
         }
     }
 
     fn put_device(&mut self, device: DeviceRecord) {
-        self.disk.change(Change::Device(device.id, Some(device)));
+        self.database.change(Change::Device(device.id, Some(device)));
     }
 
     fn remove_device(&mut self, id: DeviceId) {
-        self.disk.change(Change::Device(id, None));
+        self.database.change(Change::Device(id, None));
     }
 
     fn is_failing(&self) -> bool {

@@ -17,18 +17,25 @@ mod end;
 mod requests;
 mod sweep;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::model::{Dev, Model};
-use crate::store::{CommitPolicy, Notebook};
+use crate::rules::Rules;
+use crate::store::{Notebook, PendingPuts, SharedStore};
 use crate::tally::Tally;
-use sealpost::clock::{Moment, Now};
-use sealpost::relay::command::{ConnectionId, Deliveries};
+use sealpost::clock::{Clock, Moment, Now};
+use sealpost::relay::command::ConnectionId;
+use sealpost::relay::delivery::Step;
 use sealpost::relay::mailbox::Credit;
 use sealpost::relay::mailbox_quota::MailboxQuota;
-use sealpost::relay::router::{Router, Rules};
+use sealpost::relay::rate_limit::{Allowance, RatePlan};
+use sealpost::relay::router::Router;
+use sealpost::settings::RateLimit;
 
 /// Events that a failure shows.
 const SHOWN: usize = 40;
@@ -38,13 +45,17 @@ const RECOUNT: u64 = 64;
 const BEGIN: u64 = 1_700_000_000_000;
 
 pub struct World {
-    router: Router<Notebook, ()>,
+    router: Router,
+    store: Rc<RefCell<Notebook>>,
+    /// Of all devices: the router carries allowances and does not look at them.
+    allowance: Arc<Allowance>,
     model: Model,
     chance: Chance,
-    out: Deliveries<()>,
+    step: Step,
     now: Now,
     /// Connections that are over, and the last mark they had.
     stale: Vec<(ConnectionId, u64)>,
+    connections: u64,
     names: u64,
     events: u64,
     most_devices: usize,
@@ -55,16 +66,20 @@ impl World {
     pub fn new(seed: u64, log: bool) -> Self {
         let mut chance = Chance::new(seed);
         let rules = rules(&mut chance);
-        let pace =
-            chance.pick(&[CommitPolicy::Never, CommitPolicy::Sometimes, CommitPolicy::Always]);
+        let pending_puts =
+            chance.pick(&[PendingPuts::Never, PendingPuts::Sometimes, PendingPuts::Always]);
         let most_devices = chance.within(2, 8) as usize;
-        let store = Notebook::new(pace, seed, rules.dedup_window);
+        let store = Rc::new(RefCell::new(Notebook::new(pending_puts, seed, rules.dedup_window)));
+        let now = Now { mono: Moment(0), wall_ms: BEGIN };
         let mut world = Self {
-            router: Router::new(rules, store),
+            router: Router::new(rules.settings(), Box::new(SharedStore(store.clone()))),
+            store,
+            allowance: Allowance::new(RatePlan::new(RateLimit::default(), Clock::still())),
             model: Model::new(rules),
             chance,
-            out: Deliveries::default(),
-            now: Now { mono: Moment(0), wall_ms: BEGIN },
+            step: Step::at(now),
+            now,
+            connections: 0,
             stale: Vec::new(),
             names: 0,
             events: 0,
@@ -119,13 +134,12 @@ impl World {
 
     /// Checks the deliveries of an event, then the counters.
     fn settle(&mut self) {
-        self.router.store_mut().end_step();
-        self.model.check_deliveries(self.now, &mut self.out.items);
-        self.out.unmatched_acks = 0;
-        self.model.check(self.now, self.router.observe(), self.router.store_mut());
+        self.store.borrow_mut().end_step();
+        self.model.check_deliveries(self.now, &mut self.step.out);
+        self.model.check(self.now, self.router.observe(), &mut self.store.borrow_mut());
         if self.events.is_multiple_of(RECOUNT) {
             self.model.tidy();
-            self.model.recount(self.router.store_mut());
+            self.model.recount(&mut self.store.borrow_mut());
             self.router.audit().unwrap();
         }
     }
@@ -168,6 +182,11 @@ impl World {
         (0..all).map(|step| self.model.live[(first + step) % all]).find(|dev| fits(self, *dev))
     }
 
+    fn new_connection(&mut self) -> ConnectionId {
+        self.connections += 1;
+        ConnectionId(self.connections)
+    }
+
     fn conn(&self, dev: Dev) -> ConnectionId {
         self.model.conn(dev).id
     }
@@ -189,7 +208,8 @@ impl World {
 
     fn set_clocks(&mut self, mono: Moment, wall_ms: u64) {
         self.now = Now { mono, wall_ms };
-        self.router.store_mut().set_time(self.now);
+        self.step.now = self.now;
+        self.store.borrow_mut().set_time(self.now);
     }
 
     fn new_rules(&mut self) -> Rules {
@@ -199,7 +219,7 @@ impl World {
     fn change_rules(&mut self) {
         let rules = self.new_rules();
         event!(self, "{rules:?}");
-        self.router.set_rules(rules);
+        self.router.set_settings(rules.settings());
         self.model.rules_changed(rules);
     }
 }

@@ -1,126 +1,123 @@
-//! What outlives the process, and what follows when the store says that it does or does not.
+//! What survives a restart, and what follows from the reports of the store.
 
-use super::{Router, record};
+use super::Router;
+use super::directory::Slot;
 use crate::clock::Now;
 use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Seq, Subject};
-use crate::protocol::id::DeviceId;
+use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::refusal::{ErrorContext, Refusal};
-use crate::relay::command::{Deliveries, Delivery, TokenHash};
+use crate::relay::command::TokenHash;
+use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
+use crate::relay::rate_limit::Allowance;
 use crate::store::records::{DeviceRecord, Fingerprint, MessageRecord};
-use crate::store::{Loaded, PutOutcome, PutSeq, Store};
+use crate::store::{Loaded, PutOutcome, PutSeq};
 
-impl<S: Store, L: Clone> Router<S, L> {
-    /// Takes up what a store kept, before anybody is connected. Each device gets a lease of its own.
-    pub fn restore(&mut self, now: Now, loaded: Loaded, mut lease: impl FnMut() -> L) {
-        for device in loaded.devices {
-            self.restore_device(now, device, &mut lease);
-        }
-        self.next_seq = self.next_seq.max(loaded.next_seq);
-        let window = self.rules.dedup_window;
-        for print in loaded.fingerprints {
-            if let Some(slot) = self.slot_of(print.sender) {
-                self.device(slot).dedup.remember(now.mono, window, print);
-            }
-        }
-        for record in loaded.messages {
-            self.restore_record(now, record, &mut lease);
-        }
-    }
+use std::sync::Arc;
 
-    /// The store has everything through a turn: whoever waits for an Ack gets it.
-    pub fn committed(&mut self, now: Now, through: PutSeq, out: &mut Deliveries<L>) {
-        while let Some((recipient, seq)) = self.next_pending(through) {
-            if let Some(slot) = self.slot_of(recipient) {
-                self.ack_queued(now, slot, seq, out);
-            }
-        }
-    }
-
-    /// The store could not keep what came since its last commit, through a turn: whoever waits for an Ack is refused.
-    pub fn failed(&mut self, now: Now, through: PutSeq, out: &mut Deliveries<L>) {
-        while let Some((recipient, seq)) = self.next_pending(through) {
-            if let Some(slot) = self.slot_of(recipient) {
-                self.refuse_unstored(now, slot, seq, out);
-            }
-        }
-    }
-
-    /// The store keeps again: what waits and was not kept is put once more.
-    pub fn recovered(&mut self, now: Now, out: &mut Deliveries<L>) {
-        let slots: Vec<u32> = self.by_id.values().copied().collect();
-        for slot in slots {
-            let waiting = self.device(slot).mailbox.waiting_places();
-            self.store_waiting(now, slot, waiting, out);
-            self.store_in_flight(now, slot, out);
-        }
-    }
-
-    /// Has the first so many of what waits for a device kept, as far as they are not.
-    pub(super) fn store_waiting(
+impl Router {
+    /// Restores what a store has kept, before any device is connected. Each device gets an allowance of its own.
+    pub fn restore(
         &mut self,
         now: Now,
-        slot: u32,
-        first: usize,
-        out: &mut Deliveries<L>,
+        loaded: Loaded,
+        mut allowance: impl FnMut() -> Arc<Allowance>,
     ) {
-        let Self { devices, store, pending, last_put, .. } = self;
-        let device = &mut devices[slot as usize];
-        let resumable = device.token.is_some();
-        let (mut acked, mut refused) = (Vec::new(), Vec::new());
-        for item in device.mailbox.unstored(first).filter(|item| item.must_be_stored(resumable)) {
-            last_put.0 += 1;
-            match store.put(record(now, item, device.id), *last_put) {
-                PutOutcome::Durable => {
-                    item.stored = true;
-                    acked.push(item.seq);
-                }
-                PutOutcome::Pending => {
-                    item.stored = true;
-                    pending.push_back((*last_put, item.seq, device.id));
-                }
-                PutOutcome::Rejected => refused.push(item.seq),
+        for device in loaded.devices {
+            self.restore_device(now, device, allowance());
+        }
+        self.next_seq = self.next_seq.max(loaded.next_seq);
+        for fingerprint in loaded.fingerprints {
+            self.restore_fingerprint(now, fingerprint, 0);
+        }
+        for record in loaded.messages {
+            if self.directory.find(record.to).is_none() {
+                // A plain device that was connected until the process ended: it cannot come back, but its senders get their
+                // notices.
+                let device = DeviceRecord { id: record.to, token: None, forget_at: None };
+                self.restore_device(now, device, allowance());
             }
-        }
-        for seq in acked {
-            self.ack_queued(now, slot, seq, out);
-        }
-        for seq in refused {
-            self.refuse_unstored(now, slot, seq, out);
+            self.restore_message(now, record);
         }
     }
 
-    /// The same for what is with a connection and not confirmed.
-    fn store_in_flight(&mut self, now: Now, slot: u32, out: &mut Deliveries<L>) {
-        let Self { devices, store, pending, last_put, .. } = self;
-        let device = &mut devices[slot as usize];
-        let mut acked = Vec::new();
+    /// The store has committed everything through `through`: senders that wait for an Ack get it.
+    pub fn committed(&mut self, step: &mut Step, through: PutSeq) {
+        while let Some((recipient, seq)) = self.pending.pop_through(through) {
+            if let Some(slot) = self.directory.find(recipient) {
+                self.ack_queued(step, slot, seq);
+            }
+        }
+    }
+
+    /// The store has failed to commit what came since its last report, through `through`: senders that wait for an Ack are
+    /// refused.
+    pub fn failed(&mut self, step: &mut Step, through: PutSeq) {
+        while let Some((recipient, seq)) = self.pending.pop_through(through) {
+            if let Some(slot) = self.directory.find(recipient) {
+                self.refuse_unstored(step, slot, seq);
+            }
+        }
+    }
+
+    /// The store takes writes again: what should be stored and is not is put once more.
+    pub fn recovered(&mut self, step: &mut Step) {
+        for slot in self.directory.slots() {
+            let places = self.directory[slot].mailbox.waiting_places();
+            self.store_waiting(step, slot, places);
+            self.store_in_flight(step, slot);
+        }
+    }
+
+    /// Puts the items in the first `places` places of what waits for a device, except those that are stored already.
+    pub(super) fn store_waiting(&mut self, step: &mut Step, slot: Slot, places: usize) {
+        let Self { directory, store, pending, .. } = self;
+        let device = &mut directory[slot];
+        let is_resumable = device.is_resumable();
+        let (mut durable, mut rejected) = (Vec::new(), Vec::new());
+        let unstored = device.mailbox.unstored(places);
+        for item in unstored.filter(|item| item.must_be_stored(is_resumable)) {
+            let outcome = store.put(item.record(step.now, device.id), pending.next());
+            item.stored = outcome != PutOutcome::Rejected;
+            match outcome {
+                PutOutcome::Durable => durable.push(item.seq),
+                PutOutcome::Pending => pending.push(device.id, item.seq),
+                PutOutcome::Rejected => rejected.push(item.seq),
+            }
+        }
+        for seq in durable {
+            self.ack_queued(step, slot, seq);
+        }
+        for seq in rejected {
+            self.refuse_unstored(step, slot, seq);
+        }
+    }
+
+    /// Puts the items in flight that await an Ack, except those that are stored already. An item that is rejected stays in
+    /// flight.
+    fn store_in_flight(&mut self, step: &mut Step, slot: Slot) {
+        let Self { directory, store, pending, .. } = self;
+        let device = &mut directory[slot];
+        let mut durable = Vec::new();
         for item in device.mailbox.unstored_in_flight() {
-            last_put.0 += 1;
-            let kept = store.put(record(now, item, device.id), *last_put);
-            item.stored = kept != PutOutcome::Rejected;
-            match kept {
-                PutOutcome::Durable => acked.push(item.seq),
-                PutOutcome::Pending => pending.push_back((*last_put, item.seq, device.id)),
+            let outcome = store.put(item.record(step.now, device.id), pending.next());
+            item.stored = outcome != PutOutcome::Rejected;
+            match outcome {
+                PutOutcome::Durable => durable.push(item.seq),
+                PutOutcome::Pending => pending.push(device.id, item.seq),
                 PutOutcome::Rejected => {}
             }
         }
-        for seq in acked {
-            self.ack_queued(now, slot, seq, out);
+        for seq in durable {
+            self.ack_queued(step, slot, seq);
         }
     }
 
-    /// An item that the store does not keep: one that nobody has yet, and whose sender waits for an answer, is given
-    /// back. One that was acked already, or is in flight, stays for as long as the process does.
-    pub(super) fn refuse_unstored(
-        &mut self,
-        now: Now,
-        slot: u32,
-        seq: Seq,
-        out: &mut Deliveries<L>,
-    ) {
-        let device = self.device(slot);
+    /// The store does not have an item. If the item is not in flight and its sender waits for an Ack, the item is withdrawn and
+    /// the sender refused. An item that was acked, or is in flight, stays for as long as the process lives.
+    pub(super) fn refuse_unstored(&mut self, step: &mut Step, slot: Slot, seq: Seq) {
+        let device = &mut self.directory[slot];
         let recipient = device.id;
         let Some(item) = device.mailbox.get_mut(seq) else { return };
         item.stored = false;
@@ -128,95 +125,78 @@ impl<S: Store, L: Clone> Router<S, L> {
             return;
         }
         let Some(item) = device.mailbox.withdraw(seq) else { return };
-        self.account_for_leaving(&item);
-        self.counts.accepted -= u64::from(item.envelope.subject.is_counted());
-        let from = item.envelope.from;
-        let about = match &item.envelope.subject {
-            Subject::Message(id) => {
-                self.forget_send(from, recipient, *id);
-                ErrorContext::message(*id, recipient)
-            }
-            Subject::KeyRotation(key_id) | Subject::KeyRotationAck(key_id) => {
-                ErrorContext::key(key_id, recipient)
-            }
-            Subject::Auth | Subject::Notice => return,
-        };
-        if let Some(conn) = self.connection_of(from) {
-            out.refuse(conn, Refusal::Full, about);
+        self.counters.withdrawn(&item);
+        let (from, subject) = (item.envelope.from, &item.envelope.subject);
+        if let Subject::Message(id) = *subject {
+            self.forget_send(from, recipient, id);
         }
-        self.dispatch(now, slot, out);
+        if let Some(connection) = self.directory.connection_of(from) {
+            let context = ErrorContext::about(Some(subject), Some(recipient));
+            step.refuse(connection, Refusal::Full, context);
+        }
+        self.dispatch(step, slot);
     }
 
-    /// Writes down who a device is, and until when.
-    pub(super) fn store_identity(&mut self, now: Now, slot: u32) {
-        let device = &self.devices[slot as usize];
+    /// Stores who a device is, and until when.
+    pub(super) fn store_device(&mut self, step: &Step, slot: Slot) {
+        let device = &self.directory[slot];
         let token = device.token.map(|TokenHash(hash)| hash);
-        let forget_at = device.forget_at.map(|moment| now.wall_ms_at(moment));
+        let forget_at = device.forget_at.map(|moment| step.now.wall_ms_at(moment));
         self.store.put_device(DeviceRecord { id: device.id, token, forget_at });
     }
 
-    fn next_pending(&mut self, through: PutSeq) -> Option<(DeviceId, Seq)> {
-        let (turn, seq, recipient) = self.pending.front().copied()?;
-        if turn > through {
-            return None;
+    /// A `Send` came to nothing: its sender may use the message id again.
+    pub(super) fn forget_send(&mut self, sender: DeviceId, recipient: DeviceId, id: MessageId) {
+        if let Some(slot) = self.directory.find(sender) {
+            self.directory[slot].dedup.forget(recipient, id);
         }
-        self.pending.pop_front();
-        Some((recipient, seq))
     }
 
-    /// Tells a sender that its message is kept, if it waits for that. An item that has left was acked when it was
-    /// delivered, or its sender is told of its expiry.
-    fn ack_queued(&mut self, now: Now, slot: u32, seq: Seq, out: &mut Deliveries<L>) {
-        let Some(item) = self.device(slot).mailbox.get_mut(seq) else { return };
+    /// A message is stored: its sender gets the Ack, if the sender waits for one. For an item that has left the mailbox, the
+    /// sender got the Ack at delivery, or gets a notice of the expiry.
+    fn ack_queued(&mut self, step: &mut Step, slot: Slot, seq: Seq) {
+        let Some(item) = self.directory[slot].mailbox.get_mut(seq) else { return };
         if !std::mem::take(&mut item.owes_ack) {
             return;
         }
         let Subject::Message(id) = item.envelope.subject else { return };
         let (from, receipts) = (item.envelope.from, item.envelope.receipts);
-        let status = receipts.then(|| Status::Queued(now.unix_at(item.deadline)));
-        if let Some(conn) = self.connection_of(from) {
-            out.push(conn, Delivery::Ack { id, status });
+        let status = receipts.then(|| Status::Queued(step.now.unix_at(item.deadline)));
+        if let Some(connection) = self.directory.connection_of(from) {
+            step.deliver(connection, Delivery::Ack { id, status });
         }
     }
 
-    fn restore_device(&mut self, now: Now, device: DeviceRecord, lease: &mut impl FnMut() -> L) {
+    fn restore_device(&mut self, now: Now, device: DeviceRecord, allowance: Arc<Allowance>) {
         let DeviceRecord { id, token, forget_at } = device;
-        let token = token.map(TokenHash);
-        let Ok(slot) = self.insert_device(id, token, lease()) else { return };
-        // It was connected when the process ended, so its absence begins now.
-        let absence = if token.is_some() { self.rules.session_ttl } else { self.rules.plain_ttl };
-        let ends = forget_at.map_or(now.mono + absence, |at| now.deadline(at, absence));
-        self.device(slot).forget_at = Some(ends);
-        self.forget_at.insert((ends, slot));
+        let Ok(slot) = self.directory.insert(id, token.map(TokenHash), allowance) else { return };
+        let session = &self.settings.session;
+        let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
+        // A device that was connected when the process ended is absent from now on.
+        let moment = forget_at.map_or(now.mono + absence, |at| now.deadline(at, absence));
+        self.expiry.forget_later(slot, &mut self.directory[slot], moment);
     }
 
-    fn restore_record(&mut self, now: Now, record: MessageRecord, lease: &mut impl FnMut() -> L) {
+    fn restore_fingerprint(&mut self, now: Now, fingerprint: Fingerprint, seq: Seq) {
+        if let Some(slot) = self.directory.find(fingerprint.sender) {
+            let window = self.settings.queue.dedup_window;
+            self.directory[slot].dedup.remember(now.mono, window, fingerprint, seq);
+        }
+    }
+
+    fn restore_message(&mut self, now: Now, record: MessageRecord) {
         let deadline = record.deadline(now);
         let MessageRecord { seq, to, envelope, .. } = record;
-        let slot = self.slot_of(to).or_else(|| {
-            // A plain device that was connected to the end and held its messages: nobody can claim it, but its
-            // senders are told.
-            self.restore_device(now, DeviceRecord { id: to, token: None, forget_at: None }, lease);
-            self.slot_of(to)
-        });
-        let Some(slot) = slot else { return };
-        if let Subject::Message(id) = envelope.subject
-            && let Some(sender) = self.slot_of(envelope.from)
-        {
-            let print = Fingerprint::new(envelope.from, to, id, envelope.content);
-            let print = print.handed_over_at_once(envelope.ttl == 0);
-            let window = self.rules.dedup_window;
-            self.device(sender).dedup.remember(now.mono, window, print);
+        let Some(slot) = self.directory.find(to) else { return };
+        if let Subject::Message(id) = envelope.subject {
+            let fingerprint = Fingerprint::new(envelope.from, to, id, envelope.content);
+            self.restore_fingerprint(now, fingerprint.with_ttl(envelope.ttl), seq);
         }
-        let device = self.device(slot);
-        let resumable = device.token.is_some();
-        let item = Item { stored: true, ..Item::new(seq, deadline, envelope, resumable) };
-        let counted = u64::from(item.envelope.subject.is_counted());
-        let bytes = item.bytes();
+        let device = &mut self.directory[slot];
+        let item =
+            Item { stored: true, ..Item::new(seq, deadline, envelope, device.is_resumable()) };
+        self.counters.accepted(&item, false);
         device.mailbox.push_waiting(item);
-        self.counts.accepted += counted;
-        self.counts.queued += counted;
-        self.counts.queued_bytes += bytes;
-        self.schedule(slot);
+        self.expiry.schedule(slot, device);
     }
 }

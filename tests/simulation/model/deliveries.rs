@@ -1,17 +1,14 @@
 //! Checks the deliveries of an event, in order: each must be expected, and each expected one must be there.
 
 use sealpost::clock::Now;
-use sealpost::relay::command::{ConnectionId, Delivery};
+use sealpost::relay::command::ConnectionId;
+use sealpost::relay::delivery::Delivery;
 
 use super::{Dev, Item, Model, Reply, State};
 
 impl Model {
     /// Checks every delivery of one event, in order.
-    pub fn check_deliveries<L>(
-        &mut self,
-        now: Now,
-        deliveries: &mut Vec<(ConnectionId, Delivery<L>)>,
-    ) {
+    pub fn check_deliveries(&mut self, now: Now, deliveries: &mut Vec<(ConnectionId, Delivery)>) {
         self.place(deliveries);
         let mut closed = false;
         for (conn, delivery) in deliveries.drain(..) {
@@ -19,7 +16,7 @@ impl Model {
                 assert!(!closed, "a delivery follows Close");
                 match delivery {
                     Delivery::Refused(refused) => {
-                        self.check_reply(conn, Reply::Refused(refused.refusal, refused.about));
+                        self.check_reply(conn, Reply::Refused(refused.refusal, refused.context));
                     }
                     Delivery::Close(reason) => {
                         self.check_reply(conn, Reply::Close(reason));
@@ -47,7 +44,7 @@ impl Model {
                         item.kind.is_counted() && matches!(item.state, State::Waiting)
                     });
                     let (over, due): (Vec<_>, Vec<_>) = counted.partition(|item| item.is_over(now));
-                    assert!(accepted.conn == conn && accepted.device == device.id);
+                    assert!(accepted.device == device.id);
                     assert_eq!(accepted.token.is_some(), device.resumable);
                     let queued = due.len()..=due.len() + over.len();
                     assert!(queued.contains(&accepted.queued), "{} queued", accepted.queued);
@@ -55,9 +52,10 @@ impl Model {
                 Delivery::Frame { seq, body } => self.check_frame(now, dev, seq, body.as_ref()),
                 Delivery::Ack { id, status } => self.check_reply(conn, Reply::Ack(id, status)),
                 Delivery::Refused(refused) => {
-                    self.check_reply(conn, Reply::Refused(refused.refusal, refused.about));
+                    self.check_reply(conn, Reply::Refused(refused.refusal, refused.context));
                 }
                 Delivery::Close(_) => panic!("a connection is closed without a reason"),
+                Delivery::Pong | Delivery::UnmatchedAck => panic!("nothing asked for this"),
             }
         }
         assert!(self.expected_replies.is_empty(), "missing replies: {:?}", self.expected_replies);

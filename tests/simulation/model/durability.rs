@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealpost::clock::Now;
 use sealpost::protocol::encode::Status;
+use sealpost::protocol::envelope::Subject;
 use sealpost::protocol::refusal::{ErrorContext, Refusal};
-use sealpost::relay::command::{ConnectionId, Delivery};
+use sealpost::relay::command::ConnectionId;
+use sealpost::relay::delivery::Delivery;
 use sealpost::store::{PutOutcome, PutSeq};
 
 use super::{Care, Kind, Model, Nr, Reply, State, unix_at, wall_ms_at};
@@ -49,7 +51,7 @@ impl Model {
     }
 
     /// What the store refused in this event, and no connection has got, goes back to its sender.
-    pub(super) fn place<L>(&mut self, deliveries: &[(ConnectionId, Delivery<L>)]) {
+    pub(super) fn place(&mut self, deliveries: &[(ConnectionId, Delivery)]) {
         for (nr, conn) in std::mem::take(&mut self.unplaced) {
             let place = self.items[nr].mark;
             let mut deliveries = deliveries.iter();
@@ -77,9 +79,12 @@ impl Model {
         let about = match kind {
             Kind::Message(id) => {
                 self.devices[from].sent.remove(&(to, id));
-                ErrorContext::message(id, to_id)
+                ErrorContext::about(Some(&Subject::Message(id)), Some(to_id))
             }
-            Kind::Key(key) | Kind::KeyAck(key) => ErrorContext::key(&key.to_string(), to_id),
+            Kind::Key(key) | Kind::KeyAck(key) => ErrorContext::about(
+                Some(&Subject::KeyRotation(key.to_string().into())),
+                Some(to_id),
+            ),
             Kind::Auth | Kind::Notice => panic!("nobody waits for an answer to {kind:?}"),
         };
         if let Some(conn) = conn {

@@ -1,6 +1,7 @@
 //! What a sweep must find, and what follows when it is dropped.
 
 use sealpost::clock::Now;
+use sealpost::protocol::envelope::Subject;
 use sealpost::protocol::refusal::ErrorContext;
 use sealpost::protocol::refusal::{Expired as What, Refusal};
 use sealpost::relay::router::{Expired, Ticket};
@@ -92,11 +93,14 @@ impl Model {
         let item = &self.items[nr];
         let to = self.devices[item.to].id;
         let (what, about) = match item.kind {
-            Kind::Message(id) => (What::Message(id), ErrorContext::message(id, to)),
-            Kind::Key(key) | Kind::KeyAck(key) => {
-                (What::KeyRotation, ErrorContext::key(&key.to_string(), to))
+            Kind::Message(id) => {
+                (What::Message(id), ErrorContext::about(Some(&Subject::Message(id)), Some(to)))
             }
-            Kind::Auth => (What::Auth, ErrorContext::recipient(to)),
+            Kind::Key(key) | Kind::KeyAck(key) => (
+                What::KeyRotation,
+                ErrorContext::about(Some(&Subject::KeyRotation(key.to_string().into())), Some(to)),
+            ),
+            Kind::Auth => (What::Auth, ErrorContext::about(None, Some(to))),
             Kind::Notice => {
                 return expired.error.is_none() && expired.sender == self.devices[item.from].id;
             }

@@ -1,6 +1,7 @@
 //! What must follow from messages, Acks and key rotations of a device.
 
 use sealpost::clock::Now;
+use sealpost::protocol::envelope::Subject;
 use sealpost::protocol::id::MessageId;
 use sealpost::protocol::refusal::{Expired as What, Refusal};
 use sealpost::protocol::{encode::Status, refusal::ErrorContext};
@@ -52,7 +53,7 @@ impl Model {
         store: &mut Notebook,
     ) {
         let conn = self.conn(from).id;
-        let about = ErrorContext::message(message.id, message.to_id);
+        let about = ErrorContext::about(Some(&Subject::Message(message.id)), Some(message.to_id));
         let refuse = |model: &mut Self, refusal| {
             model.expected_replies.push((conn, Reply::Refused(refusal, about.clone())));
         };
@@ -142,7 +143,10 @@ impl Model {
             Some(Refusal::UnknownRecipient)
         };
         if let Some(refusal) = refusal {
-            let about = ErrorContext::key(&key.to_string(), self.devices[to].id);
+            let about = ErrorContext::about(
+                Some(&Subject::KeyRotation(key.to_string().into())),
+                Some(self.devices[to].id),
+            );
             self.expected_replies.push((self.conn(from).id, Reply::Refused(refusal, about)));
             return;
         }

@@ -11,11 +11,11 @@ use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Seq, Subject};
 use sealpost::protocol::id::DeviceId;
 use sealpost::relay::item::SettledBy;
-use sealpost::relay::router::Rules;
 use sealpost::store::records::{DeviceRecord, MessageRecord};
 use sealpost::store::{Loaded, PutSeq};
 
 use super::{Care, Dev, Kind, Model, NEVER, Nr, SECOND, Sent, State};
+use crate::rules::Rules;
 use crate::store::Notebook;
 use crate::tally::Place;
 

@@ -1,20 +1,23 @@
 //! How the process ends, and how another takes its place.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use sealpost::clock::Moment;
-use sealpost::relay::command::Deliveries;
+use sealpost::relay::delivery::Step;
 use sealpost::relay::router::Router;
 
 use super::World;
 use crate::model::Restart;
-use crate::store::{CommitPolicy, Notebook};
+use crate::store::{Notebook, PendingPuts, SharedStore};
 
 impl World {
     /// Everything in memory is gone, some time passes, and a router begins with what was written.
     pub(super) fn crash(&mut self) {
-        self.model.recount(self.router.store_mut());
+        self.model.recount(&mut self.store.borrow_mut());
         let window = self.model.rules.dedup_window;
-        let nothing = Notebook::new(CommitPolicy::Never, 0, window);
-        let mut store = std::mem::replace(self.router.store_mut(), nothing);
+        let nothing = Notebook::new(PendingPuts::Never, 0, window);
+        let mut store = std::mem::replace(&mut *self.store.borrow_mut(), nothing);
         let lost_through = store.lost_through();
         // What was being written in the last moment may be there.
         let ready = store.ready();
@@ -33,21 +36,22 @@ impl World {
         event!(self, "{written} steps of {ready} were written in the last moment");
         // Settings may have been changed meanwhile, too.
         let rules = if self.chance.percent(20) { self.new_rules() } else { self.model.rules };
-        self.router = Router::new(rules, store);
-        self.out = Deliveries::default();
+        self.store = Rc::new(RefCell::new(store));
+        self.router = Router::new(rules.settings(), Box::new(SharedStore(self.store.clone())));
+        self.step = Step::at(self.now);
         self.stale.clear();
         self.set_clocks(origin, self.now.wall_ms + down - back);
 
-        let loaded = self.router.store_mut().load();
+        let loaded = self.store.borrow_mut().load();
         let restart = Restart { loaded: &loaded, was, now: self.now, passed, lost_through };
-        self.model.restarted(&restart, rules, self.router.store_mut());
+        self.model.restarted(&restart, rules, &mut self.store.borrow_mut());
         event!(
             self,
             "{} devices and {} records are back",
             loaded.devices.len(),
             loaded.messages.len()
         );
-        self.router.restore(self.now, loaded, || ());
+        self.router.restore(self.now, loaded, || self.allowance.clone());
         self.router.audit().unwrap();
     }
 

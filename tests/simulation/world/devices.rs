@@ -28,11 +28,12 @@ impl World {
             fresh_id: id,
             fresh_token: token(id),
         };
-        match self.router.register(self.now, registration, (), &mut self.out) {
-            Ok(conn) => {
+        let conn = self.new_connection();
+        match self.router.register(&mut self.step, conn, registration, self.allowance.clone()) {
+            Ok(()) => {
                 assert!(!full, "more devices than allowed");
                 let dev = self.model.new_device(id, resumable);
-                self.model.registered(self.now, dev, conn, receipts, self.router.store_mut());
+                self.model.registered(self.now, dev, conn, receipts, &mut self.store.borrow_mut());
             }
             Err(refusal) => assert!(full && refusal == Refusal::Full),
         }
@@ -66,11 +67,12 @@ impl World {
             fresh_id,
             fresh_token: token(fresh_id),
         };
-        match self.router.register(self.now, registration, (), &mut self.out) {
-            Ok(conn) => {
+        let conn = self.new_connection();
+        match self.router.register(&mut self.step, conn, registration, self.allowance.clone()) {
+            Ok(()) => {
                 assert!(present, "a session that is over is resumed");
                 self.stale.extend(older.map(|(conn, mark)| (conn, mark.unwrap_or(u64::MAX))));
-                self.model.registered(self.now, dev, conn, receipts, self.router.store_mut());
+                self.model.registered(self.now, dev, conn, receipts, &mut self.store.borrow_mut());
             }
             Err(refusal) => assert!(!present && refusal == Refusal::BadToken, "{refusal:?}"),
         }
@@ -85,8 +87,8 @@ impl World {
         event!(self, "{dev} leaves");
         let conn = self.model.conn(dev);
         let (id, mark) = (conn.id, conn.marks.back().copied().unwrap_or(u64::MAX));
-        self.router.leave(self.now, id, &mut self.out);
-        self.model.left(self.now, dev, self.router.store_mut());
+        self.router.disconnect(&mut self.step, id);
+        self.model.left(self.now, dev, &mut self.store.borrow_mut());
         self.stale.push((id, mark));
         if self.stale.len() > 32 {
             self.stale.swap_remove(0);
@@ -101,11 +103,11 @@ impl World {
         let (conn, mark) = self.stale[self.chance.below(self.stale.len())];
         event!(self, "{conn:?} is late");
         match self.chance.below(3) {
-            0 => self.router.leave(self.now, conn, &mut self.out),
-            1 => self.router.on_written(self.now, conn, mark, &mut self.out),
+            0 => self.router.disconnect(&mut self.step, conn),
+            1 => self.router.on_written(&mut self.step, conn, mark),
             _ => {
                 let command = Command::Status(Presence::Offline);
-                self.router.handle(self.now, conn, command, &mut self.out);
+                self.router.handle(&mut self.step, conn, [command]);
             }
         }
     }
@@ -124,7 +126,8 @@ impl World {
     pub(super) fn status_as(&mut self, dev: Dev, presence: Presence) {
         event!(self, "{dev} is {presence:?}");
         let command = Command::Status(presence);
-        self.router.handle(self.now, self.conn(dev), command, &mut self.out);
+        let connection = self.conn(dev);
+        self.router.handle(&mut self.step, connection, [command]);
         self.model.status(dev, presence == Presence::Offline);
     }
 
@@ -147,8 +150,9 @@ impl World {
         let place = if all { marks.len() - 1 } else { self.chance.below(marks.len()) };
         let mark = marks[place];
         event!(self, "the socket of {dev} takes {mark}");
-        self.router.on_written(self.now, self.conn(dev), mark, &mut self.out);
-        self.model.on_written(self.now, dev, mark, self.router.store_mut());
+        let connection = self.conn(dev);
+        self.router.on_written(&mut self.step, connection, mark);
+        self.model.on_written(self.now, dev, mark, &mut self.store.borrow_mut());
     }
 }
 

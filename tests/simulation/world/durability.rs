@@ -18,57 +18,55 @@ impl World {
     }
 
     fn write(&mut self) {
-        let store = self.router.store_mut();
-        let ready = store.ready();
-        if store.is_failing() {
+        let (ready, is_failing) = (self.store.borrow().ready(), self.store.borrow().is_failing());
+        if is_failing {
             let room_for_more = self.chance.percent(60);
             event!(self, "the store writes {ready} steps, room for more {room_for_more}");
-            self.router.store_mut().heal(room_for_more);
+            self.store.borrow_mut().heal(room_for_more);
         } else if ready > 0 {
             let all = self.chance.percent(50);
             let steps = if all { ready } else { self.chance.within(1, ready as u64) as usize };
             event!(self, "the store writes {steps} steps of {ready}");
-            self.router.store_mut().write(steps);
+            self.store.borrow_mut().write(steps);
         }
     }
 
     pub(super) fn fail(&mut self) {
-        let store = self.router.store_mut();
-        let ready = store.ready();
-        if ready == 0 || store.is_failing() {
+        let (ready, is_failing) = (self.store.borrow().ready(), self.store.borrow().is_failing());
+        if ready == 0 || is_failing {
             return self.fail_at_next_put();
         }
         let steps = self.chance.within(1, ready as u64) as usize;
         let secretly = self.chance.percent(25);
         event!(self, "the store fails to write {steps} steps of {ready}, secretly not {secretly}");
-        self.router.store_mut().fail(steps, secretly);
+        self.store.borrow_mut().fail(steps, secretly);
     }
 
     /// The store is asked whether it is_failing, says no, and does.
     pub(super) fn fail_at_next_put(&mut self) {
         event!(self, "the store is about to fail");
-        self.router.store_mut().set_about_to_fail(true);
+        self.store.borrow_mut().set_about_to_fail(true);
     }
 
     /// Answers whether there was something to report.
     fn report(&mut self) -> bool {
-        let Some(report) = self.router.store_mut().report() else { return false };
+        let Some(report) = self.store.borrow_mut().report() else { return false };
         // What is over and unnoticed may be acked, refused and put anew or not; here it is noticed first.
         self.look();
         event!(self, "the store reports {report:?}");
-        let (now, out) = (self.now, &mut self.out);
+        let now = self.now;
         match report {
             Report::Committed(through) => {
-                self.router.committed(now, through, out);
+                self.router.committed(&mut self.step, through);
                 self.model.committed(now, through);
             }
             Report::Failed(through, _) => {
-                self.router.failed(now, through, out);
+                self.router.failed(&mut self.step, through);
                 self.model.failed(through);
             }
             Report::Recovered => {
-                self.router.recovered(now, out);
-                self.model.recovered(now, self.router.store_mut());
+                self.router.recovered(&mut self.step);
+                self.model.recovered(now, &mut self.store.borrow_mut());
             }
         }
         true
@@ -76,14 +74,16 @@ impl World {
 
     /// Faults stop, everything is written, and the router knows.
     pub(super) fn keep_everything(&mut self) {
-        let store = self.router.store_mut();
-        store.set_about_to_fail(false);
-        if store.is_failing() {
-            store.heal(true);
+        {
+            let mut store = self.store.borrow_mut();
+            store.set_about_to_fail(false);
+            if store.is_failing() {
+                store.heal(true);
+            }
         }
         loop {
-            let store = self.router.store_mut();
-            store.write(store.ready());
+            let ready = self.store.borrow().ready();
+            self.store.borrow_mut().write(ready);
             let more = self.report();
             self.settle();
             if !more {

@@ -30,8 +30,9 @@ impl World {
                 if let Some(mark) = conn.marks.back().copied() {
                     still = false;
                     event!(self, "the socket of {dev} takes {mark}");
-                    self.router.on_written(self.now, self.conn(dev), mark, &mut self.out);
-                    self.model.on_written(self.now, dev, mark, self.router.store_mut());
+                    let connection = self.conn(dev);
+                    self.router.on_written(&mut self.step, connection, mark);
+                    self.model.on_written(self.now, dev, mark, &mut self.store.borrow_mut());
                     self.settle();
                 }
                 for nr in self.model.devices[dev].queue.clone() {
@@ -80,7 +81,7 @@ impl World {
         assert_eq!(counts.accepted, counts.delivered + counts.expired);
         assert_eq!(self.router.residue(), 0, "something is left");
         assert_eq!(self.router.next_deadline(), None);
-        let store = self.router.store_mut();
+        let mut store = self.store.borrow_mut();
         assert!(store.live.is_empty(), "the store keeps what nobody wants");
         assert!(store.is_empty(), "the disk keeps what nobody wants");
     }

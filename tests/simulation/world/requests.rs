@@ -3,6 +3,7 @@
 use sealpost::protocol::frame::AuthStep;
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::relay::command::{Command, SendCommand};
+use sealpost::relay::delivery::Delivery;
 
 use super::World;
 use crate::model::{Dev, Kind, Memory, Message};
@@ -89,8 +90,9 @@ impl World {
             content: message.content,
             body: message.body.clone().into(),
         });
-        self.router.handle(self.now, self.conn(from), command, &mut self.out);
-        self.model.sent(self.now, from, &message, before, self.router.store_mut());
+        let connection = self.conn(from);
+        self.router.handle(&mut self.step, connection, [command]);
+        self.model.sent(self.now, from, &message, before, &mut self.store.borrow_mut());
     }
 
     pub(super) fn ack(&mut self) {
@@ -127,10 +129,14 @@ impl World {
         let before = self.router.observe().counts.delivered;
         let named = sender.map(|sender| self.model.devices[sender].id);
         let command = Command::Ack { message_id: id, sender: named };
-        self.router.handle(self.now, self.conn(dev), command, &mut self.out);
+        let connection = self.conn(dev);
+        self.router.handle(&mut self.step, connection, [command]);
         let delivered = self.router.observe().counts.delivered > before;
-        let (strays, store) = (self.out.unmatched_acks, self.router.store_mut());
-        self.model.acked(self.now, dev, &candidates, delivered, strays, store);
+        let out = &mut self.step.out;
+        let before = out.len();
+        out.retain(|(_, delivery)| !matches!(delivery, Delivery::UnmatchedAck));
+        let (unmatched, mut store) = ((before - out.len()) as u32, self.store.borrow_mut());
+        self.model.acked(self.now, dev, &candidates, delivered, unmatched, &mut store);
     }
 
     pub(super) fn key(&mut self) {
@@ -152,9 +158,10 @@ impl World {
         let recipient = self.model.devices[to].id;
         let key_id = key.to_string().into();
         let command = Command::KeyRotation { recipient, key_id, body: body.clone().into() };
-        self.router.handle(self.now, self.conn(from), command, &mut self.out);
-        let store = self.router.store_mut();
-        self.model.key_rotated(self.now, from, to, key, &body, before, store);
+        let connection = self.conn(from);
+        self.router.handle(&mut self.step, connection, [command]);
+        let mut store = self.store.borrow_mut();
+        self.model.key_rotated(self.now, from, to, key, &body, before, &mut store);
     }
 
     pub(super) fn ack_key(&mut self, dev: Dev, to: Dev, key: u64) {
@@ -173,10 +180,21 @@ impl World {
         let recipient = self.model.devices[to].id;
         let key_id = key.to_string().into();
         let command = Command::KeyRotationAck { recipient, key_id, body: body.clone().into() };
-        self.router.handle(self.now, self.conn(dev), command, &mut self.out);
+        let connection = self.conn(dev);
+        self.router.handle(&mut self.step, connection, [command]);
         let delivered = self.router.observe().counts.delivered > before.counts.delivered;
-        let store = self.router.store_mut();
-        self.model.key_acked(self.now, dev, to, key, &body, &candidates, delivered, before, store);
+        let mut store = self.store.borrow_mut();
+        self.model.key_acked(
+            self.now,
+            dev,
+            to,
+            key,
+            &body,
+            &candidates,
+            delivered,
+            before,
+            &mut store,
+        );
     }
 
     pub(super) fn auth(&mut self) {
@@ -195,9 +213,10 @@ impl World {
                 let before = self.router.observe();
                 let recipient = self.model.devices[to].id;
                 let command = Command::AuthSuccess { recipient, body: body.clone().into() };
-                self.router.handle(self.now, self.conn(from), command, &mut self.out);
-                let store = self.router.store_mut();
-                return self.model.success_said(self.now, from, to, &body, before, store);
+                let connection = self.conn(from);
+                self.router.handle(&mut self.step, connection, [command]);
+                let mut store = self.store.borrow_mut();
+                return self.model.success_said(self.now, from, to, &body, before, &mut store);
             }
         };
         self.look_closer(self.model.auth_target(self.now, from, step, named).ok());
@@ -205,8 +224,9 @@ impl World {
         let before = self.router.observe();
         let recipient = named.map(|named| self.model.devices[named].id);
         let command = Command::Auth { step, recipient, body: body.clone().into() };
-        self.router.handle(self.now, self.conn(from), command, &mut self.out);
-        let store = self.router.store_mut();
-        self.model.auth_said(self.now, from, step, named, &body, before, store);
+        let connection = self.conn(from);
+        self.router.handle(&mut self.step, connection, [command]);
+        let mut store = self.store.borrow_mut();
+        self.model.auth_said(self.now, from, step, named, &body, before, &mut store);
     }
 }

@@ -29,13 +29,13 @@ impl World {
             })
             .collect();
         event!(self, "everything before {end} is dropped");
-        self.router.drop_expired(self.now, end, notices.iter().cloned(), &mut self.out);
-        self.model.dropped(self.now, end, &notices, self.router.store_mut());
+        self.router.drop_expired(&mut self.step, end, notices.iter().cloned());
+        self.model.dropped(self.now, end, &notices, &mut self.store.borrow_mut());
     }
 
     pub(super) fn find_expired(&mut self, limit: usize) -> Vec<Expired> {
         let found = self.router.next_expired(self.now, limit);
-        self.router.store_mut().end_step();
+        self.store.borrow_mut().end_step();
         found
     }
 

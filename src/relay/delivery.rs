@@ -1,0 +1,75 @@
+//! What the router has for connections.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::command::ConnectionId;
+use super::rate_limit::Allowance;
+use crate::clock::Now;
+use crate::protocol::encode::{Status, Token};
+use crate::protocol::envelope::Seq;
+use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
+
+/// One thing for one connection.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Always the first delivery of a connection that registers.
+    Registered(Box<RegistrationAccepted>),
+    /// A frame of another device, or a notice. The session reports the `seq` when the socket has taken the frame.
+    Frame {
+        seq: Seq,
+        body: ByteString,
+    },
+    /// A message of this device was accepted, delivered or processed; `status` only if the device asked for receipts.
+    Ack {
+        id: MessageId,
+        status: Option<Status>,
+    },
+    Pong,
+    Refused(Box<Refused>),
+    /// The device acked a message that does not await an Ack. Nothing is sent; the session charges the allowance.
+    UnmatchedAck,
+    Close(CloseReason),
+}
+
+#[derive(Debug)]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub context: ErrorContext,
+}
+
+#[derive(Debug)]
+pub struct RegistrationAccepted {
+    pub device: DeviceId,
+    /// Shared by all connections that the device has over time.
+    pub allowance: Arc<Allowance>,
+    pub resumed: bool,
+    /// Messages that wait for the device.
+    pub queued: usize,
+    /// For a resumable device.
+    pub token: Option<Token>,
+}
+
+/// One step of the router: its time, and what follows from it, in order.
+#[derive(Debug)]
+pub struct Step {
+    pub now: Now,
+    pub out: Vec<(ConnectionId, Delivery)>,
+}
+
+impl Step {
+    #[must_use]
+    pub fn at(now: Now) -> Self {
+        Self { now, out: Vec::new() }
+    }
+
+    pub fn deliver(&mut self, to: ConnectionId, delivery: Delivery) {
+        self.out.push((to, delivery));
+    }
+
+    pub fn refuse(&mut self, to: ConnectionId, refusal: Refusal, context: ErrorContext) {
+        self.deliver(to, Delivery::Refused(Box::new(Refused { refusal, context })));
+    }
+}

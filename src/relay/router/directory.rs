@@ -1,0 +1,261 @@
+//! The directory: every known device, found by its id, its resume token or its current connection.
+
+use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+use subtle::ConstantTimeEq;
+
+use crate::clock::{Moment, Now};
+use crate::protocol::id::DeviceId;
+use crate::protocol::refusal::Refusal;
+use crate::relay::command::{ConnectionId, TokenHash};
+use crate::relay::dedup::DedupWindow;
+use crate::relay::mailbox::{Credit, Mailbox};
+use crate::relay::rate_limit::Allowance;
+
+/// Where the directory keeps a device.
+pub(super) type Slot = u32;
+
+/// Devices whose dedup windows are pruned in one sweep.
+const PRUNED_PER_SWEEP: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub id: DeviceId,
+    /// A resumable device has one.
+    pub token: Option<TokenHash>,
+    pub allowance: Arc<Allowance>,
+    pub connection: Option<Connection>,
+    pub mailbox: Mailbox,
+    pub dedup: DedupWindow,
+    /// The device's entry among the deadlines of the expiry queue.
+    pub scheduled: Option<Moment>,
+    /// When the device is forgotten; `None` while it is connected.
+    pub forget_at: Option<Moment>,
+}
+
+/// The current connection of a device.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub id: ConnectionId,
+    /// The device's status is `Offline`.
+    pub delivery_paused: bool,
+    pub receipts: bool,
+    pub peers: Peers,
+    /// Messages that were delivered and not acked yet. This many Acks are expected, even of a plain device, whose messages
+    /// do not await an Ack.
+    pub unacked: u32,
+}
+
+/// The devices with which a connection has exchanged messages: what an `Auth*` without recipient needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peers {
+    None,
+    One(DeviceId),
+    Several,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    devices: Slab<Device>,
+    by_id: HashMap<DeviceId, Slot, RandomState>,
+    by_token: HashMap<TokenHash, Slot, RandomState>,
+    /// Current connections only.
+    by_connection: HashMap<ConnectionId, Slot, RandomState>,
+    /// The device whose dedup window is pruned next.
+    dedup_cursor: usize,
+}
+
+impl Peers {
+    pub fn record(&mut self, other: DeviceId) {
+        *self = match *self {
+            Self::None => Self::One(other),
+            Self::One(known) if known == other => Self::One(known),
+            _ => Self::Several,
+        };
+    }
+}
+
+impl Connection {
+    pub fn new(id: ConnectionId, receipts: bool) -> Self {
+        Self { id, delivery_paused: false, receipts, peers: Peers::None, unacked: 0 }
+    }
+
+    pub fn note_delivery(&mut self, sender: DeviceId) {
+        self.peers.record(sender);
+        self.unacked = self.unacked.saturating_add(1);
+    }
+
+    /// Whether an Ack was expected.
+    pub fn note_ack(&mut self) -> bool {
+        let expected = self.unacked > 0;
+        self.unacked = self.unacked.saturating_sub(1);
+        expected
+    }
+}
+
+impl Device {
+    pub fn is_resumable(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether an item of `bytes` could be in flight at once, overtaking nothing.
+    pub fn has_credit(&self, credit: Credit, bytes: u64) -> bool {
+        self.connection.as_ref().is_some_and(|connection| !connection.delivery_paused)
+            && self.mailbox.has_credit(credit, bytes)
+    }
+
+    fn is_over(&self, now: Now) -> bool {
+        self.forget_at.is_some_and(|moment| moment <= now.mono)
+    }
+}
+
+impl Index<Slot> for Directory {
+    type Output = Device;
+
+    fn index(&self, slot: Slot) -> &Device {
+        &self.devices[slot as usize]
+    }
+}
+
+impl IndexMut<Slot> for Directory {
+    fn index_mut(&mut self, slot: Slot) -> &mut Device {
+        &mut self.devices[slot as usize]
+    }
+}
+
+impl Directory {
+    pub fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    pub fn connected(&self) -> usize {
+        self.by_connection.len()
+    }
+
+    pub fn slots(&self) -> Vec<Slot> {
+        self.by_id.values().copied().collect()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Device)> {
+        self.devices.iter().map(|(slot, device)| (slot as Slot, device))
+    }
+
+    pub fn find(&self, id: DeviceId) -> Option<Slot> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// Like [`Self::find`], unless the device's session is over. (protocol: Send, 404)
+    pub fn find_alive(&self, now: Now, id: DeviceId) -> Option<Slot> {
+        self.find(id).filter(|slot| !self[*slot].is_over(now))
+    }
+
+    /// The device of that resume token, unless its session is over.
+    pub fn find_by_token(&self, now: Now, presented: TokenHash) -> Option<Slot> {
+        let slot = *self.by_token.get(&presented)?;
+        let device = &self[slot];
+        let same: bool = device.token?.0.ct_eq(&presented.0).into();
+        (same && !device.is_over(now)).then_some(slot)
+    }
+
+    /// The device whose current connection this is; `None` for a connection that was replaced or has ended.
+    pub fn find_by_connection(&self, connection: ConnectionId) -> Option<Slot> {
+        self.by_connection.get(&connection).copied()
+    }
+
+    pub fn connection_of(&self, id: DeviceId) -> Option<ConnectionId> {
+        Some(self[self.find(id)?].connection.as_ref()?.id)
+    }
+
+    /// # Errors
+    ///
+    /// 503 when no slot is left.
+    pub fn insert(
+        &mut self,
+        id: DeviceId,
+        token: Option<TokenHash>,
+        allowance: Arc<Allowance>,
+    ) -> Result<Slot, Refusal> {
+        let slot = Slot::try_from(self.devices.vacant_key()).map_err(|_| Refusal::Full)?;
+        self.devices.insert(Device {
+            id,
+            token,
+            allowance,
+            connection: None,
+            mailbox: Mailbox::default(),
+            dedup: DedupWindow::default(),
+            scheduled: None,
+            forget_at: None,
+        });
+        self.by_id.insert(id, slot);
+        if let Some(token) = token {
+            self.by_token.insert(token, slot);
+        }
+        Ok(slot)
+    }
+
+    pub fn remove(&mut self, slot: Slot) -> Option<Device> {
+        let device = self.devices.try_remove(slot as usize)?;
+        self.by_id.remove(&device.id);
+        if let Some(token) = device.token {
+            self.by_token.remove(&token);
+        }
+        if let Some(connection) = &device.connection {
+            self.by_connection.remove(&connection.id);
+        }
+        Some(device)
+    }
+
+    pub fn attach(&mut self, slot: Slot, connection: Connection) {
+        self.by_connection.insert(connection.id, slot);
+        self[slot].connection = Some(connection);
+    }
+
+    pub fn detach(&mut self, slot: Slot) -> Option<Connection> {
+        let connection = self[slot].connection.take()?;
+        self.by_connection.remove(&connection.id);
+        Some(connection)
+    }
+
+    /// Drops outdated fingerprints of some devices, of others at the next call.
+    pub fn prune_dedup(&mut self, now: Now, window: Duration) {
+        let end = self.dedup_cursor + PRUNED_PER_SWEEP;
+        for slot in self.dedup_cursor..end {
+            if let Some(device) = self.devices.get_mut(slot) {
+                device.dedup.rotate(now.mono, window);
+            }
+        }
+        self.dedup_cursor = if end >= self.devices.capacity() { 0 } else { end };
+    }
+
+    /// Entries in all collections; for tests.
+    pub fn residue(&self) -> usize {
+        self.len() + self.by_id.len() + self.by_token.len() + self.by_connection.len()
+    }
+
+    /// Checks that the indexes agree with the devices; for tests.
+    pub fn audit(&self) -> Result<(), String> {
+        let count =
+            |has: fn(&Device) -> bool| self.iter().filter(|(_, device)| has(device)).count();
+        let agrees = self.by_id.len() == self.len()
+            && self.by_token.len() == count(Device::is_resumable)
+            && self.connected() == count(|device| device.connection.is_some());
+        if !agrees {
+            return Err("the directory's indexes have entries too many or too few".into());
+        }
+        for (slot, device) in self.iter() {
+            let connection = device.connection.as_ref();
+            let found = self.find(device.id) == Some(slot)
+                && connection.is_none_or(|one| self.find_by_connection(one.id) == Some(slot))
+                && device.forget_at.is_some() != connection.is_some();
+            if !found {
+                return Err(format!("the directory does not find {:?}", device.id));
+            }
+        }
+        Ok(())
+    }
+}

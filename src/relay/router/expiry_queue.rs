@@ -1,0 +1,160 @@
+//! When mailboxes must be looked at, when devices are forgotten, and which items have expired and wait for their notice.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
+use foldhash::fast::FixedState;
+
+use super::directory::{Device, Slot};
+use crate::clock::Moment;
+use crate::protocol::envelope::Seq;
+use crate::protocol::id::DeviceId;
+use crate::relay::item::Item;
+
+/// The number of an expired item until the item is dropped; grows by one from each item to the next.
+pub type Ticket = u64;
+
+#[derive(Debug)]
+pub(super) struct ExpiredItem {
+    pub recipient: DeviceId,
+    pub item: Item,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ExpiryQueue {
+    /// One entry for each device with an item that can expire, not later than the item's deadline.
+    deadlines: BTreeSet<(Moment, Slot)>,
+    /// One entry for each device without a connection.
+    forget_at: BTreeSet<(Moment, Slot)>,
+    /// Out of their mailboxes, still counted as queued.
+    awaiting_notice: VecDeque<ExpiredItem>,
+    /// The sequence numbers of `awaiting_notice`.
+    awaiting: HashSet<Seq, FixedState>,
+    first_ticket: Ticket,
+}
+
+impl ExpiryQueue {
+    /// Keeps the device's entry not later than the first deadline in its mailbox.
+    pub fn schedule(&mut self, slot: Slot, device: &mut Device) {
+        let Some(next) = device.mailbox.next_deadline() else { return };
+        if device.scheduled.is_some_and(|scheduled| scheduled <= next) {
+            return;
+        }
+        if let Some(later) = device.scheduled.replace(next) {
+            self.deadlines.remove(&(later, slot));
+        }
+        self.deadlines.insert((next, slot));
+    }
+
+    /// Removes the device's entry if its time has come.
+    pub fn unschedule_due(&mut self, slot: Slot, device: &mut Device, now: Moment) {
+        if let Some(scheduled) = device.scheduled.take_if(|scheduled| *scheduled <= now) {
+            self.deadlines.remove(&(scheduled, slot));
+        }
+    }
+
+    /// The device whose mailbox must be looked at, and until when: not later than `now` or the entry of the next device. So
+    /// items that expired together leave together, and the store, which keeps them side by side, has less to change.
+    pub fn next_scheduled(&self, now: Moment) -> Option<(Slot, Moment)> {
+        let mut entries = self.deadlines.iter();
+        let (_, slot) = *entries.next().filter(|(deadline, _)| *deadline <= now)?;
+        let until = entries.next().map_or(now, |(deadline, _)| *deadline);
+        Some((slot, until.min(now)))
+    }
+
+    pub fn forget_later(&mut self, slot: Slot, device: &mut Device, moment: Moment) {
+        self.keep(slot, device);
+        device.forget_at = Some(moment);
+        self.forget_at.insert((moment, slot));
+    }
+
+    /// The device has a connection: it is not forgotten.
+    pub fn keep(&mut self, slot: Slot, device: &mut Device) {
+        if let Some(moment) = device.forget_at.take() {
+            self.forget_at.remove(&(moment, slot));
+        }
+    }
+
+    pub fn next_to_forget(&self, now: Moment) -> Option<Slot> {
+        self.forget_at.first().filter(|(moment, _)| *moment <= now).map(|(_, slot)| *slot)
+    }
+
+    /// Removes all entries of a device that is gone.
+    pub fn remove(&mut self, slot: Slot, device: &mut Device) {
+        self.keep(slot, device);
+        if let Some(scheduled) = device.scheduled.take() {
+            self.deadlines.remove(&(scheduled, slot));
+        }
+    }
+
+    pub fn push(&mut self, recipient: DeviceId, item: Item) {
+        self.awaiting.insert(item.seq);
+        self.awaiting_notice.push_back(ExpiredItem { recipient, item });
+    }
+
+    /// Whether the item of that sequence number has expired and waits for its notice.
+    pub fn contains(&self, seq: Seq) -> bool {
+        self.awaiting.contains(&seq)
+    }
+
+    /// Items that wait for their notices.
+    pub fn len(&self) -> usize {
+        self.awaiting_notice.len()
+    }
+
+    /// The longest expired first.
+    pub fn iter(&self) -> impl Iterator<Item = (Ticket, &ExpiredItem)> {
+        (self.first_ticket..).zip(&self.awaiting_notice)
+    }
+
+    /// The next item before `end`.
+    pub fn pop_before(&mut self, end: Ticket) -> Option<(Ticket, ExpiredItem)> {
+        let ticket = self.first_ticket;
+        if ticket >= end {
+            return None;
+        }
+        let expired = self.awaiting_notice.pop_front()?;
+        self.awaiting.remove(&expired.item.seq);
+        self.first_ticket += 1;
+        Some((ticket, expired))
+    }
+
+    /// When the next thing here is due.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let deadline = self.deadlines.first().map(|(moment, _)| *moment);
+        let forget_at = self.forget_at.first().map(|(moment, _)| *moment);
+        let at_once = (self.len() > 0).then_some(Moment::default());
+        deadline.into_iter().chain(forget_at).chain(at_once).min()
+    }
+
+    /// Entries in all collections; for tests.
+    pub fn residue(&self) -> usize {
+        self.deadlines.len()
+            + self.forget_at.len()
+            + self.awaiting_notice.len()
+            + self.awaiting.len()
+    }
+
+    /// Checks the entries against the devices; for tests.
+    pub fn audit<'a>(
+        &self,
+        devices: impl Iterator<Item = (Slot, &'a Device)>,
+    ) -> Result<(), String> {
+        let (mut scheduled, mut absent) = (0, 0);
+        for (slot, device) in devices {
+            let first = device.mailbox.next_deadline().unwrap_or(Moment::NEVER);
+            let watched = device.scheduled.is_some_and(|moment| moment <= first);
+            let fits = (watched || first == Moment::NEVER)
+                && device.scheduled.is_none_or(|at| self.deadlines.contains(&(at, slot)))
+                && device.forget_at.is_none_or(|at| self.forget_at.contains(&(at, slot)));
+            if !fits {
+                return Err(format!("the deadlines of {:?} do not fit", device.id));
+            }
+            scheduled += usize::from(device.scheduled.is_some());
+            absent += usize::from(device.forget_at.is_some());
+        }
+        let agrees = scheduled == self.deadlines.len()
+            && absent == self.forget_at.len()
+            && self.awaiting.len() == self.awaiting_notice.len();
+        if agrees { Ok(()) } else { Err("the expiry queue has entries of no device".into()) }
+    }
+}

@@ -1,0 +1,112 @@
+//! What is never delivered: found when its time is over, dropped when its sender has a notice.
+//!
+//! Two calls, so that nothing is lost between them: an expired item leaves its mailbox and waits, still counted as queued,
+//! until the sweeper comes back with the notice. Until then [`Router::next_expired`] finds the item again.
+//! (protocol: Error 410)
+
+use super::expiry_queue::ExpiredItem;
+use super::{Router, Slot, Ticket};
+use crate::clock::{Moment, Now};
+use crate::protocol::envelope::Subject;
+use crate::protocol::id::DeviceId;
+use crate::protocol::refusal::{self, ErrorContext, Refusal};
+use crate::relay::delivery::Step;
+
+/// An expired item, and the error for its sender.
+#[derive(Debug, PartialEq)]
+pub struct Expired {
+    pub ticket: Ticket,
+    pub sender: DeviceId,
+    /// `None` for a notice: nobody is notified of its end.
+    pub error: Option<(Refusal, ErrorContext)>,
+}
+
+impl Router {
+    /// At most `limit` items that have expired and are not dropped yet, the longest expired first.
+    pub fn next_expired(&mut self, now: Now, limit: usize) -> Vec<Expired> {
+        self.collect_expired(now, limit);
+        let found = self.expiry.iter().take(limit);
+        found
+            .map(|(ticket, expired)| Expired {
+                ticket,
+                sender: expired.item.envelope.from,
+                error: error_for_sender(expired),
+            })
+            .collect()
+    }
+
+    /// Drops every expired item before `end`, each after its notice is left for its sender. `notices` are in the order of
+    /// their tickets.
+    pub fn drop_expired(
+        &mut self,
+        step: &mut Step,
+        end: Ticket,
+        notices: impl IntoIterator<Item = (Ticket, String)>,
+    ) {
+        let mut notices = notices.into_iter().peekable();
+        while let Some((ticket, ExpiredItem { recipient, item })) = self.expiry.pop_before(end) {
+            while notices.next_if(|(of, _)| *of < ticket).is_some() {}
+            if let Some((_, text)) = notices.next_if(|(of, _)| *of == ticket) {
+                self.notify(step, item.envelope.from, text);
+            }
+            if let Subject::Message(id) = item.envelope.subject {
+                self.forget_send(item.envelope.from, recipient, id);
+            }
+            self.counters.expired(&item);
+            if item.stored {
+                self.store.remove(item.seq, None);
+            }
+            // An item that expired in flight has given back its credit.
+            if let Some(slot) = self.directory.find(recipient) {
+                self.dispatch(step, slot);
+            }
+        }
+    }
+
+    /// When the sweeper should look again; never too late.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.expiry.next_deadline().into_iter().chain(self.exchanges.next_deadline()).min()
+    }
+
+    /// Moves expired items out of a mailbox, at most until `limit` items wait for their notices.
+    pub(super) fn expire_mailbox(&mut self, slot: Slot, now: Moment, limit: usize) {
+        let Self { directory, expiry, counters, .. } = self;
+        let device = &mut directory[slot];
+        expiry.unschedule_due(slot, device, now);
+        let id = device.id;
+        device.mailbox.expire(now, limit, |mut item| {
+            if item.in_flight {
+                counters.returned(&item);
+                item.in_flight = false;
+            }
+            expiry.push(id, item);
+        });
+        expiry.schedule(slot, device);
+    }
+
+    fn collect_expired(&mut self, now: Now, limit: usize) {
+        self.exchanges.expire(now.mono);
+        self.directory.prune_dedup(now, self.settings.queue.dedup_window);
+        while self.expiry.len() < limit {
+            let Some((slot, until)) = self.expiry.next_scheduled(now.mono) else { break };
+            self.expire_mailbox(slot, until, limit);
+        }
+        while self.expiry.len() < limit {
+            let Some(slot) = self.expiry.next_to_forget(now.mono) else { break };
+            self.forget(slot);
+        }
+    }
+}
+
+fn error_for_sender(expired: &ExpiredItem) -> Option<(Refusal, ErrorContext)> {
+    let envelope = &expired.item.envelope;
+    let what = match &envelope.subject {
+        Subject::Message(id) => refusal::Expired::Message(*id),
+        Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => refusal::Expired::KeyRotation,
+        Subject::Auth => refusal::Expired::Auth,
+        Subject::Notice => return None,
+    };
+    let context = ErrorContext::about(Some(&envelope.subject), Some(expired.recipient));
+    Some((Refusal::Expired(what, envelope.ttl), context))
+}

@@ -1,0 +1,102 @@
+use super::*;
+
+#[test]
+fn a_plain_device_that_is_here_has_it_when_its_connection_took_it() {
+    let mut relay = relay();
+    let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
+    relay.sends(alice, "hi", bob);
+    assert_eq!(relay.received(alice), NOTHING);
+    relay.takes(bob);
+    assert_eq!(relay.received(alice), ["ack hi delivered"]);
+}
+
+#[test]
+fn a_message_whose_connection_dies_first_is_queued_instead() {
+    let mut relay = relay();
+    let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
+    relay.sends(alice, "hi", bob);
+    relay.leaves(bob);
+    assert_eq!(relay.received(alice), ["ack hi queued until 60"]);
+    relay.pass(60);
+    relay.sweeps();
+    assert_eq!(relay.received(alice), ["410 hi"]);
+}
+
+#[test]
+fn a_plain_device_that_holds_is_queued_for_and_delivered_to() {
+    let mut relay = relay();
+    let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
+    relay.status(bob, Presence::Offline);
+    relay.sends(alice, "hi", bob);
+    assert_eq!(relay.received(alice), ["ack hi queued until 60"]);
+    relay.status(bob, Presence::Online);
+    relay.takes(bob);
+    assert_eq!(relay.received(alice), ["ack hi delivered"]);
+}
+
+#[test]
+fn a_resumable_device_is_queued_for_and_has_it_when_it_confirms() {
+    let mut relay = relay();
+    let (alice, bob) = (relay.plain_with_receipts(1), relay.resumable(2));
+    relay.sends(alice, "hi", bob);
+    relay.takes(bob);
+    assert_eq!(relay.received(alice), ["ack hi queued until 60"]);
+    relay.confirms(bob, "hi");
+    assert_eq!(relay.received(alice), ["ack hi processed"]);
+}
+
+#[test]
+fn a_plain_device_may_ack_what_it_received_and_no_more() {
+    let mut relay = relay();
+    let (alice, bob) = (relay.plain(1), relay.plain(2));
+    relay.sends(alice, "one", bob);
+    relay.sends(alice, "two", bob);
+    assert_eq!(relay.received(bob), ["one", "two"]);
+    relay.confirms(bob, "one");
+    relay.confirms(bob, "two");
+    assert_eq!(relay.received(bob), NOTHING);
+    relay.confirms(bob, "two");
+    assert_eq!(relay.received(bob), ["unmatched ack"]);
+}
+
+#[test]
+fn an_ack_of_what_is_not_here_is_counted_and_nothing_else() {
+    let mut relay = relay();
+    let (alice, bob, carol) =
+        (relay.plain_with_receipts(1), relay.resumable(2), relay.resumable(3));
+    relay.sends(alice, "hi", bob);
+    relay.received(alice);
+    relay.confirms(carol, "hi");
+    relay.confirms(bob, "other");
+    assert_eq!(relay.received(alice), NOTHING);
+    assert_eq!((relay.books().stray_acks, relay.books().delivered), (2, 0));
+}
+
+#[test]
+fn a_resumable_sender_that_is_away_finds_its_receipts_and_errors_when_it_is_back() {
+    let mut relay = relay();
+    let alice = relay.resumable_with_receipts(1);
+    let (bob, carol) = (relay.resumable(2), relay.plain(3));
+    relay.leaves(carol);
+    relay.sends(alice, "hi", bob);
+    relay.sends_for(alice, "gone", carol, Some(5));
+    relay.leaves(alice);
+    relay.confirms(bob, "hi");
+    relay.pass(5);
+    relay.sweeps();
+    relay.resumes(alice);
+    assert_eq!(relay.received(alice), ["resumed 0", "ack hi processed", "410 gone"]);
+}
+
+#[test]
+fn a_plain_sender_that_is_gone_is_told_nothing() {
+    let mut relay = relay();
+    let (alice, bob) = (relay.plain_with_receipts(1), relay.resumable(2));
+    relay.leaves(bob);
+    relay.sends_for(alice, "hi", bob, Some(5));
+    relay.leaves(alice);
+    relay.pass(5);
+    relay.sweeps();
+    let books = relay.books();
+    assert_eq!((books.expired, books.queued_bytes), (1, 0));
+}

@@ -1,0 +1,68 @@
+use super::*;
+
+#[test]
+fn nothing_is_acked_before_it_is_safe_or_delivered() {
+    let mut relay = relay();
+    relay.disk().slow = true;
+    let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.resumable(3));
+    relay.leaves(carol);
+    relay.sends(alice, "one", bob);
+    relay.sends(alice, "two", carol);
+    relay.sends(alice, "two", carol);
+    assert_eq!(relay.received(alice), NOTHING);
+    relay.confirms(bob, "one");
+    assert_eq!(relay.received(alice), ["ack one"]);
+    let last = relay.disk().last;
+    relay.commits(last);
+    relay.commits(last);
+    assert_eq!(relay.received(alice), ["ack two"]);
+}
+
+/// A commit through a newer message acked an older one that was handed to the store later, when its connection died.
+#[test]
+fn what_came_to_the_store_late_is_acked_late() {
+    let mut relay = relay();
+    relay.disk().slow = true;
+    let (alice, bob, carol) = (relay.plain_with_receipts(1), relay.plain(2), relay.resumable(3));
+    relay.leaves(carol);
+    relay.sends(alice, "older", bob);
+    relay.sends(alice, "newer", carol);
+    let first = relay.disk().last;
+    relay.leaves(bob);
+    relay.commits(first);
+    assert_eq!(relay.received(alice), ["ack newer queued until 60"]);
+    let last = relay.disk().last;
+    relay.commits(last);
+    assert_eq!(relay.received(alice), ["ack older queued until 60"]);
+}
+
+/// The end of a message was written before its sender's socket took the word of it; a crash between the two, and the
+/// sender never learned.
+#[test]
+fn what_the_relay_says_is_kept_until_the_socket_took_it() {
+    let mut relay = relay();
+    let (alice, bob) = (relay.resumable(1), relay.resumable(2));
+    relay.leaves(bob);
+    relay.sends_for(alice, "gone", bob, Some(5));
+    relay.pass(5);
+    relay.sweeps();
+    assert_eq!(relay.received(alice), ["ack gone", "410 gone"]);
+    assert_eq!(relay.disk().stored, 1);
+    relay.takes(alice);
+    assert_eq!(relay.disk().stored, 0);
+}
+
+#[test]
+fn a_sender_that_was_away_at_the_commit_repeats_itself_and_is_acked() {
+    let mut relay = relay();
+    relay.disk().slow = true;
+    let (alice, bob) = (relay.resumable(1), relay.resumable(2));
+    relay.sends(alice, "hi", bob);
+    relay.leaves(alice);
+    let last = relay.disk().last;
+    relay.commits(last);
+    relay.resumes(alice);
+    relay.sends(alice, "hi", bob);
+    assert_eq!(relay.received(alice), ["resumed 0", "ack hi"]);
+    assert_eq!(relay.received(bob), ["hi"]);
+}
