@@ -1,104 +1,48 @@
 //! The binary as an operator meets it: command line, settings, signals, exit codes, log.
 
-#[path = "it/support/mod.rs"]
 mod support;
 
 use std::fs;
-use std::net::SocketAddr;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStderr, Command};
 
-use support::{Device, PATIENCE, message_id};
+use support::{Binary, Device, PATIENCE, message_id};
 
-/// A place without settings but those a test puts there.
+/// A directory without settings, except those a test puts there.
 fn place() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// The binary in that place, on free ports, in an environment without a word about it.
+/// The binary in that directory, on free ports.
 fn sealpost(place: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sealpost"));
-    command.current_dir(place.path()).env_clear().kill_on_drop(true);
+    let mut command = support::binary::sealpost(place.path());
     command.env("SEALPOST__SERVER__LISTEN", "127.0.0.1:0");
     command.env("SEALPOST__SERVER__ADMIN_LISTEN", "127.0.0.1:0");
-    command.stdin(Stdio::null());
     command
 }
 
-async fn ends(mut command: Command) -> Output {
-    let ended = tokio::time::timeout(PATIENCE, command.output()).await;
-    ended.expect("it ends in time").expect("it starts")
+/// Runs a command to its end.
+async fn run(command: Command) -> Output {
+    let ended = tokio::process::Command::from(command).kill_on_drop(true).output();
+    tokio::time::timeout(PATIENCE, ended).await.expect("it ends in time").expect("it starts")
+}
+
+/// Waits for the end of a relay; returns its exit code and its log.
+async fn end(mut relay: Binary) -> (Option<i32>, String) {
+    let code = relay.exit().await;
+    (code, std::mem::take(&mut relay.log))
 }
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("text")
 }
 
-/// A running binary.
-struct Running {
-    child: Child,
-    lines: Lines<BufReader<ChildStderr>>,
-    /// Everything it has logged so far.
-    log: String,
-    public: SocketAddr,
-}
-
-impl Running {
-    async fn start(mut command: Command) -> Self {
-        let mut child =
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let public = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut running = Self { child, lines, log: String::new(), public };
-        let line = running.logs(" is listening on ").await;
-        let (_, address) = line.split_once(" is listening on ").expect("just found");
-        let port =
-            address.rsplit(':').next().expect("a port").trim_matches('"').trim_end_matches("\"}");
-        running.public.set_port(port.parse().expect("a port"));
-        running
-    }
-
-    async fn line(&mut self) -> Option<String> {
-        let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
-        let line = line.unwrap_or_else(|_| panic!("a line in time after\n{}", self.log));
-        let line = line.expect("lines of text")?;
-        self.log.push_str(&line);
-        self.log.push('\n');
-        Some(line)
-    }
-
-    /// The next line that says this; the others are passed over.
-    async fn logs(&mut self, what: &str) -> String {
-        while let Some(line) = self.line().await {
-            if line.contains(what) {
-                return line;
-            }
-        }
-        panic!("never said: {what}\n{}", self.log);
-    }
-
-    /// Sends a signal to this child.
-    async fn gets(&self, signal: &str) {
-        let id = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-s", signal, &id]).status().await;
-        assert!(sent.expect("kill is there").success());
-    }
-
-    /// Waits for the end; answers the exit code and everything it has logged.
-    async fn ends(mut self) -> (Option<i32>, String) {
-        while self.line().await.is_some() {}
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        (ended.expect("it ends in time").expect("a child").code(), self.log)
-    }
-
-    async fn device(&self, payload: Value) -> Device {
-        Device::registered_at(self.public, json!({"type": "Register", "payload": payload})).await
-    }
+async fn device(relay: &Binary, payload: Value) -> Device {
+    Device::register(relay, json!({"type": "Register", "payload": payload})).await
 }
 
 #[tokio::test]
@@ -106,7 +50,7 @@ async fn settings_that_are_fine_are_said_to_be() {
     let place = place();
     let mut command = sealpost(&place);
     command.arg("--check-config");
-    let output = ends(command).await;
+    let output = run(command).await;
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stdout), "settings are valid\n");
 }
@@ -120,7 +64,7 @@ async fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
         let mut command = sealpost(&place);
         command.args(flag).env("SEALPOST__HEARTBEAT__TIMEOUT", "soon");
         command.env("SEALPOST__NO__SUCH", "1");
-        let output = ends(command).await;
+        let output = run(command).await;
         assert_eq!(output.status.code(), Some(78), "{flag:?}");
         assert_eq!(text(&output.stdout), "");
         let said = text(&output.stderr);
@@ -139,7 +83,7 @@ async fn settings_from_the_environment_may_not_contradict_each_other_either() {
     let place = place();
     let mut command = sealpost(&place);
     command.env("SEALPOST__LIMITS__FRAME_BYTES", "1 KiB");
-    let output = ends(command).await;
+    let output = run(command).await;
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).contains("limits.frame_bytes"), "{}", text(&output.stderr));
 }
@@ -149,7 +93,7 @@ async fn a_file_that_is_named_must_be_there() {
     let place = place();
     let mut command = sealpost(&place);
     command.args(["--config", "nowhere.toml"]);
-    let output = ends(command).await;
+    let output = run(command).await;
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).contains("nowhere.toml"), "{}", text(&output.stderr));
 }
@@ -164,7 +108,7 @@ async fn the_settings_in_effect_are_printed_as_a_file() {
         "--listen",
         "127.0.0.1:81",
     ]);
-    let printed = ends(command).await;
+    let printed = run(command).await;
     assert_eq!(printed.status.code(), Some(0));
     for line in ["strikes = 7", "max_ttl = \"8d\"", "listen = \"127.0.0.1:81\""] {
         assert!(text(&printed.stdout).contains(line), "{line}");
@@ -173,25 +117,25 @@ async fn the_settings_in_effect_are_printed_as_a_file() {
     fs::write(place.path().join("settings.toml"), &printed.stdout).expect("a file");
     let mut command = sealpost(&place);
     command.env_clear().arg("--print-config");
-    assert_eq!(text(&ends(command).await.stdout), text(&printed.stdout));
+    assert_eq!(text(&run(command).await.stdout), text(&printed.stdout));
 }
 
 #[tokio::test]
 async fn an_end_by_signal_is_orderly() {
     for signal in ["TERM", "INT"] {
         let place = place();
-        let running = Running::start(sealpost(&place)).await;
+        let running = Binary::start(sealpost(&place)).await;
         let mut devices = [
-            Device::stranger_at(running.public).await,
-            running.device(json!({})).await,
-            running.device(json!({"resumable": true})).await,
+            Device::connect(&running).await,
+            device(&running, json!({})).await,
+            device(&running, json!({"resumable": true})).await,
         ];
-        running.gets(signal).await;
+        running.signal(signal);
         for device in &mut devices {
-            assert_eq!(device.hears_close().await, Some(1001));
+            assert_eq!(device.expect_close().await, Some(1001));
         }
         drop(devices);
-        let (code, log) = running.ends().await;
+        let (code, log) = end(running).await;
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains(&format!("signal=SIG{signal}")), "{log}");
         assert!(log.contains("goodbye"), "{log}");
@@ -204,19 +148,19 @@ async fn a_second_signal_ends_at_once() {
     let mut command = sealpost(&place);
     command.env("SEALPOST__RATE_LIMIT__BURST", "1000");
     command.env("SEALPOST__SERVER__DRAIN_TIMEOUT", "1h");
-    let mut running = Running::start(command).await;
+    let mut running = Binary::start(command).await;
     // This one reads nothing, so the relay would wait for it.
-    let (mut alice, slow) = (running.device(json!({})).await, running.device(json!({})).await);
+    let (mut alice, slow) = (device(&running, json!({})).await, device(&running, json!({})).await);
     for number in 1..=100 {
         let data = json!({"encrypted_data": "e".repeat(60_000)});
         let frame = alice.message_to(&slow.id, number, data);
-        alice.says(frame).await;
-        alice.hears_ack(number).await;
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
     }
-    running.gets("TERM").await;
-    running.logs("draining").await;
-    running.gets("TERM").await;
-    let (code, log) = running.ends().await;
+    running.signal("TERM");
+    running.expect_log("draining").await;
+    running.signal("TERM");
+    let (code, log) = end(running).await;
     assert_eq!(code, Some(130), "{log}");
     drop(slow);
 }
@@ -224,8 +168,8 @@ async fn a_second_signal_ends_at_once() {
 #[tokio::test]
 async fn a_second_relay_on_the_same_address_or_queue_says_which_setting_it_is() {
     let (one, other) = (place(), place());
-    let running = Running::start(sealpost(&one)).await;
-    let output = ends(sealpost(&one)).await;
+    let running = Binary::start(sealpost(&one)).await;
+    let output = run(sealpost(&one)).await;
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(69), "{said}");
     assert!(said.contains("queue.path = "), "{said}");
@@ -235,12 +179,12 @@ async fn a_second_relay_on_the_same_address_or_queue_says_which_setting_it_is() 
     ] {
         let mut command = sealpost(&other);
         command.env(name, running.public.to_string());
-        let output = ends(command).await;
+        let output = run(command).await;
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{said}");
         assert!(said.contains(&format!("{key} = {}", running.public)), "{said}");
     }
-    running.device(json!({})).await.leaves_having_heard_all().await;
+    device(&running, json!({})).await.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -248,43 +192,44 @@ async fn a_hangup_reloads_the_settings() {
     let place = place();
     let file = place.path().join("settings.toml");
     fs::write(&file, "[rate_limit]\nburst = 50\n").expect("a file");
-    let mut running = Running::start(sealpost(&place)).await;
-    let (mut alice, mut bob) = (running.device(json!({})).await, running.device(json!({})).await);
+    let mut running = Binary::start(sealpost(&place)).await;
+    let (mut alice, mut bob) =
+        (device(&running, json!({})).await, device(&running, json!({})).await);
 
     fs::write(&file, "[rate_limit]\nburst = 1\nmessages_per_minute = 5\n[delivery]\nwindow = 7\n")
         .expect("a file");
-    running.gets("HUP").await;
-    running.logs("reloaded rate_limit.messages_per_minute: 60 -> 5").await;
-    running.logs("reloaded rate_limit.burst: 50 -> 1").await;
-    running.logs("needs a restart delivery.window: 64 -> 7").await;
-    running.logs("settings reloaded").await;
+    running.signal("HUP");
+    running.expect_log("reloaded rate_limit.messages_per_minute: 60 -> 5").await;
+    running.expect_log("reloaded rate_limit.burst: 50 -> 1").await;
+    running.expect_log("needs a restart delivery.window: 64 -> 7").await;
+    running.expect_log("settings reloaded").await;
     // Who registers now is admitted after the reload.
-    running.device(json!({})).await.leaves_having_heard_all().await;
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
-    alice.sends_to(&bob, 2).await;
-    let error = alice.hears_error(429).await;
+    device(&running, json!({})).await.expect_nothing_and_close().await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
+    alice.send_to(&bob, 2).await;
+    let error = alice.expect_error(429).await;
     assert_eq!(error["message"], "Rate limit exceeded (5/5). Try again in a minute.");
 
     fs::write(&file, "[rate_limit]\nburst = 0\n").expect("a file");
-    running.gets("HUP").await;
-    let line = running.logs("settings not reloaded").await;
+    running.signal("HUP");
+    let line = running.expect_log("settings not reloaded").await;
     assert!(line.contains("rate_limit.burst"), "{line}");
-    alice.sends_to(&bob, 3).await;
-    alice.hears_error(429).await;
-    running.gets("TERM").await;
+    alice.send_to(&bob, 3).await;
+    alice.expect_error(429).await;
+    running.signal("TERM");
     drop((alice, bob));
-    assert_eq!(running.ends().await.0, Some(0));
+    assert_eq!(end(running).await.0, Some(0));
 }
 
 #[tokio::test]
 async fn signals_are_heard_from_the_first_line_on() {
     for (signal, said) in [("HUP", "settings reloaded"), ("TERM", "goodbye")] {
         let place = place();
-        let mut running = Running::start(sealpost(&place)).await;
-        running.gets(signal).await;
-        running.logs(said).await;
+        let mut running = Binary::start(sealpost(&place)).await;
+        running.signal(signal);
+        running.expect_log(said).await;
     }
 }
 
@@ -293,10 +238,10 @@ async fn plain_http_on_a_public_address_is_warned_of() {
     let place = place();
     let mut command = sealpost(&place);
     command.env("SEALPOST__SERVER__LISTEN", "0.0.0.0:0");
-    let mut running = Running::start(command).await;
-    running.logs("PLAIN HTTP ON A PUBLIC ADDRESS").await;
-    running.gets("TERM").await;
-    assert_eq!(running.ends().await.0, Some(0));
+    let mut running = Binary::start(command).await;
+    running.expect_log("PLAIN HTTP ON A PUBLIC ADDRESS").await;
+    running.signal("TERM");
+    assert_eq!(end(running).await.0, Some(0));
 }
 
 /// What must not be in any log.
@@ -312,13 +257,13 @@ impl Secrets {
 }
 
 /// Says all there is to say, with a secret wherever there is one; then what is wrong in every way.
-async fn says_everything(running: &Running) -> Secrets {
+async fn send_everything(running: &Binary) -> Secrets {
     let mut secrets = Secrets(Vec::new());
-    let mut alice = running.device(json!({"resumable": true, "receipts": true})).await;
-    let mut bob = running.device(json!({"resumable": true})).await;
+    let mut alice = device(running, json!({"resumable": true, "receipts": true})).await;
+    let mut bob = device(running, json!({"resumable": true})).await;
     for device in [&alice, &bob] {
         secrets.0.push(device.id.clone());
-        secrets.0.push(device.welcome["resume_token"].as_str().expect("a token").to_owned());
+        secrets.0.push(device.registration["resume_token"].as_str().expect("a token").to_owned());
     }
 
     let sealed = json!({
@@ -326,37 +271,37 @@ async fn says_everything(running: &Running) -> Secrets {
         "x-extra": secrets.one(),
     });
     let frame = alice.message_to(&bob.id, 1, sealed);
-    alice.says(frame).await;
-    alice.hears("Ack").await;
-    bob.receives(1).await;
-    bob.acks(1).await;
-    alice.hears("Ack").await;
+    alice.send(frame).await;
+    alice.expect_frame("Ack").await;
+    bob.receive(1).await;
+    bob.ack(1).await;
+    alice.expect_frame("Ack").await;
     secrets.0.push(message_id(1));
 
     let more =
         json!({"recipient_id": bob.id, "public_key": secrets.one(), "challenge": secrets.one()});
     let frame = alice.auth("AuthRequest", more);
-    alice.says_to(&mut bob, frame).await;
+    alice.send_through(&mut bob, frame).await;
     let more = json!({"challenge_response": secrets.one(), "challenge": secrets.one()});
     let frame = bob.auth("AuthResponse", more);
-    bob.says_to(&mut alice, frame).await;
+    bob.send_through(&mut alice, frame).await;
     let frame = alice.auth("AuthVerify", json!({"challenge_response": secrets.one()}));
-    alice.says_to(&mut bob, frame).await;
+    alice.send_through(&mut bob, frame).await;
     let mut frame = alice.key_update(&bob.id, secrets.one());
     frame["payload"]["encrypted_key_package"] = json!(secrets.one());
-    alice.says_to(&mut bob, frame).await;
+    alice.send_through(&mut bob, frame).await;
 
     let mut bob = {
-        let resume = bob.resume();
+        let resume = bob.resume_frame();
         drop(bob);
-        Device::registered_at(running.public, resume).await
+        Device::register(running, resume).await
     };
-    bob.hears("KeyRotationUpdate").await;
+    bob.expect_frame("KeyRotationUpdate").await;
 
     // What is refused.
     let wrong = json!({"type": "Register", "payload": {"resume_token": secrets.one()}});
-    let mut stranger = Device::stranger_at(running.public).await;
-    stranger.is_refused(wrong, 401).await;
+    let mut stranger = Device::connect(&running).await;
+    stranger.expect_refusal(wrong, 401).await;
     for text in [
         format!("{{\"type\":\"{}\"}}", secrets.one()),
         format!("{{\"type\":\"\\r\\n\\u001b[31m{}\"}}", secrets.one()),
@@ -365,14 +310,14 @@ async fn says_everything(running: &Running) -> Secrets {
         format!("\r\n\u{1b}[31m{}", secrets.one()),
         format!("{{\"type\":\"Send\",\"payload\":{{\"message_id\":\"{}\"}}}}", secrets.one()),
     ] {
-        alice.says_text(&text).await;
-        alice.hears_error(400).await;
+        alice.send_text(&text).await;
+        alice.expect_error(400).await;
     }
     let large = json!({"encrypted_data": format!("{}{}", secrets.one(), "e".repeat(70_000))});
     let frame = alice.message_to(&bob.id, 2, large);
-    alice.is_refused(frame, 413).await;
+    alice.expect_refusal(frame, 413).await;
     let foreign = bob.message_to(&alice.id, 3, json!({"encrypted_data": secrets.one()}));
-    alice.is_refused(foreign, 403).await;
+    alice.expect_refusal(foreign, 403).await;
 
     // What never becomes a WebSocket.
     for header in
@@ -390,8 +335,8 @@ async fn says_everything(running: &Running) -> Secrets {
         BufReader::new(socket).read_line(&mut line).await.expect("an answer");
         assert!(line.starts_with("HTTP/1.1 4"), "{line}");
     }
-    alice.leaves().await;
-    bob.leaves().await;
+    alice.close().await;
+    bob.close().await;
     secrets
 }
 
@@ -408,10 +353,10 @@ async fn no_log_line_at_any_level_tells_what_a_client_said() {
     let place = place();
     let mut command = sealpost(&place);
     command.env("RUST_LOG", "trace");
-    let running = Running::start(command).await;
-    let secrets = says_everything(&running).await;
-    running.gets("TERM").await;
-    let (code, log) = running.ends().await;
+    let running = Binary::start(command).await;
+    let secrets = send_everything(&running).await;
+    running.signal("TERM");
+    let (code, log) = end(running).await;
     assert_eq!(code, Some(0));
     assert!(log.contains(" DEBUG sealpost") && log.contains("registered connection="), "{log}");
     assert_keeps(&log, &secrets);
@@ -427,10 +372,10 @@ async fn a_log_in_json_has_one_object_a_line() {
     let place = place();
     let mut command = sealpost(&place);
     command.env("RUST_LOG", "trace").env("SEALPOST__LOG__FORMAT", "json");
-    let running = Running::start(command).await;
-    let secrets = says_everything(&running).await;
-    running.gets("TERM").await;
-    let (code, log) = running.ends().await;
+    let running = Binary::start(command).await;
+    let secrets = send_everything(&running).await;
+    running.signal("TERM");
+    let (code, log) = end(running).await;
     assert_eq!(code, Some(0));
     assert_keeps(&log, &secrets);
     for line in log.lines() {

@@ -1,7 +1,6 @@
 //! Checks every JSON block of `docs/protocol.md` against the relay, in the way that the comment at the top of that page
 //! defines.
 
-#[path = "it/support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -190,18 +189,18 @@ async fn what_is_refused_is_refused_in_these_words() {
         let (code, sentence) = words.split_once(' ').expect("a code and a sentence");
         let relay = Relay::start();
         let mut device = match code {
-            "401" => Device::stranger(&relay).await,
+            "401" => Device::connect(&relay).await,
             _ => Device::plain(&relay).await,
         };
         let text = match device.id.as_str() {
             "" => vector.json().to_owned(),
             id => vector.json().replace(SENDER, id),
         };
-        device.says_text(&text).await;
-        let error = device.hears("Error").await;
+        device.send_text(&text).await;
+        let error = device.expect_frame("Error").await;
         let heard = (error["code"].to_string(), error["message"].as_str().unwrap_or_default());
         assert_eq!(heard, (code.to_owned(), sentence), "line {}", vector.line);
-        device.hears_nothing().await;
+        device.expect_nothing().await;
         run += 1;
     }
     assert_eq!(run, written("refused"));
@@ -224,7 +223,7 @@ async fn the_conversations_go_as_they_are_written() {
             run += 1;
         }
         for (_, device) in stage.on {
-            device.leaves_having_heard_all().await;
+            device.expect_nothing_and_close().await;
         }
     }
     assert_eq!(run, written("conversation"));
@@ -258,14 +257,14 @@ impl Stage {
                     self.sent.insert(payload);
                 }
                 if !self.on.contains_key(who) {
-                    self.on.insert(who.to_owned(), Device::stranger(&self.relay).await);
+                    self.on.insert(who.to_owned(), Device::connect(&self.relay).await);
                 }
-                self.device(who, line).says_text(&text).await;
+                self.device(who, line).send_text(&text).await;
             }
             ["server", "->", who] => {
                 let mut written: Value = serde_json::from_str(vector.json()).expect("JSON");
                 self.let_expire(&written);
-                let text = self.device(who, line).hears_text().await;
+                let text = self.device(who, line).receive_text().await;
                 let mut heard: Value = serde_json::from_str(&text).expect("JSON");
                 if written["type"] == "RegisterResponse" {
                     self.learn(&written["payload"], &heard["payload"]);
@@ -290,11 +289,11 @@ impl Stage {
             [who, "leaves"] => {
                 assert!(vector.json.is_none(), "line {line}: a step without a block");
                 let device = self.on.remove(who).unwrap_or_else(|| panic!("line {line}: {who}?"));
-                device.leaves_having_heard_all().await;
+                device.expect_nothing_and_close().await;
             }
             ["server", "closes", who, code] => {
                 assert!(vector.json.is_none(), "line {line}: a step without a block");
-                let closed = self.device(who, line).hears_close().await;
+                let closed = self.device(who, line).expect_close().await;
                 assert_eq!(closed, code.parse().ok(), "line {line}");
                 self.on.remove(who);
             }

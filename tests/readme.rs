@@ -1,52 +1,46 @@
-//! README.md does what it says. Its conversation is held with a relay that is started as the README starts it; every
-//! other block is checked as its kind can be. A block that nothing here knows fails.
+//! README.md is true. Its conversation is held with a relay that is started as the README starts it; every other block is
+//! checked as its kind allows. A block of unknown kind fails.
 //!
 //! A comment above a block says what it is: `alice connects`, `alice types`, `alice reads`, `the relay prints`.
 //! `alice leaves` stands without a block.
 
+mod support;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 use clap::CommandFactory as _;
-use futures_util::{SinkExt as _, StreamExt as _};
 use sealpost::cli::Cli;
 use sealpost::settings::{self, Settings};
 use serde_json::Value;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 
-/// Longer than anything takes, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// What stands for something that the relay makes up.
-const STAND_INS: &[&str] = &["ALICE", "BOB", "TOKEN"];
+use support::binary::sealpost;
+use support::{Binary, Device, http};
+
+/// Placeholders for values that the relay chooses.
+const PLACEHOLDERS: &[&str] = &["ALICE", "BOB", "TOKEN"];
 /// Where the README's relay listens.
 const PUBLIC: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:9090";
 
 #[tokio::test]
 async fn the_conversation_goes_as_written() {
-    let relay = Relay::start();
+    let relay = Binary::with(&[]).await;
     let mut known = HashMap::new();
-    let mut sockets: HashMap<String, WebSocketStream<tokio::net::TcpStream>> = HashMap::new();
+    let mut devices: HashMap<String, Device> = HashMap::new();
     let mut steps = 0;
     for piece in pieces() {
         let at = format!("README.md:{}: {}", piece.line, piece.comment);
+        // Shown when the step fails.
+        eprintln!("{at}");
         let Some((who, does)) = piece.comment.split_once(' ') else { continue };
-        let socket = sockets.get_mut(who);
+        let device = devices.get_mut(who);
         match does {
             "connects" => {
-                let tcp = tokio::net::TcpStream::connect(relay.public).await.expect(&at);
-                let url = format!("ws://{}/ws", relay.public);
-                let (socket, _) = tokio_tungstenite::client_async(url, tcp).await.expect(&at);
-                let older = sockets.insert(who.to_owned(), socket);
+                let older = devices.insert(who.to_owned(), Device::connect(&relay).await);
                 assert!(older.is_none(), "{at}: is connected already");
             }
             "types" => {
@@ -59,35 +53,34 @@ async fn the_conversation_goes_as_written() {
                     text.replace(&format!("\"{word}\""), &format!("\"{value}\""))
                 });
                 assert_eq!(serde_json::from_str::<Value>(&text).expect(&at), frame);
-                socket.expect(&at).send(Message::text(text)).await.expect(&at);
+                device.expect(&at).send_text(&text).await;
             }
             "reads" => {
-                let heard = next(socket.expect(&at), &at).await;
+                let received = device.expect(&at).receive_any().await;
                 let mut promised: Value = serde_json::from_str(&piece.text).expect(&at);
-                learn(&promised, &heard, &mut known);
+                learn(&promised, &received, &mut known);
                 replace(&mut promised, &|word| known.get(word).cloned());
-                assert_eq!(heard, promised, "{at}");
+                assert_eq!(received, promised, "{at}");
             }
             "leaves" => {
-                let mut socket = sockets.remove(who).expect(&at);
-                has_read_everything(&mut socket, &at).await;
-                socket.close(None).await.expect(&at);
-                while let Some(Ok(_)) = socket.next().await {}
+                let mut device = devices.remove(who).expect(&at);
+                device.expect_nothing().await;
+                device.close().await;
             }
             _ => continue,
         }
         steps += 1;
     }
-    for (who, mut socket) in sockets {
-        has_read_everything(&mut socket, &format!("README.md: at the end, {who}")).await;
+    for mut device in devices.into_values() {
+        device.expect_nothing().await;
     }
     assert!(steps > 15, "the conversation was not found");
-    assert!(STAND_INS.iter().all(|word| known.contains_key(*word)), "{known:?}");
+    assert!(PLACEHOLDERS.iter().all(|word| known.contains_key(*word)), "{known:?}");
 }
 
-#[test]
-fn the_relay_prints_what_the_readme_shows() {
-    let relay = Relay::start();
+#[tokio::test]
+async fn the_relay_prints_what_the_readme_shows() {
+    let relay = Binary::with(&[]).await;
     let shown: Vec<Piece> =
         pieces().into_iter().filter(|piece| piece.comment == "the relay prints").collect();
     let [shown] = shown.as_slice() else { panic!("the README shows it once") };
@@ -96,9 +89,9 @@ fn the_relay_prints_what_the_readme_shows() {
         |line: &str| line.split_once(' ').map_or(String::new(), |(_, rest)| rest.to_owned());
     let promised: Vec<String> = shown.text.lines().map(without_time).collect();
     let printed: Vec<String> = relay
-        .printed
-        .iter()
-        .map(|line| without_time(line))
+        .log
+        .lines()
+        .map(without_time)
         .map(|line| line.replace(&relay.public.to_string(), PUBLIC))
         .map(|line| line.replace(&relay.admin.to_string(), ADMIN))
         .collect();
@@ -127,9 +120,9 @@ fn settings_that_are_shown_are_valid() {
     assert!(seen > 0, "no settings are shown");
 }
 
-#[test]
-fn every_command_is_one_that_works() {
-    let relay = Relay::start();
+#[tokio::test]
+async fn every_command_is_one_that_works() {
+    let relay = Binary::with(&[]).await;
     let mut main_commands = Vec::new();
     for piece in pieces().iter().filter(|piece| piece.kind == "sh") {
         for line in piece.text.replace("\\\n", " ").lines().filter(|line| !line.is_empty()) {
@@ -150,7 +143,8 @@ fn every_command_is_one_that_works() {
                     }
                 }
                 ["cargo", "run", "--release", "--", option] => {
-                    let ran = sealpost().arg(option).output().expect(&at);
+                    let folder = tempfile::tempdir().expect("a folder");
+                    let ran = sealpost(folder.path()).arg(option).output().expect(&at);
                     assert!(ran.status.success() && !ran.stdout.is_empty(), "{at}: {ran:?}");
                 }
                 ["scripts/check"] => {
@@ -176,8 +170,8 @@ fn every_command_is_one_that_works() {
                 }
                 ["curl", url] => {
                     let path = url.strip_prefix(&format!("http://{ADMIN}")).expect(&at);
-                    let answer = get(relay.admin, path);
-                    assert!(answer.starts_with("HTTP/1.1 200"), "{at}: {answer}");
+                    let answer = http::get(relay.admin, path).await;
+                    assert_eq!(answer.status, 200, "{at}: {answer:?}");
                 }
                 _ => panic!("{at}: a command that this test does not know"),
             }
@@ -293,112 +287,30 @@ fn outside_blocks(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
-/// The relay as `cargo run --release` starts it, but for free ports; ends with the test.
-struct Relay {
-    child: Child,
-    printed: Vec<String>,
-    public: SocketAddr,
-    admin: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl Relay {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut child = sealpost()
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .current_dir(folder.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the relay starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("it has one")).lines();
-        let printed: Vec<String> =
-            lines.by_ref().take(3).map(|line| line.expect("it is text")).collect();
-        // What it says later is not waited for, but must find a reader.
-        std::thread::spawn(move || lines.count());
-        let after = |words: &str| {
-            let found = printed.iter().find_map(|line| line.split(words).nth(1));
-            let found = found.unwrap_or_else(|| panic!("no `{words}` in {printed:?}"));
-            found.split('/').next().expect("an address").parse().expect("an address")
-        };
-        let (public, admin) = (after("listening on "), after("health: http://"));
-        Self { child, printed, public, admin, _folder: folder }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The binary, in an environment that does not set it up otherwise.
-fn sealpost() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sealpost"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SEALPOST__") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
-    // Its queue must neither lie in the sources nor meet that of another test.
-    static QUEUES: AtomicUsize = AtomicUsize::new(0);
-    let queue = format!("readme-{}-{}", std::process::id(), QUEUES.fetch_add(1, Relaxed));
-    command.env("SEALPOST__QUEUE__PATH", Path::new(env!("CARGO_TARGET_TMPDIR")).join(queue));
-    command
-}
-
-async fn next(socket: &mut WebSocketStream<tokio::net::TcpStream>, at: &str) -> Value {
-    loop {
-        let next = tokio::time::timeout(PATIENCE, socket.next()).await.expect(at);
-        match next.expect(at).expect(at) {
-            Message::Ping(_) | Message::Pong(_) => {}
-            Message::Text(text) => return serde_json::from_str(&text).expect(at),
-            other => panic!("{at}: {other:?}"),
-        }
-    }
-}
-
-/// The next frame is the answer to a Ping: frames of one connection keep their order.
-async fn has_read_everything(socket: &mut WebSocketStream<tokio::net::TcpStream>, at: &str) {
-    socket.send(Message::text(r#"{"type":"Ping"}"#)).await.expect(at);
-    assert_eq!(next(socket, at).await, serde_json::json!({"type": "Pong"}), "{at}: has not read");
-}
-
-/// Takes from what was heard what a stand-in stands for.
-fn learn(promised: &Value, heard: &Value, known: &mut HashMap<String, String>) {
-    match (promised, heard) {
-        (Value::String(word), Value::String(value)) if STAND_INS.contains(&word.as_str()) => {
+/// Takes the values of placeholders from a received frame.
+fn learn(promised: &Value, received: &Value, known: &mut HashMap<String, String>) {
+    match (promised, received) {
+        (Value::String(word), Value::String(value)) if PLACEHOLDERS.contains(&word.as_str()) => {
             known.entry(word.clone()).or_insert_with(|| value.clone());
         }
-        (Value::Object(promised), Value::Object(heard)) => {
+        (Value::Object(promised), Value::Object(received)) => {
             for (key, promised) in promised {
-                learn(promised, heard.get(key).unwrap_or(&Value::Null), known);
+                learn(promised, received.get(key).unwrap_or(&Value::Null), known);
             }
         }
         _ => {}
     }
 }
 
-/// Puts in for the stand-ins what they stand for; one that is not known yet fails.
+/// Replaces placeholders by their values; one without a known value fails.
 fn replace(value: &mut Value, known: &dyn Fn(&str) -> Option<String>) {
     match value {
-        Value::String(word) if STAND_INS.contains(&word.as_str()) => {
-            *word = known(word).unwrap_or_else(|| panic!("nobody has heard yet what {word} is"));
+        Value::String(word) if PLACEHOLDERS.contains(&word.as_str()) => {
+            *word = known(word).unwrap_or_else(|| panic!("{word} has no value yet"));
         }
         Value::Object(fields) => fields.values_mut().for_each(|value| replace(value, known)),
         _ => {}
     }
-}
-
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut socket = TcpStream::connect(address).expect("it listens");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
-        .expect("sent");
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).expect("an answer");
-    answer
 }
 
 fn is_assignment(word: &str) -> bool {

@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use super::frame::AuthStep;
 use super::id::{DeviceId, MessageId};
 use super::refusal::{ErrorContext, Refusal};
-use crate::protocol::envelope::Subject;
 
 /// The type of a frame that carries the payload of one client to another. (protocol: Receive and after)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +210,7 @@ fn encode(kind: &'static str, payload: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::envelope::Subject;
 
     const ID: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
 

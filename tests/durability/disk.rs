@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, confirmation, message_id};
-use crate::process::{Process, Setup};
+use crate::setup::{Setup, Started};
+use crate::support::{Device, confirmation, message_id};
 
 /// A small file system that is unmounted at the end of the test.
 struct Tmpfs(tempfile::TempDir);
@@ -41,12 +41,12 @@ impl Drop for Tmpfs {
     }
 }
 
-/// Sends large messages until one is refused. Returns the numbers of the acked ones.
-async fn fills(sender: &mut Client, to: &str, numbers: std::ops::RangeFrom<u64>) -> Vec<u64> {
+/// Sends large messages until one is refused; those that were acked.
+async fn fills(sender: &mut Device, to: &str, numbers: std::ops::RangeFrom<u64>) -> Vec<u64> {
     let mut acked = Vec::new();
     for number in numbers {
-        sender.sends(to, number, json!({"signature": "s".repeat(32 * 1024)})).await;
-        let frame = sender.next().await.expect("the relay is there");
+        sender.send_message(to, number, json!({"signature": "s".repeat(32 * 1024)})).await;
+        let frame = sender.try_receive().await.expect("the relay is there");
         if frame["type"] == "Error" {
             let code = &frame["payload"]["code"];
             assert!(*code == 503 || *code == 507, "{frame}");
@@ -59,12 +59,12 @@ async fn fills(sender: &mut Client, to: &str, numbers: std::ops::RangeFrom<u64>)
     acked
 }
 
-/// Sends until a message is accepted again. Returns its number.
-async fn is_accepted_again(sender: &mut Client, to: &str, mut number: u64) -> u64 {
+/// Sends until a message is accepted again; its number.
+async fn is_accepted_again(sender: &mut Device, to: &str, mut number: u64) -> u64 {
     loop {
         number += 1;
-        sender.sends(to, number, json!({})).await;
-        let frame = sender.next().await.expect("the relay is there");
+        sender.send_message(to, number, json!({})).await;
+        let frame = sender.try_receive().await.expect("the relay is there");
         if frame["type"] == "Ack" {
             return number;
         }
@@ -73,15 +73,15 @@ async fn is_accepted_again(sender: &mut Client, to: &str, mut number: u64) -> u6
 }
 
 /// Messages between plain devices go back and forth.
-async fn live_traffic_flows(relay: &Process) {
-    let (mut carol, mut dave) = (Client::plain(relay).await, Client::plain(relay).await);
+async fn live_traffic_flows(relay: &Started) {
+    let (mut carol, mut dave) = (Device::plain(relay).await, Device::plain(relay).await);
     for number in 1..=20 {
-        carol.sends(&dave.id, number, json!({})).await;
-        dave.receives(number).await;
-        carol.hears_ack(number).await;
-        dave.sends(&carol.id, number, json!({})).await;
-        carol.receives(number).await;
-        dave.hears_ack(number).await;
+        carol.send_message(&dave.id, number, json!({})).await;
+        dave.receive_and_ack(number).await;
+        carol.expect_ack(number).await;
+        dave.send_message(&carol.id, number, json!({})).await;
+        carol.receive_and_ack(number).await;
+        dave.expect_ack(number).await;
     }
 }
 
@@ -91,45 +91,45 @@ async fn a_full_disk_refuses_new_messages_delivers_acked_ones_and_accepts_again_
     let setup = Setup::on(&disk.path().join("data"));
     let filler = disk.path().join("filler");
     std::fs::write(&filler, vec![1; 4 * 1024 * 1024]).expect("room");
-    let mut relay = setup.start();
-    let bob = Client::resumable(&relay).await;
+    let mut relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
     let (id, token) = (bob.id.clone(), bob.token());
-    bob.leaves(&relay).await;
-    let mut alice = Client::plain(&relay).await;
+    bob.leave(&relay).await;
+    let mut alice = Device::plain(&relay).await;
 
     let mut acked = fills(&mut alice, &id, 1..).await;
     assert!(!acked.is_empty());
     live_traffic_flows(&relay).await;
-    assert_eq!(relay.figure("queued"), acked.len() as u64);
+    assert_eq!(relay.figure("queued").await, acked.len() as u64);
 
     // Space becomes free.
     std::fs::remove_file(&filler).expect("it is there");
-    relay.says("the queue can be written again");
+    relay.expect_log("the queue can be written again").await;
     acked.push(is_accepted_again(&mut alice, &id, 20_000).await);
     acked.extend(fills(&mut alice, &id, 50_000..).await);
     live_traffic_flows(&relay).await;
 
-    // The acked messages survive the process although the disk is full.
-    relay.is_killed();
-    let relay = setup.start();
-    assert_eq!(relay.figure("queued"), acked.len() as u64);
-    let mut alice = Client::plain(&relay).await;
+    // What was acked outlives the process although the disk is full.
+    relay.kill();
+    let mut relay = setup.start().await;
+    assert_eq!(relay.figure("queued").await, acked.len() as u64);
+    let mut alice = Device::plain(&relay).await;
     let more = fills(&mut alice, &id, 60_000..).await;
     acked.extend(more);
 
-    // Bob frees space by reading.
-    let mut bob = Client::resumes(&relay, &token).await;
-    assert_eq!(bob.waited(), acked.len() as u64);
+    // Bob makes room by reading.
+    let mut bob = Device::resume(&relay, &token).await;
+    assert_eq!(bob.queued(), acked.len() as u64);
     for number in &acked {
-        bob.receives(*number).await;
+        bob.receive_and_ack(*number).await;
     }
-    bob.hears_nothing().await;
-    relay.says("the queue can be written again");
-    bob.leaves(&relay).await;
+    bob.expect_nothing().await;
+    relay.expect_log("the queue can be written again").await;
+    bob.leave(&relay).await;
     let last = is_accepted_again(&mut alice, &id, 70_000).await;
-    let mut bob = Client::resumes(&relay, &token).await;
-    bob.receives(last).await;
-    bob.hears_nothing().await;
+    let mut bob = Device::resume(&relay, &token).await;
+    bob.receive_and_ack(last).await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -138,33 +138,33 @@ async fn a_failed_sync_ends_the_process_with_74_and_every_acked_message_survives
         let data = tempfile::tempdir().expect("a place");
         let setup = Setup::on(data.path());
         let broken = setup.clone().inject(&format!("fsync,fdatasync:error=EIO:when={when}"));
-        let mut relay = broken.start();
-        let bob = Client::resumable(&relay).await;
+        let mut relay = broken.start().await;
+        let bob = Device::resumable(&relay).await;
         let (id, token) = (bob.id.clone(), bob.token());
-        bob.leaves(&relay).await;
-        let mut alice = Client::plain(&relay).await;
+        bob.leave(&relay).await;
+        let mut alice = Device::plain(&relay).await;
         let mut acked = Vec::new();
         for number in 1.. {
-            if alice.tries(alice.message(&id, number, json!({}))).await.is_err() {
+            if alice.try_send(alice.message_to(&id, number, json!({}))).await.is_err() {
                 break;
             }
-            match alice.next().await {
+            match alice.try_receive().await {
                 Ok(frame) if frame["type"] == "Ack" => acked.push(number),
                 Ok(frame) => assert_eq!(frame["payload"]["code"], 503, "{frame}"),
                 Err(_) => break,
             }
             assert!(number < 1000, "the sync never failed");
         }
-        assert_eq!(relay.ends(), Some(74));
+        assert_eq!(relay.exit().await, Some(74));
         assert!(!acked.is_empty(), "it failed before anything was acked");
 
-        let relay = setup.start();
-        let mut bob = Client::resumes(&relay, &token).await;
+        let relay = setup.start().await;
+        let mut bob = Device::resume(&relay, &token).await;
         for number in &acked {
-            bob.receives(*number).await;
+            bob.receive_and_ack(*number).await;
         }
-        // The message that was being committed may be there, too; its sender has no Ack.
-        assert!(bob.waited() <= acked.len() as u64 + 1);
+        // What was under way may be there; it was promised to nobody.
+        assert!(bob.queued() <= acked.len() as u64 + 1);
     }
 }
 
@@ -172,27 +172,27 @@ async fn a_failed_sync_ends_the_process_with_74_and_every_acked_message_survives
 async fn a_slow_disk_slows_down_only_the_acks_of_stored_messages() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path()).inject("fdatasync:delay_enter=200000");
-    let relay = setup.start();
-    let bob = Client::resumable(&relay).await;
+    let relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
     let (id, token) = (bob.id.clone(), bob.token());
-    bob.leaves(&relay).await;
-    let mut alice = Client::plain(&relay).await;
-    let mut carol = Client::plain(&relay).await;
+    bob.leave(&relay).await;
+    let mut alice = Device::plain(&relay).await;
+    let mut carol = Device::plain(&relay).await;
     for number in 1..=5 {
-        alice.sends(&id, number, json!({})).await;
+        alice.send_message(&id, number, json!({})).await;
         // Each of these answers overtakes the Ack that waits for the disk.
-        alice.sends(&carol.id, 100 + number, json!({})).await;
-        carol.receives(100 + number).await;
-        alice.hears_ack(100 + number).await;
-        alice.says(json!({"type": "Ping"})).await;
-        assert_eq!(alice.next().await.expect("it is there"), json!({"type": "Pong"}));
-        alice.hears_ack(number).await;
+        alice.send_message(&carol.id, 100 + number, json!({})).await;
+        carol.receive_and_ack(100 + number).await;
+        alice.expect_ack(100 + number).await;
+        alice.send(json!({"type": "Ping"})).await;
+        assert_eq!(alice.try_receive().await.expect("it is there"), json!({"type": "Pong"}));
+        alice.expect_ack(number).await;
     }
-    let mut bob = Client::resumes(&relay, &token).await;
+    let mut bob = Device::resume(&relay, &token).await;
     for number in 1..=5 {
-        bob.receives(number).await;
+        bob.receive_and_ack(number).await;
     }
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -201,26 +201,26 @@ async fn a_message_confirmed_while_the_disk_is_full_does_not_come_back() {
     let setup = Setup::on(&disk.path().join("data"));
     let filler = disk.path().join("filler");
     std::fs::write(&filler, vec![1; 6 * 1024 * 1024]).expect("room");
-    let mut relay = setup.start();
-    let mut bob = Client::resumable(&relay).await;
+    let mut relay = setup.start().await;
+    let mut bob = Device::resumable(&relay).await;
     let (id, token) = (bob.id.clone(), bob.token());
-    let away = Client::resumable(&relay).await;
+    let away = Device::resumable(&relay).await;
     let away_id = away.id.clone();
-    away.leaves(&relay).await;
-    let mut alice = Client::plain(&relay).await;
-    // In flight to Bob and stored, not confirmed yet.
-    alice.sends(&id, 1, json!({})).await;
-    let first: Value = bob.hears("Receive").await;
-    alice.hears_ack(1).await;
+    away.leave(&relay).await;
+    let mut alice = Device::plain(&relay).await;
+    // PutOutcome for Bob, with him, not confirmed yet.
+    alice.send_message(&id, 1, json!({})).await;
+    let first: Value = bob.expect_frame("Receive").await;
+    alice.expect_ack(1).await;
     fills(&mut alice, &away_id, 1000..).await;
-    bob.says(confirmation(&first)).await;
-    relay.has("delivered", 1);
+    bob.send(confirmation(&first)).await;
+    relay.wait_for("delivered", 1).await;
     std::fs::remove_file(&filler).expect("it is there");
-    relay.says("the queue can be written again");
+    relay.expect_log("the queue can be written again").await;
     is_accepted_again(&mut alice, &away_id, 90_000).await;
-    relay.is_killed();
-    let relay = setup.start();
-    let mut bob = Client::resumes(&relay, &token).await;
-    assert_eq!(bob.waited(), 0);
-    bob.hears_nothing().await;
+    relay.kill();
+    let relay = setup.start().await;
+    let mut bob = Device::resume(&relay, &token).await;
+    assert_eq!(bob.queued(), 0);
+    bob.expect_nothing().await;
 }

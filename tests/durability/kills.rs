@@ -4,9 +4,9 @@
 //!
 //! * *Promised*: the sender has the Ack. Every promised message must be delivered.
 //! * *Processed* confirmation: the recipient confirmed, and on the same connection then sent a durable message and has its
-//!   Ack. Commands of one connection are handled in order, and changes are committed in order, so that Ack proves that the
-//!   confirmation is on disk. A message whose confirmation was processed must never come again. A confirmation without
-//!   that proof may be lost with the process.
+//!   Ack. Frames of one connection are handled in order, and changes are committed in order, so that Ack can only come when the
+//!   confirmation is on disk. A message whose confirmation was processed must never come again. Between the two nothing
+//!   is claimed: a confirmation that was on its way may count as not given.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
 
-use crate::client::{Client, Gone, confirmation, message_id};
-use crate::process::{Process, Setup};
+use crate::setup::{Setup, Started};
+use crate::support::{Device, Gone, confirmation, message_id};
 
 /// Sends of one sender that wait for their Acks.
 const OUTSTANDING: usize = 32;
@@ -66,9 +66,9 @@ struct Ledger {
     next: u64,
     connections: u64,
     seen: u64,
-    /// Number of frames after which the relay is killed.
+    /// The relay is killed after this number of received frames.
     kill_at: u64,
-    relay: Option<Process>,
+    relay: Option<Started>,
     figures: Figures,
 }
 
@@ -81,7 +81,7 @@ impl Ledger {
         if self.seen == self.kill_at
             && let Some(mut relay) = self.relay.take()
         {
-            relay.is_killed();
+            relay.kill();
         }
     }
 
@@ -125,13 +125,19 @@ impl Ledger {
     }
 }
 
+/// A `Send` whose data names sender, recipient and number.
+fn message(from: &Device, to: &str, number: u64) -> Value {
+    let data = format!("{} to {to}, {number}", from.id);
+    from.message_to(to, number, json!({"encrypted_data": data}))
+}
+
 fn number_of(payload: &Value) -> u64 {
     let id = payload["message_id"].as_str().expect("an id");
     u64::from_str_radix(&id[..8], 16).expect("a number of ours")
 }
 
-/// Repeats all sends without Ack, then sends as fast as Acks come, until the relay is gone.
-async fn sender(ledger: Shared, mut me: Client, to: Vec<String>) -> Result<(), Gone> {
+/// Sends as fast as Acks come, first again what it has no Ack for; until the relay is gone.
+async fn sender(ledger: Shared, mut me: Device, to: Vec<String>) -> Result<(), Gone> {
     let mut outstanding = repeats(&ledger, &mut me).await?;
     loop {
         while outstanding < OUTSTANDING {
@@ -140,10 +146,10 @@ async fn sender(ledger: Shared, mut me: Client, to: Vec<String>) -> Result<(), G
                 let to = &to[ledger.dice.below(to.len() as u64) as usize];
                 (ledger.new_message(&me.id, to), to)
             };
-            me.tries(me.message(to, number, json!({}))).await?;
+            me.try_send(message(&me, to, number)).await?;
             outstanding += 1;
         }
-        let frame = me.next().await?;
+        let frame = me.try_receive().await?;
         assert_eq!(frame["type"], "Ack", "{frame}");
         let mut ledger = ledger.borrow_mut();
         ledger.acked(number_of(&frame["payload"]));
@@ -153,14 +159,14 @@ async fn sender(ledger: Shared, mut me: Client, to: Vec<String>) -> Result<(), G
 }
 
 /// Repeats every send without Ack, in order.
-async fn repeats(ledger: &Shared, me: &mut Client) -> Result<usize, Gone> {
+async fn repeats(ledger: &Shared, me: &mut Device) -> Result<usize, Gone> {
     let open: Vec<(u64, String)> = {
         let ledger = ledger.borrow();
         let mine = ledger.entries.iter().filter(|(_, it)| it.from == me.id && !it.acked);
         mine.map(|(number, entry)| (*number, entry.to.clone())).collect()
     };
     for (number, to) in &open {
-        me.tries(me.message(to, *number, json!({}))).await?;
+        me.try_send(message(me, to, *number)).await?;
         ledger.borrow_mut().figures.repeated += 1;
     }
     Ok(open.len())
@@ -169,7 +175,7 @@ async fn repeats(ledger: &Shared, me: &mut Client) -> Result<usize, Gone> {
 /// Reads, confirms `confirms` percent of the messages and proves the confirmations, until the relay is gone.
 async fn recipient(
     ledger: Shared,
-    mut me: Client,
+    mut me: Device,
     away: String,
     confirms: u64,
 ) -> Result<(), Gone> {
@@ -177,7 +183,7 @@ async fn recipient(
     let (mut confirmed, mut proofs) = (Vec::new(), HashMap::new());
     repeats(&ledger, &mut me).await?;
     loop {
-        let frame = me.next().await?;
+        let frame = me.try_receive().await?;
         let payload = &frame["payload"];
         if frame["type"] == "Ack" {
             let number = number_of(payload);
@@ -201,26 +207,26 @@ async fn recipient(
         if !confirm {
             continue;
         }
-        me.tries(confirmation(payload)).await?;
+        me.try_send(confirmation(payload)).await?;
         confirmed.push(number);
         if confirmed.len() >= PROOF {
             let proof = ledger.borrow_mut().new_message(&me.id, &away);
-            me.tries(me.message(&away, proof, json!({}))).await?;
+            me.try_send(message(&me, &away, proof)).await?;
             proofs.insert(proof, std::mem::take(&mut confirmed));
         }
     }
 }
 
-/// Every device reads and confirms everything that waits for it.
-async fn settles(ledger: &Shared, relay: &Process, senders: &[Value], recipients: &[Value]) {
+/// Everybody reads to the end and confirms; then every promise must have been kept.
+async fn settles(ledger: &Shared, relay: &Started, senders: &[Value], recipients: &[Value]) {
     for token in senders.iter().chain(recipients) {
-        let mut me = Client::resumes(relay, token).await;
-        // A sender repeats its messages, a recipient its proofs.
+        let mut me = Device::resume(relay, token).await;
+        // What came back at once waits behind this; a recipient's own repeats are its proofs.
         let connection = ledger.borrow_mut().connection();
         let mut open = repeats(ledger, &mut me).await.expect("the relay is there");
-        let mut waiting = me.waited();
+        let mut waiting = me.queued();
         while open > 0 || waiting > 0 {
-            let frame = me.next().await.expect("the relay is there");
+            let frame = me.try_receive().await.expect("the relay is there");
             match frame["type"].as_str() {
                 Some("Ack") => {
                     ledger.borrow_mut().acked(number_of(&frame["payload"]));
@@ -228,21 +234,21 @@ async fn settles(ledger: &Shared, relay: &Process, senders: &[Value], recipients
                 }
                 Some("Receive") => {
                     ledger.borrow_mut().delivered(&frame["payload"], &me.id, connection);
-                    me.says(confirmation(&frame["payload"])).await;
+                    me.send(confirmation(&frame["payload"])).await;
                     waiting -= 1;
                 }
                 _ => panic!("{frame}"),
             }
         }
-        me.hears_nothing().await;
-        me.leaves(relay).await;
+        me.expect_nothing().await;
+        me.leave(relay).await;
     }
 }
 
-/// Nothing waits any more, and every acked message was delivered.
-fn audit(ledger: &Ledger, relay: &Process, seed: u64, round: u64) {
-    relay.has("queued", 0);
-    relay.has("in_flight", 0);
+/// Nothing waits any more, and every promise was kept.
+async fn audit(ledger: &Ledger, relay: &Started, seed: u64, round: u64) {
+    relay.wait_for("queued", 0).await;
+    relay.wait_for("in_flight", 0).await;
     let lost: Vec<u64> = ledger
         .entries
         .iter()
@@ -274,25 +280,26 @@ async fn no_acked_message_is_lost_by_kill_9_order_holds_and_no_confirmed_message
     }));
     let (mut senders, mut recipients, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     {
-        let mut relay = setup.start();
+        let mut relay = setup.start().await;
         for _ in 0..2 {
-            senders.push(Client::resumable(&relay).await.token());
+            senders.push(Device::resumable(&relay).await.token());
         }
         for _ in 0..5 {
-            let device = Client::resumable(&relay).await;
+            let device = Device::resumable(&relay).await;
             ids.push(device.id.clone());
             recipients.push(device.token());
         }
-        // An Ack that waited for a commit proves that all devices before it are on disk.
-        let mut proof = Client::plain(&relay).await;
+        // An Ack that waited for a commit: everybody who came before is on disk.
+        let mut proof = Device::plain(&relay).await;
         let number = ledger.borrow_mut().new_message(&proof.id, &ids[4]);
-        proof.has_kept(&ids[4], number).await;
+        proof.send(message(&proof, &ids[4], number)).await;
+        proof.expect_ack(number).await;
         ledger.borrow_mut().acked(number);
-        relay.is_killed();
+        relay.kill();
     }
     for round in 1..=kills {
-        let relay = setup.start();
-        let queued = relay.figure("queued");
+        let relay = setup.start().await;
+        let queued = relay.figure("queued").await;
         {
             let mut ledger = ledger.borrow_mut();
             ledger.figures.slowest = ledger.figures.slowest.max(relay.ready);
@@ -300,18 +307,18 @@ async fn no_acked_message_is_lost_by_kill_9_order_holds_and_no_confirmed_message
         // Before half of the rounds everything that waits is read.
         if ledger.borrow_mut().dice.below(2) == 0 {
             settles(&ledger, &relay, &senders, &recipients).await;
-            audit(&ledger.borrow(), &relay, seed, round);
+            audit(&ledger.borrow(), &relay, seed, round).await;
         }
         let local = LocalSet::new();
         // Two recipients are away; two confirm every message, one confirms some.
         for (place, confirms) in [(0, 100), (1, 100), (2, 60)] {
-            let me = Client::resumes(&relay, &recipients[place]).await;
+            let me = Device::resume(&relay, &recipients[place]).await;
             local.spawn_local(recipient(ledger.clone(), me, ids[4].clone(), confirms));
         }
         for place in 0..4 {
             let me = match senders.get(place) {
-                Some(token) => Client::resumes(&relay, token).await,
-                None => Client::plain(&relay).await,
+                Some(token) => Device::resume(&relay, token).await,
+                None => Device::plain(&relay).await,
             };
             local.spawn_local(sender(ledger.clone(), me, ids.clone()));
         }
@@ -323,13 +330,13 @@ async fn no_acked_message_is_lost_by_kill_9_order_holds_and_no_confirmed_message
         local.await;
         assert!(ledger.borrow().relay.is_none(), "seed {seed} round {round} ({queued} waited)");
     }
-    let mut relay = setup.start();
+    let mut relay = setup.start().await;
     settles(&ledger, &relay, &senders, &recipients).await;
     // The last devices may have repeated messages to the first ones.
     settles(&ledger, &relay, &senders, &recipients).await;
-    audit(&ledger.borrow(), &relay, seed, kills);
-    relay.stops();
-    setup.is_sound();
+    audit(&ledger.borrow(), &relay, seed, kills).await;
+    relay.stop().await;
+    setup.expect_sound();
     let ledger = ledger.borrow();
     let Figures { acked, delivered, again, repeated, slowest } = ledger.figures;
     eprintln!(
@@ -345,41 +352,42 @@ async fn a_hundred_thousand_messages_survive_kill_9_and_the_relay_is_ready_soon(
     const RECIPIENTS: u64 = 10;
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.start();
+    let mut relay = setup.start().await;
     let mut away = Vec::new();
     for _ in 0..RECIPIENTS {
-        let device = Client::resumable(&relay).await;
+        let device = Device::resumable(&relay).await;
         away.push((device.id.clone(), device.token()));
-        device.leaves(&relay).await;
+        device.leave(&relay).await;
     }
-    let mut sender = Client::plain(&relay).await;
+    let mut sender = Device::plain(&relay).await;
     let began = Instant::now();
     const AT_ONCE: u64 = 500;
     for batch in 0..MESSAGES / AT_ONCE {
         let numbers = batch * AT_ONCE + 1..=(batch + 1) * AT_ONCE;
+        let mut frames = Vec::new();
         for number in numbers.clone() {
             let to = &away[(number % RECIPIENTS) as usize].0;
-            let message = sender.message(to, number, json!({"signature": "s".repeat(400)}));
-            sender.writes(message).await;
+            let message = sender.message_to(to, number, json!({"signature": "s".repeat(400)}));
+            frames.push(message);
         }
-        sender.flushes().await;
+        sender.send_all(frames).await;
         for _ in numbers {
-            sender.hears("Ack").await;
+            sender.expect_frame("Ack").await;
         }
     }
     let took = began.elapsed();
-    assert_eq!(relay.figure("queued"), MESSAGES);
-    relay.is_killed();
-    let relay = setup.start();
+    assert_eq!(relay.figure("queued").await, MESSAGES);
+    relay.kill();
+    let relay = setup.start().await;
     eprintln!("{MESSAGES} messages queued in {took:?}, ready {:?} after the restart", relay.ready);
     assert!(relay.ready < Duration::from_secs(30));
-    assert_eq!(relay.figure("queued"), MESSAGES);
+    assert_eq!(relay.figure("queued").await, MESSAGES);
     for (place, (_, token)) in away.iter().enumerate() {
-        let mut device = Client::resumes(&relay, token).await;
-        assert_eq!(device.waited(), MESSAGES / RECIPIENTS);
+        let mut device = Device::resume(&relay, token).await;
+        assert_eq!(device.queued(), MESSAGES / RECIPIENTS);
         for nth in 0..200 {
             let first = if place == 0 { RECIPIENTS } else { place as u64 };
-            let received = device.receives(first + nth * RECIPIENTS).await;
+            let received = device.receive_and_ack(first + nth * RECIPIENTS).await;
             assert_eq!(received["signature"].as_str().map(str::len), Some(400));
         }
     }

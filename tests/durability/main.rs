@@ -3,8 +3,9 @@
 //!
 //! No test sleeps. A test waits for a frame, a line of the log, the end of a process, or a figure of /healthz.
 
-mod client;
-mod process;
+mod setup;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod disk;
 mod kills;

@@ -2,125 +2,125 @@
 
 use serde_json::json;
 
-use crate::client::{Client, message_id};
-use crate::process::{Setup, eventually};
+use crate::setup::Setup;
+use crate::support::{Device, eventually, message_id};
 
 #[tokio::test]
 async fn a_resumable_device_its_messages_and_the_counters_survive_kill_9() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.start();
-    let bob = Client::resumable(&relay).await;
+    let mut relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
     let (id, token) = (bob.id.clone(), bob.token());
-    bob.leaves(&relay).await;
-    let mut alice = Client::plain(&relay).await;
+    bob.leave(&relay).await;
+    let mut alice = Device::plain(&relay).await;
     for number in 1..=5 {
-        alice.has_kept(&id, number).await;
+        alice.send_and_expect_ack(&id, number).await;
     }
-    assert_eq!((relay.figure("queued"), relay.figure("accepted")), (5, 5));
-    let bytes = relay.figure("queued_bytes");
-    relay.is_killed();
-    let relay = setup.start();
-    assert_eq!((relay.figure("queued"), relay.figure("accepted")), (5, 5));
-    assert_eq!(relay.figure("queued_bytes"), bytes);
-    let mut bob = Client::resumes(&relay, &token).await;
-    assert_eq!((&bob.id, bob.waited()), (&id, 5));
+    assert_eq!((relay.figure("queued").await, relay.figure("accepted").await), (5, 5));
+    let bytes = relay.figure("queued_bytes").await;
+    relay.kill();
+    let relay = setup.start().await;
+    assert_eq!((relay.figure("queued").await, relay.figure("accepted").await), (5, 5));
+    assert_eq!(relay.figure("queued_bytes").await, bytes);
+    let mut bob = Device::resume(&relay, &token).await;
+    assert_eq!((&bob.id, bob.queued()), (&id, 5));
     for number in 1..=5 {
-        bob.receives(number).await;
+        bob.receive_and_ack(number).await;
     }
-    bob.hears_nothing().await;
-    relay.has("delivered", 5);
-    assert_eq!((relay.figure("queued_bytes"), relay.figure("in_flight")), (0, 0));
+    bob.expect_nothing().await;
+    relay.wait_for("delivered", 5).await;
+    assert_eq!((relay.figure("queued_bytes").await, relay.figure("in_flight").await), (0, 0));
 }
 
 #[tokio::test]
 async fn a_repeat_is_recognised_after_a_restart_delivered_or_not() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.start();
-    let mut alice = Client::resumable(&relay).await;
-    let mut bob = Client::resumable(&relay).await;
-    let carol = Client::resumable(&relay).await;
+    let mut relay = setup.start().await;
+    let mut alice = Device::resumable(&relay).await;
+    let mut bob = Device::resumable(&relay).await;
+    let carol = Device::resumable(&relay).await;
     let (carol_id, carol_token) = (carol.id.clone(), carol.token());
-    carol.leaves(&relay).await;
-    alice.sends(&bob.id, 1, json!({})).await;
-    bob.receives(1).await;
-    alice.hears_ack(1).await;
-    relay.has("delivered", 1);
-    alice.has_kept(&carol_id, 2).await;
-    relay.is_killed();
+    carol.leave(&relay).await;
+    alice.send_message(&bob.id, 1, json!({})).await;
+    bob.receive_and_ack(1).await;
+    alice.expect_ack(1).await;
+    relay.wait_for("delivered", 1).await;
+    alice.send_and_expect_ack(&carol_id, 2).await;
+    relay.kill();
 
-    let relay = setup.start();
-    let mut alice = Client::resumes(&relay, &alice.token()).await;
-    let mut bob = Client::resumes(&relay, &bob.token()).await;
-    alice.has_kept(&bob.id, 1).await;
-    alice.has_kept(&carol_id, 2).await;
-    alice.sends(&bob.id, 1, json!({"encrypted_data": "something else"})).await;
-    alice.hears_error(409).await;
-    bob.hears_nothing().await;
-    let mut carol = Client::resumes(&relay, &carol_token).await;
-    carol.receives(2).await;
-    carol.hears_nothing().await;
+    let relay = setup.start().await;
+    let mut alice = Device::resume(&relay, &alice.token()).await;
+    let mut bob = Device::resume(&relay, &bob.token()).await;
+    alice.send_and_expect_ack(&bob.id, 1).await;
+    alice.send_and_expect_ack(&carol_id, 2).await;
+    alice.send_message(&bob.id, 1, json!({"encrypted_data": "something else"})).await;
+    alice.expect_error(409).await;
+    bob.expect_nothing().await;
+    let mut carol = Device::resume(&relay, &carol_token).await;
+    carol.receive_and_ack(2).await;
+    carol.expect_nothing().await;
 }
 
 #[tokio::test]
 async fn a_message_that_expired_while_the_relay_was_down_is_dropped_and_its_sender_notified_once() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.start();
-    let bob = Client::resumable(&relay).await;
+    let mut relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
     let (bob_id, bob_token) = (bob.id.clone(), bob.token());
-    bob.leaves(&relay).await;
-    let mut alice = Client::resumable(&relay).await;
+    bob.leave(&relay).await;
+    let mut alice = Device::resumable(&relay).await;
     let token = alice.token();
-    alice.sends(&bob_id, 1, json!({"ttl": 1})).await;
-    alice.hears_ack(1).await;
-    alice.has_kept(&bob_id, 2).await;
-    relay.is_killed();
-    eventually("the end of the ttl", || setup.stat("expired") == 1);
+    alice.send_message(&bob_id, 1, json!({"ttl": 1})).await;
+    alice.expect_ack(1).await;
+    alice.send_and_expect_ack(&bob_id, 2).await;
+    relay.kill();
+    eventually("the end of the ttl", async || setup.stat("expired") == 1).await;
 
-    let mut relay = setup.start();
-    relay.has("expired", 1);
-    assert_eq!((relay.figure("accepted"), relay.figure("queued")), (2, 1));
-    // The notice to Alice survives another restart.
-    relay.is_killed();
-    let mut relay = setup.start();
-    let mut alice = Client::resumes(&relay, &token).await;
-    let told = alice.hears_error(410).await;
+    let mut relay = setup.start().await;
+    relay.wait_for("expired", 1).await;
+    assert_eq!((relay.figure("accepted").await, relay.figure("queued").await), (2, 1));
+    // The notice waits for her through another restart.
+    relay.kill();
+    let mut relay = setup.start().await;
+    let mut alice = Device::resume(&relay, &token).await;
+    let told = alice.expect_error(410).await;
     assert_eq!(told["message_id"], message_id(1));
-    alice.hears_nothing().await;
-    alice.has_kept(&bob_id, 3).await;
-    relay.is_killed();
+    alice.expect_nothing().await;
+    alice.send_and_expect_ack(&bob_id, 3).await;
+    relay.kill();
 
-    let relay = setup.start();
-    let mut alice = Client::resumes(&relay, &token).await;
-    alice.hears_nothing().await;
-    let mut bob = Client::resumes(&relay, &bob_token).await;
-    bob.receives(2).await;
-    bob.receives(3).await;
-    bob.hears_nothing().await;
+    let relay = setup.start().await;
+    let mut alice = Device::resume(&relay, &token).await;
+    alice.expect_nothing().await;
+    let mut bob = Device::resume(&relay, &bob_token).await;
+    bob.receive_and_ack(2).await;
+    bob.receive_and_ack(3).await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
 async fn a_plain_device_that_left_is_still_known_and_one_that_never_was_is_not() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.start();
-    let plain = Client::plain(&relay).await;
+    let mut relay = setup.start().await;
+    let plain = Device::plain(&relay).await;
     let id = plain.id.clone();
-    plain.leaves(&relay).await;
-    let mut alice = Client::resumable(&relay).await;
-    alice.has_kept(&id, 1).await;
-    relay.is_killed();
+    plain.leave(&relay).await;
+    let mut alice = Device::resumable(&relay).await;
+    alice.send_and_expect_ack(&id, 1).await;
+    relay.kill();
 
-    let relay = setup.start();
-    let mut alice = Client::resumes(&relay, &alice.token()).await;
-    alice.sends(&id, 2, json!({"ttl": 1})).await;
-    alice.hears_ack(2).await;
-    let told = alice.hears_error(410).await;
+    let relay = setup.start().await;
+    let mut alice = Device::resume(&relay, &alice.token()).await;
+    alice.send_message(&id, 2, json!({"ttl": 1})).await;
+    alice.expect_ack(2).await;
+    let told = alice.expect_error(410).await;
     assert_eq!(told["message_id"], message_id(2));
-    alice.sends(&message_id(77), 3, json!({})).await;
-    alice.hears_error(404).await;
+    alice.send_message(&message_id(77), 3, json!({})).await;
+    alice.expect_error(404).await;
 }
 
 #[tokio::test]
@@ -128,67 +128,69 @@ async fn a_device_whose_absence_ended_while_the_relay_was_down_is_gone_and_its_s
  {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.clone().with("SESSION__TTL", "1s").start();
-    let bob = Client::resumable(&relay).await;
+    let mut relay = setup.clone().with("SESSION__TTL", "1s").start().await;
+    let bob = Device::resumable(&relay).await;
     let (id, token) = (bob.id.clone(), bob.token());
-    bob.leaves(&relay).await;
-    let mut alice = Client::resumable(&relay).await;
-    alice.has_kept(&id, 1).await;
-    alice.sends(&id, 2, json!({"ttl": 2})).await;
-    alice.hears_ack(2).await;
-    relay.is_killed();
-    // Bob's absence ends before this message expires.
-    eventually("the end of the ttl", || setup.stat("expired") == 1);
+    bob.leave(&relay).await;
+    let mut alice = Device::resumable(&relay).await;
+    alice.send_and_expect_ack(&id, 1).await;
+    alice.send_message(&id, 2, json!({"ttl": 2})).await;
+    alice.expect_ack(2).await;
+    relay.kill();
+    // Its session is over before this has expired.
+    eventually("the end of the ttl", async || setup.stat("expired") == 1).await;
 
-    let relay = setup.start();
-    let resume = json!({"resume_token": token});
-    let (_, refused) = Client::begins(&relay, resume).await.expect("it serves");
-    assert_eq!(refused["payload"]["code"], 401, "{refused}");
-    let mut alice = Client::resumes(&relay, &alice.token()).await;
+    let relay = setup.start().await;
+    let resume = json!({"type": "Register", "payload": {"resume_token": token}});
+    let mut refused = Device::connect(&relay).await;
+    refused.send(resume).await;
+    refused.expect_error(401).await;
+    let mut alice = Device::resume(&relay, &alice.token()).await;
     let mut told = Vec::new();
     for _ in 0..2 {
-        told.push(alice.hears_error(410).await["message_id"].clone());
+        told.push(alice.expect_error(410).await["message_id"].clone());
     }
     told.sort_by_key(ToString::to_string);
     assert_eq!(told, [message_id(1), message_id(2)]);
-    alice.sends(&id, 3, json!({})).await;
-    alice.hears_error(404).await;
+    alice.send_message(&id, 3, json!({})).await;
+    alice.expect_error(404).await;
 }
 
 #[tokio::test]
 async fn messages_stay_although_fewer_devices_are_allowed_after_a_restart() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.start();
+    let mut relay = setup.start().await;
     let mut away = Vec::new();
     for _ in 0..3 {
-        let device = Client::resumable(&relay).await;
+        let device = Device::resumable(&relay).await;
         away.push((device.id.clone(), device.token()));
-        device.leaves(&relay).await;
+        device.leave(&relay).await;
     }
-    let mut alice = Client::plain(&relay).await;
+    let mut alice = Device::plain(&relay).await;
     for (number, (id, _)) in (1..).zip(&away) {
-        alice.has_kept(id, number).await;
+        alice.send_and_expect_ack(id, number).await;
     }
-    relay.is_killed();
-    let relay = setup.with("LIMITS__DEVICES", "1").start();
-    assert_eq!(relay.figure("queued"), 3);
+    relay.kill();
+    let relay = setup.with("LIMITS__DEVICES", "1").start().await;
+    assert_eq!(relay.figure("queued").await, 3);
     for (number, (_, token)) in (1..).zip(&away) {
-        Client::resumes(&relay, token).await.receives(number).await;
+        Device::resume(&relay, token).await.receive_and_ack(number).await;
     }
-    let (_, refused) = Client::begins(&relay, json!({})).await.expect("it serves");
-    assert_eq!(refused["payload"]["code"], 503, "{refused}");
+    let mut refused = Device::connect(&relay).await;
+    refused.send(json!({"type": "Register"})).await;
+    refused.expect_error(503).await;
 }
 
 #[tokio::test]
 async fn one_relay_at_a_time_and_no_inspection_while_it_runs() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());
-    let mut relay = setup.start();
-    let bob = Client::resumable(&relay).await;
+    let mut relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
     let id = bob.id.clone();
-    bob.leaves(&relay).await;
-    Client::plain(&relay).await.has_kept(&id, 1).await;
+    bob.leave(&relay).await;
+    Device::plain(&relay).await.send_and_expect_ack(&id, 1).await;
     let second = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     for args in [&second[..], &["queue", "stats"], &["queue", "verify"]] {
         let refused = setup.run(args);
@@ -197,10 +199,10 @@ async fn one_relay_at_a_time_and_no_inspection_while_it_runs() {
         assert!(said.contains("another relay is using this directory"), "{said}");
         assert!(said.contains(data.path().to_str().expect("a path")), "{said}");
     }
-    relay.stops();
+    relay.stop().await;
     let left = ["messages", "recipients", "resumable_devices", "damaged"];
     assert_eq!(left.map(|name| setup.stat(name)), [1, 1, 1, 0]);
-    setup.is_sound();
+    setup.expect_sound();
 }
 
 #[tokio::test]

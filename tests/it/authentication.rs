@@ -18,27 +18,27 @@ async fn two(relay: &Relay) -> (Device, Device) {
 
 async fn requests(from: &mut Device, whom: &mut Device) {
     let frame = from.auth("AuthRequest", to(whom));
-    from.says_to(whom, frame).await;
+    from.send_through(whom, frame).await;
 }
 
 async fn responds(from: &mut Device, whom: &mut Device) {
     let frame = from.auth("AuthResponse", json!({}));
-    from.says_to(whom, frame).await;
+    from.send_through(whom, frame).await;
 }
 
 async fn verifies(from: &mut Device, whom: &mut Device) {
     let frame = from.auth("AuthVerify", json!({}));
-    from.says_to(whom, frame).await;
+    from.send_through(whom, frame).await;
 }
 
 async fn is_404(device: &mut Device, step: &str, more: Value) {
     let frame = device.auth(step, more);
-    let error = device.is_refused(frame, 404).await;
+    let error = device.expect_refusal(frame, 404).await;
     assert_eq!(error["message"], "No open authentication exchange.");
 }
 
 async fn is_403(device: &mut Device, frame: Value) {
-    let error = device.is_refused(frame, 403).await;
+    let error = device.expect_refusal(frame, 403).await;
     let said = "No authentication exchange with this device has been verified.";
     assert_eq!(error["message"], said);
 }
@@ -52,9 +52,9 @@ async fn an_exchange_goes_through_step_by_step() {
     verifies(&mut alice, &mut bob).await;
     for _ in 0..2 {
         let frame = success(&bob);
-        alice.says_to(&mut bob, frame).await;
+        alice.send_through(&mut bob, frame).await;
         let frame = success(&alice);
-        bob.says_to(&mut alice, frame).await;
+        bob.send_through(&mut alice, frame).await;
     }
 }
 
@@ -68,7 +68,7 @@ async fn without_an_exchange_there_is_nothing_to_answer() {
     }
     let frame = success(&bob);
     is_403(&mut alice, frame).await;
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn no_step_is_taken_out_of_turn_or_twice() {
     is_404(&mut alice, "AuthVerify", json!({})).await;
     is_404(&mut bob, "AuthResponse", to(&alice)).await;
     for device in [&mut alice, &mut bob] {
-        device.hears_nothing().await;
+        device.expect_nothing().await;
     }
 }
 
@@ -115,7 +115,7 @@ async fn a_third_device_takes_no_part() {
     is_403(&mut mallory, of_alice).await;
     is_403(&mut alice, of_mallory).await;
     for device in [&mut alice, &mut bob, &mut mallory] {
-        device.hears_nothing().await;
+        device.expect_nothing().await;
     }
 }
 
@@ -124,17 +124,17 @@ async fn an_exchange_ends_with_its_time() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     requests(&mut alice, &mut bob).await;
-    relay.passes(59);
+    relay.advance(59);
     responds(&mut bob, &mut alice).await;
-    relay.passes(1);
+    relay.advance(1);
     is_404(&mut alice, "AuthVerify", json!({})).await;
     requests(&mut alice, &mut bob).await;
     responds(&mut bob, &mut alice).await;
     verifies(&mut alice, &mut bob).await;
-    relay.passes(60);
+    relay.advance(60);
     let frame = success(&bob);
     is_403(&mut alice, frame).await;
-    relay.comes_to(|health| health["exchanges"] == 0).await;
+    relay.wait_until(|health| health["exchanges"] == 0).await;
 }
 
 #[tokio::test]
@@ -168,17 +168,17 @@ async fn a_request_to_nobody_in_particular_is_refused() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     let frame = alice.auth("AuthRequest", json!({}));
-    let error = alice.is_refused(frame.clone(), 400).await;
+    let error = alice.expect_refusal(frame.clone(), 400).await;
     assert!(error["message"].as_str().is_some_and(|text| text.contains("recipient_id")), "{error}");
     // Not malformed, so no strike: more of them than strikes end a connection.
     for _ in 0..12 {
-        alice.is_refused(frame.clone(), 400).await;
+        alice.expect_refusal(frame.clone(), 400).await;
     }
     let unknown = json!({"recipient_id": "c0ffee00-1234-4abc-9def-0123456789ab"});
     let frame = alice.auth("AuthRequest", unknown);
-    let error = alice.is_refused(frame, 404).await;
+    let error = alice.expect_refusal(frame, 404).await;
     assert_eq!(error["message"], "Unknown recipient.");
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -186,18 +186,18 @@ async fn a_request_without_recipient_is_refused_when_several_could_be_meant() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     let mut carol = Device::plain(&relay).await;
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
     let frame = alice.auth("AuthRequest", json!({}));
-    alice.says_to(&mut bob, frame.clone()).await;
-    carol.sends_to(&alice, 1).await;
-    carol.hears_ack(1).await;
-    alice.receives(1).await;
-    let error = alice.is_refused(frame, 409).await;
+    alice.send_through(&mut bob, frame.clone()).await;
+    carol.send_to(&alice, 1).await;
+    carol.expect_ack(1).await;
+    alice.receive(1).await;
+    let error = alice.expect_refusal(frame, 409).await;
     assert_eq!(error["message"], "Ambiguous recipient: set recipient_id in the payload.");
     requests(&mut alice, &mut carol).await;
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -208,9 +208,9 @@ async fn an_answer_that_could_be_for_several_names_one() {
     requests(&mut alice, &mut carol).await;
     requests(&mut bob, &mut carol).await;
     let frame = carol.auth("AuthResponse", json!({}));
-    carol.is_refused(frame, 409).await;
+    carol.expect_refusal(frame, 409).await;
     let frame = carol.auth("AuthResponse", to(&bob));
-    carol.says_to(&mut bob, frame).await;
+    carol.send_through(&mut bob, frame).await;
     // Only one waits now.
     responds(&mut carol, &mut alice).await;
 }
@@ -219,18 +219,18 @@ async fn an_answer_that_could_be_for_several_names_one() {
 async fn what_cannot_be_delivered_in_time_is_reported() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
+    let bob = bob.disconnect(&relay).await;
     let frame = alice.auth("AuthRequest", json!({"recipient_id": bob.id}));
-    alice.says(frame.clone()).await;
-    alice.hears_nothing().await;
-    relay.passes(60);
-    let error = alice.hears_error(410).await;
+    alice.send(frame.clone()).await;
+    alice.expect_nothing().await;
+    relay.advance(60);
+    let error = alice.expect_error(410).await;
     assert_eq!(error["message"], "Authentication message expired after 60 s undelivered.");
     assert_eq!(error["recipient_id"], json!(bob.id));
-    alice.says(frame.clone()).await;
-    let mut bob = bob.comes_back(&relay).await;
-    assert_eq!(bob.hears_any().await, frame, "it waited");
-    bob.hears_nothing().await;
+    alice.send(frame.clone()).await;
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.receive_any().await, frame, "it waited");
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -238,10 +238,10 @@ async fn an_exchange_survives_a_resume() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::resumable(&relay).await, Device::resumable(&relay).await);
     requests(&mut alice, &mut bob).await;
-    let mut bob = bob.resumes(&relay).await;
-    bob.hears_nothing().await;
+    let mut bob = bob.reconnect(&relay).await;
+    bob.expect_nothing().await;
     responds(&mut bob, &mut alice).await;
-    let mut alice = alice.resumes(&relay).await;
+    let mut alice = alice.reconnect(&relay).await;
     verifies(&mut alice, &mut bob).await;
 }
 
@@ -259,9 +259,9 @@ async fn the_recipient_named_in_a_success_wins_and_must_be_verified() {
         }})
     };
     let frame = named(&bob, &carol);
-    alice.says_to(&mut bob, frame).await;
+    alice.send_through(&mut bob, frame).await;
     let frame = named(&carol, &bob);
     is_403(&mut alice, frame).await;
-    bob.hears_nothing().await;
-    carol.leaves_having_heard_all().await;
+    bob.expect_nothing().await;
+    carol.expect_nothing_and_close().await;
 }

@@ -13,13 +13,13 @@ async fn a_repeat_is_acked_again_and_delivered_once() {
         first.clone(),
         alice.message_to(&bob.id, 1, json!({"timestamp": 2, "ttl": 20, "x-note": true})),
     ];
-    alice.says(first.clone()).await;
-    alice.hears_ack(1).await;
-    assert_eq!(bob.receives(1).await, first["payload"]);
+    alice.send(first.clone()).await;
+    alice.expect_ack(1).await;
+    assert_eq!(bob.receive(1).await, first["payload"]);
     for repeat in repeats {
-        alice.says(repeat).await;
-        alice.hears_ack(1).await;
-        bob.hears_nothing().await;
+        alice.send(repeat).await;
+        alice.expect_ack(1).await;
+        bob.expect_nothing().await;
     }
 }
 
@@ -27,15 +27,15 @@ async fn a_repeat_is_acked_again_and_delivered_once() {
 async fn the_same_id_with_other_content_is_refused() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
     let other = alice.message_to(&bob.id, 1, json!({"encrypted_data": "something else"}));
-    let error = alice.is_refused(other, 409).await;
+    let error = alice.expect_refusal(other, 409).await;
     assert_eq!(error["message"], "This message_id was used for other content.");
     assert_eq!(error["message_id"], json!(message_id(1)));
     assert_eq!(error["recipient_id"], json!(bob.id));
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -48,18 +48,18 @@ async fn an_id_belongs_to_its_sender_and_its_recipient() {
         (alice.message_to(&bob.id, 1, data("a")), alice.message_to(&carol.id, 1, data("b")));
     let (back, from_carol) =
         (bob.message_to(&alice.id, 1, data("c")), carol.message_to(&bob.id, 1, data("d")));
-    alice.says(to_bob).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
-    alice.says(to_carol).await;
-    alice.hears_ack(1).await;
-    carol.receives(1).await;
-    bob.says(back).await;
-    bob.hears_ack(1).await;
-    alice.receives(1).await;
-    carol.says(from_carol).await;
-    carol.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.send(to_bob).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
+    alice.send(to_carol).await;
+    alice.expect_ack(1).await;
+    carol.receive(1).await;
+    bob.send(back).await;
+    bob.expect_ack(1).await;
+    alice.receive(1).await;
+    carol.send(from_carol).await;
+    carol.expect_ack(1).await;
+    bob.receive(1).await;
 }
 
 #[tokio::test]
@@ -68,63 +68,63 @@ async fn a_sender_repeats_after_it_has_resumed() {
     let (alice, mut bob) = (Device::resumable(&relay).await, Device::plain(&relay).await);
     let mut alice = alice;
     let frame = alice.message_to(&bob.id, 1, json!({}));
-    alice.says(frame.clone()).await;
-    bob.receives(1).await;
+    alice.send(frame.clone()).await;
+    bob.receive(1).await;
     // The connection is cut; whether the Ack had come does not matter.
-    let mut alice = alice.resumes(&relay).await;
-    alice.says(frame).await;
-    alice.hears_ack(1).await;
-    bob.hears_nothing().await;
+    let mut alice = alice.reconnect(&relay).await;
+    alice.send(frame).await;
+    alice.expect_ack(1).await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
 async fn after_its_410_the_same_message_is_a_new_one() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
+    let bob = bob.disconnect(&relay).await;
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 10}));
-    alice.says(frame.clone()).await;
-    alice.hears_ack(1).await;
-    relay.passes(10);
-    alice.hears_error(410).await;
-    alice.says(frame).await;
-    alice.hears_ack(1).await;
-    let mut bob = bob.comes_back(&relay).await;
-    bob.receives(1).await;
-    bob.hears_nothing().await;
+    alice.send(frame.clone()).await;
+    alice.expect_ack(1).await;
+    relay.advance(10);
+    alice.expect_error(410).await;
+    alice.send(frame).await;
+    alice.expect_ack(1).await;
+    let mut bob = bob.reconnect(&relay).await;
+    bob.receive(1).await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
 async fn a_refused_message_leaves_its_id_free() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
+    let bob = bob.disconnect(&relay).await;
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 0}));
-    alice.is_refused(frame, 410).await;
+    alice.expect_refusal(frame, 410).await;
     let frame = alice.message_to(&bob.id, 1, json!({"encrypted_data": "other"}));
-    alice.says(frame).await;
-    alice.hears_ack(1).await;
-    bob.comes_back(&relay).await.receives(1).await;
+    alice.send(frame).await;
+    alice.expect_ack(1).await;
+    bob.reconnect(&relay).await.receive(1).await;
 }
 
 #[tokio::test]
 async fn repeats_are_known_for_the_window_and_forgotten_in_the_end() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
-    relay.passes(599);
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.hears_nothing().await;
-    relay.passes(1201);
-    alice.sends_to(&bob, 2).await;
-    alice.hears_ack(2).await;
-    bob.receives(2).await;
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
+    relay.advance(599);
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.expect_nothing().await;
+    relay.advance(1201);
+    alice.send_to(&bob, 2).await;
+    alice.expect_ack(2).await;
+    bob.receive(2).await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
 }
 
 #[tokio::test]
@@ -134,33 +134,33 @@ async fn a_repeat_is_acked_with_what_has_become_of_the_message() {
     let (mut bob, mut carol) = (Device::resumable(&relay).await, Device::plain(&relay).await);
     let status = |ack: Value| ack["status"].as_str().expect("a status").to_owned();
 
-    alice.sends_to(&bob, 1).await;
-    assert_eq!(status(alice.hears("Ack").await), "queued");
-    bob.receives(1).await;
-    alice.sends_to(&bob, 1).await;
-    assert_eq!(status(alice.hears("Ack").await), "queued");
-    bob.acks(1).await;
-    assert_eq!(status(alice.hears("Ack").await), "processed");
-    alice.sends_to(&bob, 1).await;
-    assert_eq!(status(alice.hears("Ack").await), "processed");
-    bob.hears_nothing().await;
+    alice.send_to(&bob, 1).await;
+    assert_eq!(status(alice.expect_frame("Ack").await), "queued");
+    bob.receive(1).await;
+    alice.send_to(&bob, 1).await;
+    assert_eq!(status(alice.expect_frame("Ack").await), "queued");
+    bob.ack(1).await;
+    assert_eq!(status(alice.expect_frame("Ack").await), "processed");
+    alice.send_to(&bob, 1).await;
+    assert_eq!(status(alice.expect_frame("Ack").await), "processed");
+    bob.expect_nothing().await;
 
-    alice.sends_to(&carol, 1).await;
-    assert_eq!(status(alice.hears("Ack").await), "delivered");
-    carol.receives(1).await;
-    alice.sends_to(&carol, 1).await;
-    assert_eq!(status(alice.hears("Ack").await), "delivered");
-    carol.hears_nothing().await;
+    alice.send_to(&carol, 1).await;
+    assert_eq!(status(alice.expect_frame("Ack").await), "delivered");
+    carol.receive(1).await;
+    alice.send_to(&carol, 1).await;
+    assert_eq!(status(alice.expect_frame("Ack").await), "delivered");
+    carol.expect_nothing().await;
 
     let at_once = alice.message_to(&bob.id, 2, json!({"ttl": 0}));
     for _ in 0..2 {
-        alice.says(at_once.clone()).await;
-        assert_eq!(status(alice.hears("Ack").await), "delivered");
+        alice.send(at_once.clone()).await;
+        assert_eq!(status(alice.expect_frame("Ack").await), "delivered");
     }
     // The ttl of a repeat does not count.
     let patient = alice.message_to(&bob.id, 2, json!({"ttl": 300}));
-    alice.says(patient).await;
-    assert_eq!(status(alice.hears("Ack").await), "delivered");
-    bob.receives(2).await;
-    bob.hears_nothing().await;
+    alice.send(patient).await;
+    assert_eq!(status(alice.expect_frame("Ack").await), "delivered");
+    bob.receive(2).await;
+    bob.expect_nothing().await;
 }

@@ -1,20 +1,20 @@
-//! The relay goes away in an orderly manner.
+//! The relay goes away in an orderly options.
 
 use serde_json::json;
 
-use crate::support::{Device, Relay};
+use crate::support::{Device, Relay, http};
 
 #[tokio::test]
 async fn everybody_is_sent_away_with_1001() {
     let mut relay = Relay::start();
     let devices = [
-        Device::stranger(&relay).await,
+        Device::connect(&relay).await,
         Device::plain(&relay).await,
         Device::resumable(&relay).await,
     ];
-    relay.begins_to_stop();
+    relay.begin_stop();
     for mut device in devices {
-        assert_eq!(device.hears_close().await, Some(1001));
+        assert_eq!(device.expect_close().await, Some(1001));
     }
     relay.stop().expect("it ends well");
 }
@@ -26,9 +26,9 @@ async fn many_are_sent_away_slice_by_slice() {
     for _ in 0..150 {
         devices.push(Device::plain(&relay).await);
     }
-    relay.begins_to_stop();
+    relay.begin_stop();
     for mut device in devices {
-        assert_eq!(device.hears_close().await, Some(1001));
+        assert_eq!(device.expect_close().await, Some(1001));
     }
     relay.stop().expect("it ends well");
 }
@@ -38,14 +38,14 @@ async fn what_was_acked_before_is_delivered_before() {
     let mut relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     for number in 1..=10 {
-        alice.sends_to(&bob, number).await;
-        alice.hears_ack(number).await;
+        alice.send_to(&bob, number).await;
+        alice.expect_ack(number).await;
     }
-    relay.begins_to_stop();
+    relay.begin_stop();
     for number in 1..=10 {
-        bob.receives(number).await;
+        bob.receive(number).await;
     }
-    assert_eq!(bob.hears_close().await, Some(1001));
+    assert_eq!(bob.expect_close().await, Some(1001));
 }
 
 #[tokio::test]
@@ -56,16 +56,16 @@ async fn nobody_is_let_in_while_the_relay_drains() {
     let large = "e".repeat(60_000);
     for number in 1..=100 {
         let frame = alice.message_to(&slow.id, number, json!({"encrypted_data": large}));
-        alice.says(frame).await;
-        alice.hears_ack(number).await;
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
     }
     assert_ne!(relay.health().await["queued"], 0, "its socket is full");
-    relay.begins_to_stop();
-    assert_eq!(alice.hears_close().await, Some(1001));
-    let (late, _) = relay.handshake().await;
-    assert!(late.starts_with("HTTP/1.1 503 "), "{}", late);
-    assert!(late.to_lowercase().contains("\r\nretry-after: "), "{}", late);
-    assert_eq!(relay.get("/readyz").await, "draining\n");
+    relay.begin_stop();
+    assert_eq!(alice.expect_close().await, Some(1001));
+    let late = http::ask_lines(relay.public, &http::handshake()).await;
+    assert_eq!(late.status, 503, "{late:?}");
+    assert!(late.header("Retry-After").is_some(), "{late:?}");
+    assert_eq!(http::get(relay.admin, "/readyz").await.body, "draining\n");
     drop(slow);
     relay.stop().expect("it ends well");
 }
@@ -73,6 +73,6 @@ async fn nobody_is_let_in_while_the_relay_drains() {
 #[tokio::test]
 async fn a_relay_without_anybody_ends_at_once() {
     let mut relay = Relay::start();
-    Device::plain(&relay).await.leaves().await;
+    Device::plain(&relay).await.close().await;
     relay.stop().expect("it ends well");
 }

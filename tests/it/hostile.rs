@@ -13,10 +13,10 @@ async fn are_refused(cases: &[(&str, &str)]) {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     for (text, sentence) in cases {
-        alice.says_text(text).await;
-        let error = alice.hears_error(400).await;
+        alice.send_text(text).await;
+        let error = alice.expect_error(400).await;
         assert_eq!(error["message"], *sentence, "{:.200}", text);
-        alice.hears_nothing().await;
+        alice.expect_nothing().await;
     }
 }
 
@@ -139,21 +139,21 @@ async fn an_id_has_one_spelling() {
     ];
     for spelling in spellings {
         let frame = alice.message_to(&spelling, 1, json!({}));
-        let error = alice.is_refused(frame, 400).await;
+        let error = alice.expect_refusal(frame, 400).await;
         let said = "Malformed message: recipient_id of Send must be a UUID other than nil.";
         assert_eq!(error["message"], said, "{spelling}");
     }
     for wrong in [json!(1), json!([id]), json!({"id": id}), json!(true)] {
         let frame = alice.message_to(&id, 1, json!({"recipient_id": wrong}));
-        alice.is_refused(frame, 400).await;
+        alice.expect_refusal(frame, 400).await;
     }
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
     // An id written with escapes is the same text.
     let text = alice.message_to("WHO", 1, json!({})).to_string();
     let escaped: String = id.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
-    alice.says_text(&text.replace("WHO", &escaped)).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.send_text(&text.replace("WHO", &escaped)).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
 }
 
 #[tokio::test]
@@ -170,26 +170,26 @@ async fn fields_of_the_wrong_kind_are_named() {
         ("sender_id", json!(""), "sender_id of Send must be a UUID other than nil"),
     ] {
         let frame = alice.message_to(&bob.id, 1, json!({field: value}));
-        let error = alice.is_refused(frame, 400).await;
+        let error = alice.expect_refusal(frame, 400).await;
         assert_eq!(error["message"], format!("Malformed message: {said}."));
         let named = (field != "message_id").then(|| json!(message_id(1)));
         assert_eq!(error.get("message_id"), named.as_ref(), "{field}");
         assert_eq!(error["recipient_id"], json!(bob.id));
     }
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
 }
 
 /// Sends that frame's text and answers whether it was carried, byte for byte; if not, it was refused with 400.
 async fn is_carried(alice: &mut Device, bob: &mut Device, text: &str) -> bool {
-    alice.says_text(text).await;
-    let answer = alice.hears_any().await;
+    alice.send_text(text).await;
+    let answer = alice.receive_any().await;
     if answer["type"] == "Error" {
         assert_eq!(answer["payload"]["code"], 400, "{answer}");
-        bob.hears_nothing().await;
+        bob.expect_nothing().await;
         return false;
     }
     assert_eq!(answer["type"], "Ack", "{answer}");
-    let heard = bob.hears_text().await;
+    let heard = bob.receive_text().await;
     let payload_of = |text: &str| {
         let frame: HashMap<String, Box<RawValue>> = serde_json::from_str(text).expect("JSON");
         frame["payload"].get().to_owned()
@@ -215,7 +215,7 @@ async fn what_is_opaque_is_carried_as_it_is() {
         (r#""x","x-extra":0"#, r#""x","signature":null"#),
     ];
     for (nth, (plain, other)) in opaque.iter().enumerate() {
-        let number = u32::try_from(nth).expect("few");
+        let number = u64::try_from(nth).expect("few");
         let text = alice.message_to(&bob.id, number, json!({"encrypted_data": "x"})).to_string();
         let data = plain.split(',').next().expect("the data");
         let text = text
@@ -230,7 +230,7 @@ async fn nesting_is_carried_to_128_levels_and_no_deeper() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let text_of = |alice: &Device, bob: &Device, open: &str, close: &str, levels: usize| {
-        let number = u32::try_from(levels).expect("few");
+        let number = u64::try_from(levels).expect("few");
         let text = alice.message_to(&bob.id, number, json!({"x-deep": 0})).to_string();
         let deep = format!("{}1{}", open.repeat(levels), close.repeat(levels));
         text.replace("\"x-deep\":0", &format!("\"x-deep\":{deep}"))
@@ -277,8 +277,8 @@ async fn no_error_repeats_what_a_client_wrote() {
             alice.id
         ),
     ] {
-        alice.says_text(&text).await;
-        let answer = alice.hears_text().await;
+        alice.send_text(&text).await;
+        let answer = alice.receive_text().await;
         assert!(answer.contains("\"code\":400") && !answer.contains(marked), "{answer}");
     }
 }
@@ -286,12 +286,12 @@ async fn no_error_repeats_what_a_client_wrote() {
 #[tokio::test]
 async fn ten_malformed_frames_in_a_row_end_the_connection() {
     let relay = Relay::start();
-    for mut device in [Device::stranger(&relay).await, Device::plain(&relay).await] {
-        device.says_at_once(vec![json!([]); 10]).await;
+    for mut device in [Device::connect(&relay).await, Device::plain(&relay).await] {
+        device.send_all(vec![json!([]); 10]).await;
         for _ in 0..10 {
-            device.hears_error(400).await;
+            device.expect_error(400).await;
         }
-        assert_eq!(device.hears_close().await, Some(1008));
+        assert_eq!(device.expect_close().await, Some(1008));
     }
 }
 
@@ -300,19 +300,19 @@ async fn a_frame_that_is_well_formed_forgives_the_others() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     for _ in 0..5 {
-        alice.says_at_once(vec![json!({"type": "Nonsense"}); 9]).await;
+        alice.send_all(vec![json!({"type": "Nonsense"}); 9]).await;
         for _ in 0..9 {
-            alice.hears_error(400).await;
+            alice.expect_error(400).await;
         }
-        alice.hears_nothing().await;
+        alice.expect_nothing().await;
     }
     let ack = json!({"type": "Ack", "payload": {"message_id": message_id(1)}});
     let mut frames: Vec<Value> = vec![json!([]); 9];
     frames.push(ack);
     frames.extend(vec![json!([]); 9]);
-    alice.says_at_once(frames).await;
+    alice.send_all(frames).await;
     for _ in 0..18 {
-        alice.hears_error(400).await;
+        alice.expect_error(400).await;
     }
-    alice.hears_nothing().await;
+    alice.expect_nothing().await;
 }

@@ -40,7 +40,7 @@ async fn no_message_of_any_type_passes_for_another_devices() {
     let mut mallory = Device::plain(&relay).await;
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     for frame in everything(&alice.id, &bob.id) {
-        let error = mallory.is_refused(frame.clone(), 403).await;
+        let error = mallory.expect_refusal(frame.clone(), 403).await;
         let field = if error["message"].as_str().unwrap_or_default().contains("sender_id") {
             "sender_id"
         } else {
@@ -50,12 +50,12 @@ async fn no_message_of_any_type_passes_for_another_devices() {
         if frame["type"] != "Status" {
             assert_eq!(error["recipient_id"], json!(bob.id), "{frame}");
         }
-        bob.hears_nothing().await;
-        alice.hears_nothing().await;
+        bob.expect_nothing().await;
+        alice.expect_nothing().await;
     }
     // The Status in her name has not taken Alice away either.
-    bob.sends_to(&alice, 1).await;
-    alice.receives(1).await;
+    bob.send_to(&alice, 1).await;
+    alice.receive(1).await;
 }
 
 #[tokio::test]
@@ -64,30 +64,30 @@ async fn an_id_in_capitals_is_the_same_device() {
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let capitals = json!({"sender_id": alice.id.to_uppercase()});
     let frame = alice.message_to(&bob.id.to_uppercase(), 1, capitals);
-    alice.says(frame.clone()).await;
-    alice.hears_ack(1).await;
-    assert_eq!(bob.receives(1).await, frame["payload"], "as it was written");
+    alice.send(frame.clone()).await;
+    alice.expect_ack(1).await;
+    assert_eq!(bob.receive(1).await, frame["payload"], "as it was written");
 }
 
 #[tokio::test]
 async fn a_stranger_is_served_nothing_but_register_ping_and_pong() {
     let relay = Relay::start();
     let bob = Device::plain(&relay).await;
-    let mut stranger = Device::stranger(&relay).await;
+    let mut stranger = Device::connect(&relay).await;
     let ack = json!({"type": "Ack", "payload": {"message_id": message_id(1)}});
     let mut frames = everything(&bob.id, &bob.id);
     frames.push(ack);
     for frame in frames {
-        let error = stranger.is_refused(frame.clone(), 401).await;
+        let error = stranger.expect_refusal(frame.clone(), 401).await;
         assert_eq!(error["message"], "Not registered: send Register first.");
         if frame["type"] == "Send" {
             assert_eq!(error["message_id"], json!(message_id(1)));
             assert_eq!(error["recipient_id"], json!(bob.id));
         }
     }
-    stranger.says(json!({"type": "Register"})).await;
-    stranger.hears("RegisterResponse").await;
-    bob.leaves_having_heard_all().await;
+    stranger.send(json!({"type": "Register"})).await;
+    stranger.expect_frame("RegisterResponse").await;
+    bob.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -103,10 +103,10 @@ async fn what_only_the_server_sends_is_refused_from_a_client() {
             json!({"message": "Rate limit exceeded (60/60). Try again in a minute.", "code": 429}),
         ),
     ] {
-        let error = alice.is_refused(json!({"type": kind, "payload": payload}), 400).await;
+        let error = alice.expect_refusal(json!({"type": kind, "payload": payload}), 400).await;
         assert_eq!(error["message"], format!("Only the server sends {kind}."));
     }
-    bob.leaves_having_heard_all().await;
+    bob.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -115,11 +115,11 @@ async fn a_device_may_write_to_itself() {
     let mut alice = Device::plain(&relay).await;
     let own = alice.id.clone();
     let frame = alice.message_to(&own, 1, json!({}));
-    alice.says(frame).await;
-    let mut heard = [alice.hears_any().await, alice.hears_any().await];
+    alice.send(frame).await;
+    let mut heard = [alice.receive_any().await, alice.receive_any().await];
     heard.sort_by_key(|frame| frame["type"].to_string());
     assert_eq!((&heard[0]["type"], &heard[1]["type"]), (&json!("Ack"), &json!("Receive")));
-    alice.leaves_having_heard_all().await;
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -128,9 +128,9 @@ async fn a_stranger_that_does_not_register_in_time_is_closed() {
         settings.limits.register_timeout = std::time::Duration::from_millis(50);
     });
     let mut known = Device::plain(&relay).await;
-    let mut stranger = Device::stranger(&relay).await;
-    stranger.says(json!({"type": "Pong"})).await;
-    assert_eq!(stranger.hears_close().await, Some(4401));
+    let mut stranger = Device::connect(&relay).await;
+    stranger.send(json!({"type": "Pong"})).await;
+    assert_eq!(stranger.expect_close().await, Some(4401));
     // It was there first, so its time would have been over too.
-    known.hears_nothing().await;
+    known.expect_nothing().await;
 }

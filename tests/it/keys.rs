@@ -12,12 +12,12 @@ async fn a_key_and_its_answer_are_carried_as_they_came() {
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     for key_id in [json!(1_678_886_401), json!("epoch-7"), json!(-1.5), json!("")] {
         let frame = alice.key_update(&bob.id, key_id.clone());
-        alice.says_to(&mut bob, frame).await;
-        alice.hears_nothing().await;
+        alice.send_through(&mut bob, frame).await;
+        alice.expect_nothing().await;
         for success in [true, false] {
             let frame = bob.key_ack(&alice.id, key_id.clone(), success);
-            bob.says_to(&mut alice, frame).await;
-            bob.hears_nothing().await;
+            bob.send_through(&mut alice, frame).await;
+            bob.expect_nothing().await;
         }
     }
 }
@@ -27,33 +27,33 @@ async fn a_key_that_comes_twice_is_carried_twice() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let frame = alice.key_update(&bob.id, 7);
-    alice.says_to(&mut bob, frame.clone()).await;
-    alice.says_to(&mut bob, frame).await;
+    alice.send_through(&mut bob, frame.clone()).await;
+    alice.send_through(&mut bob, frame).await;
 }
 
 #[tokio::test]
 async fn a_key_waits_and_comes_again_until_it_is_answered() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
+    let bob = bob.disconnect(&relay).await;
     let frame = alice.key_update(&bob.id, 7);
-    alice.says(frame.clone()).await;
-    alice.hears_nothing().await;
-    let mut bob = bob.comes_back(&relay).await;
-    assert_eq!(bob.welcome["queued"], 1);
-    assert_eq!(bob.hears_any().await, frame);
+    alice.send(frame.clone()).await;
+    alice.expect_nothing().await;
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.registration["queued"], 1);
+    assert_eq!(bob.receive_any().await, frame);
     // The answer to another key, and the same number written otherwise, answer nothing.
     for other in [json!(8), json!("7"), json!(7.0)] {
         let ack = bob.key_ack(&alice.id, other, true);
-        bob.says_to(&mut alice, ack).await;
+        bob.send_through(&mut alice, ack).await;
     }
-    let mut bob = bob.resumes(&relay).await;
-    assert_eq!(bob.hears_any().await, frame, "once more");
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.receive_any().await, frame, "once more");
     let ack = bob.key_ack(&alice.id, 7, false);
-    bob.says_to(&mut alice, ack).await;
-    let mut bob = bob.resumes(&relay).await;
-    assert_eq!(bob.welcome["queued"], 0);
-    bob.hears_nothing().await;
+    bob.send_through(&mut alice, ack).await;
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.registration["queued"], 0);
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -62,35 +62,35 @@ async fn unanswered_keys_take_their_place_in_the_window() {
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     for key_id in 1..=3 {
         let frame = alice.key_update(&bob.id, key_id);
-        alice.says(frame).await;
+        alice.send(frame).await;
     }
     for key_id in 1..=2 {
-        assert_eq!(bob.hears("KeyRotationUpdate").await["key_id"], key_id);
+        assert_eq!(bob.expect_frame("KeyRotationUpdate").await["key_id"], key_id);
     }
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
     let ack = bob.key_ack(&alice.id, 1, true);
-    bob.says(ack).await;
-    assert_eq!(bob.hears("KeyRotationUpdate").await["key_id"], 3);
+    bob.send(ack).await;
+    assert_eq!(bob.expect_frame("KeyRotationUpdate").await["key_id"], 3);
 }
 
 #[tokio::test]
 async fn a_key_nobody_fetched_is_reported_under_its_name() {
     let relay = Relay::with(|settings| settings.session.ttl *= 2);
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
+    let bob = bob.disconnect(&relay).await;
     for key_id in [json!(1_678_886_401), json!("epoch-7")] {
         let frame = alice.key_update(&bob.id, key_id.clone());
-        alice.says(frame).await;
-        alice.hears_nothing().await;
-        relay.passes(WEEK - 1);
-        alice.hears_nothing().await;
-        relay.passes(1);
-        let error = alice.hears_error(410).await;
+        alice.send(frame).await;
+        alice.expect_nothing().await;
+        relay.advance(WEEK - 1);
+        alice.expect_nothing().await;
+        relay.advance(1);
+        let error = alice.expect_error(410).await;
         assert_eq!(error["message"], format!("Key rotation expired after {WEEK} s undelivered."));
         assert_eq!((&error["key_id"], &error["recipient_id"]), (&key_id, &json!(bob.id)));
         assert_eq!(error.get("message_id"), None);
         // So that Bob is not forgotten meanwhile.
-        let _ = bob.comes_back(&relay).await.goes_away(&relay).await;
+        let _ = bob.reconnect(&relay).await.disconnect(&relay).await;
     }
 }
 
@@ -98,13 +98,13 @@ async fn a_key_nobody_fetched_is_reported_under_its_name() {
 async fn a_ttl_in_a_key_rotation_means_nothing() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
+    let bob = bob.disconnect(&relay).await;
     let mut frame = alice.key_update(&bob.id, 7);
     frame["payload"]["ttl"] = json!(0);
-    alice.says(frame.clone()).await;
-    alice.hears_nothing().await;
-    relay.passes(3600);
-    assert_eq!(bob.comes_back(&relay).await.hears_any().await, frame);
+    alice.send(frame.clone()).await;
+    alice.expect_nothing().await;
+    relay.advance(3600);
+    assert_eq!(bob.reconnect(&relay).await.receive_any().await, frame);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_refused_key_is_named_in_the_error() {
     let nobody = "c0ffee00-1234-4abc-9def-0123456789ab";
     let frames = [alice.key_update(nobody, "k"), alice.key_ack(nobody, "k", true)];
     for frame in frames {
-        let error = alice.is_refused(frame, 404).await;
+        let error = alice.expect_refusal(frame, 404).await;
         assert_eq!((&error["key_id"], &error["recipient_id"]), (&json!("k"), &json!(nobody)));
     }
     let malformed = |mut frame: Value, field: &str, value: Value| {
@@ -122,8 +122,8 @@ async fn a_refused_key_is_named_in_the_error() {
         frame
     };
     let frame = malformed(alice.key_update(nobody, "k"), "encrypted_key_package", json!(5));
-    let error = alice.is_refused(frame, 400).await;
+    let error = alice.expect_refusal(frame, 400).await;
     assert_eq!((&error["key_id"], &error["recipient_id"]), (&json!("k"), &json!(nobody)));
     let frame = malformed(alice.key_ack(nobody, "k", true), "success", json!("yes"));
-    assert_eq!(alice.is_refused(frame, 400).await["key_id"], json!("k"));
+    assert_eq!(alice.expect_refusal(frame, 400).await["key_id"], json!("k"));
 }

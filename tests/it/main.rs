@@ -3,7 +3,7 @@
 mod authentication;
 mod dedup;
 mod drain;
-mod first_words;
+mod end_to_end;
 mod hostile;
 mod identity;
 mod keys;
@@ -16,5 +16,7 @@ mod reload;
 mod resume;
 mod seed;
 mod size;
-mod support;
 mod ttl;
+
+#[path = "../support/mod.rs"]
+mod support;

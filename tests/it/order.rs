@@ -16,12 +16,12 @@ async fn what_each_sender_says_arrives_in_its_order() {
             let numbers = round * 50 + 1..=round * 50 + 50;
             let frames: Vec<_> =
                 numbers.map(|number| sender.message_to(&bob.id, number, json!({}))).collect();
-            sender.says_at_once(frames).await;
+            sender.send_all(frames).await;
         }
     }
     let mut next = [1, 1];
     for _ in 0..400 {
-        let payload = bob.hears("Receive").await;
+        let payload = bob.expect_frame("Receive").await;
         let from = usize::from(payload["sender_id"] == json!(senders[1].id));
         assert_eq!(payload["message_id"], json!(message_id(next[from])));
         next[from] += 1;
@@ -30,10 +30,10 @@ async fn what_each_sender_says_arrives_in_its_order() {
     for sender in &mut senders {
         let mut acked = BTreeSet::new();
         for _ in 0..200 {
-            acked.insert(sender.hears("Ack").await["message_id"].to_string());
+            acked.insert(sender.expect_frame("Ack").await["message_id"].to_string());
         }
         assert_eq!(acked.len(), 200);
-        sender.hears_nothing().await;
+        sender.expect_nothing().await;
     }
 }
 
@@ -41,38 +41,38 @@ async fn what_each_sender_says_arrives_in_its_order() {
 async fn keys_stand_in_the_order_of_messages() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
+    let bob = bob.disconnect(&relay).await;
     let frames = [
         alice.message_to(&bob.id, 1, json!({})),
         alice.key_update(&bob.id, 7),
         alice.message_to(&bob.id, 2, json!({})),
     ];
-    alice.says_at_once(frames).await;
-    alice.hears_ack(1).await;
-    alice.hears_ack(2).await;
-    let mut bob = bob.comes_back(&relay).await;
-    assert_eq!(bob.welcome["queued"], 3);
-    bob.receives(1).await;
-    assert_eq!(bob.hears("KeyRotationUpdate").await["key_id"], 7);
-    bob.receives(2).await;
+    alice.send_all(frames).await;
+    alice.expect_ack(1).await;
+    alice.expect_ack(2).await;
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.registration["queued"], 3);
+    bob.receive(1).await;
+    assert_eq!(bob.expect_frame("KeyRotationUpdate").await["key_id"], 7);
+    bob.receive(2).await;
 }
 
 #[tokio::test]
 async fn what_has_waited_comes_before_what_is_said_now() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
-    bob.is("Offline").await;
-    bob.hears_nothing().await;
+    bob.set_status("Offline").await;
+    bob.expect_nothing().await;
     for number in 1..=5 {
-        alice.sends_to(&bob, number).await;
-        alice.hears_ack(number).await;
+        alice.send_to(&bob, number).await;
+        alice.expect_ack(number).await;
     }
-    bob.is("Online").await;
+    bob.set_status("Online").await;
     for number in 6..=10 {
-        alice.sends_to(&bob, number).await;
+        alice.send_to(&bob, number).await;
     }
     for number in 1..=10 {
-        bob.receives(number).await;
+        bob.receive(number).await;
     }
 }
 
@@ -80,23 +80,23 @@ async fn what_has_waited_comes_before_what_is_said_now() {
 async fn a_device_that_confirms_nothing_gets_64_and_then_one_for_each_it_confirms() {
     let relay = Relay::generous(|_| {});
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    assert_eq!(bob.welcome["limits"]["window"], 64);
+    assert_eq!(bob.registration["limits"]["window"], 64);
     for number in 1..=70 {
-        alice.sends_to(&bob, number).await;
-        alice.hears_ack(number).await;
+        alice.send_to(&bob, number).await;
+        alice.expect_ack(number).await;
     }
     for number in 1..=64 {
-        bob.receives(number).await;
+        bob.receive(number).await;
     }
-    bob.hears_nothing().await;
-    bob.acks(30).await;
-    bob.receives(65).await;
-    bob.hears_nothing().await;
-    bob.acks(1).await;
-    bob.acks(2).await;
-    bob.receives(66).await;
-    bob.receives(67).await;
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
+    bob.ack(30).await;
+    bob.receive(65).await;
+    bob.expect_nothing().await;
+    bob.ack(1).await;
+    bob.ack(2).await;
+    bob.receive(66).await;
+    bob.receive(67).await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -104,9 +104,9 @@ async fn a_device_that_need_not_confirm_gets_everything() {
     let relay = Relay::generous(|_| {});
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     for number in 1..=200 {
-        alice.sends_to(&bob, number).await;
-        alice.hears_ack(number).await;
-        bob.receives(number).await;
+        alice.send_to(&bob, number).await;
+        alice.expect_ack(number).await;
+        bob.receive(number).await;
     }
 }
 
@@ -117,14 +117,14 @@ async fn unconfirmed_bytes_are_limited_too() {
     let large = "e".repeat(30_000);
     for number in 1..=3 {
         let frame = alice.message_to(&bob.id, number, json!({"encrypted_data": large}));
-        alice.says(frame).await;
-        alice.hears_ack(number).await;
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
     }
-    bob.receives(1).await;
-    bob.receives(2).await;
-    bob.hears_nothing().await;
-    bob.acks(1).await;
-    bob.receives(3).await;
+    bob.receive(1).await;
+    bob.receive(2).await;
+    bob.expect_nothing().await;
+    bob.ack(1).await;
+    bob.receive(3).await;
 }
 
 #[tokio::test]
@@ -133,11 +133,11 @@ async fn one_message_in_makes_one_receive_and_one_answer() {
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let mut carol = Device::plain(&relay).await;
     for number in 1..=20 {
-        alice.sends_to(&bob, number).await;
-        alice.hears_ack(number).await;
-        bob.receives(number).await;
+        alice.send_to(&bob, number).await;
+        alice.expect_ack(number).await;
+        bob.receive(number).await;
         for device in [&mut alice, &mut bob, &mut carol] {
-            device.hears_nothing().await;
+            device.expect_nothing().await;
         }
     }
 }
@@ -148,14 +148,14 @@ async fn the_books_balance() {
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     for number in 1..=4 {
         let frame = alice.message_to(&bob.id, number, json!({"ttl": number * 10}));
-        alice.says(frame).await;
-        alice.hears_ack(number).await;
-        bob.receives(number).await;
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
+        bob.receive(number).await;
     }
-    bob.acks(1).await;
-    relay.passes(20);
-    assert_eq!(alice.hears_error(410).await["message_id"], json!(message_id(2)));
-    let _bob = bob.goes_away(&relay).await;
+    bob.ack(1).await;
+    relay.advance(20);
+    assert_eq!(alice.expect_error(410).await["message_id"], json!(message_id(2)));
+    let _bob = bob.disconnect(&relay).await;
     let count = |health: &serde_json::Value, name: &str| health[name].as_u64().expect("a count");
     let health = relay.health().await;
     let parts = ["delivered", "expired", "queued", "in_flight"].map(|name| count(&health, name));

@@ -9,40 +9,40 @@ use crate::support::{Device, Relay, message_id};
 #[tokio::test]
 async fn one_sender_cannot_fill_a_queue_against_the_others() {
     let relay = Relay::with(|settings| settings.queue.messages = 4);
-    let bob = Device::resumable(&relay).await.goes_away(&relay).await;
+    let bob = Device::resumable(&relay).await.disconnect(&relay).await;
     let mut alice = Device::plain(&relay).await;
     for number in 1..=2 {
         let frame = alice.message_to(&bob.id, number, json!({}));
-        alice.says(frame).await;
-        alice.hears_ack(number).await;
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
     }
     let third = alice.message_to(&bob.id, 3, json!({}));
-    let error = alice.is_refused(third.clone(), 507).await;
+    let error = alice.expect_refusal(third.clone(), 507).await;
     assert_eq!(error["message"], "The recipient's queue is full.");
     assert_eq!(error["message_id"], json!(message_id(3)));
     assert_eq!(error["recipient_id"], json!(bob.id));
     let mut carol = Device::plain(&relay).await;
     for number in 4..=5 {
         let frame = carol.message_to(&bob.id, number, json!({}));
-        carol.says(frame).await;
-        carol.hears_ack(number).await;
+        carol.send(frame).await;
+        carol.expect_ack(number).await;
     }
     let mut dave = Device::plain(&relay).await;
     let frame = dave.message_to(&bob.id, 6, json!({}));
-    dave.is_refused(frame, 507).await;
+    dave.expect_refusal(frame, 507).await;
     let frame = dave.key_update(&bob.id, "k");
-    assert_eq!(dave.is_refused(frame, 507).await["key_id"], "k");
+    assert_eq!(dave.expect_refusal(frame, 507).await["key_id"], "k");
     // Nothing older was thrown away for it.
-    let mut bob = bob.comes_back(&relay).await;
+    let mut bob = bob.reconnect(&relay).await;
     for number in [1, 2, 4, 5] {
-        bob.receives(number).await;
-        bob.acks(number).await;
+        bob.receive(number).await;
+        bob.ack(number).await;
     }
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
     // A refused message may come again under its id.
-    alice.says(third).await;
-    alice.hears_ack(3).await;
-    bob.receives(3).await;
+    alice.send(third).await;
+    alice.expect_ack(3).await;
+    bob.receive(3).await;
 }
 
 #[tokio::test]
@@ -51,16 +51,16 @@ async fn a_queue_is_not_full_of_what_has_expired() {
         settings.queue.messages = 2;
         settings.sweeper.interval = Duration::from_secs(3600);
     });
-    let bob = Device::resumable(&relay).await.goes_away(&relay).await;
+    let bob = Device::resumable(&relay).await.disconnect(&relay).await;
     let mut alice = Device::plain(&relay).await;
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 5}));
-    alice.says(frame).await;
-    alice.hears_ack(1).await;
+    alice.send(frame).await;
+    alice.expect_ack(1).await;
     let frame = alice.message_to(&bob.id, 2, json!({}));
-    alice.is_refused(frame.clone(), 507).await;
-    relay.passes(5);
-    alice.says(frame).await;
-    alice.hears_ack(2).await;
+    alice.expect_refusal(frame.clone(), 507).await;
+    relay.advance(5);
+    alice.send(frame).await;
+    alice.expect_ack(2).await;
 }
 
 #[tokio::test]
@@ -69,58 +69,58 @@ async fn bytes_are_limited_as_messages_are() {
         settings.queue.bytes = 2000;
         settings.queue.sender_share = 1.0;
     });
-    let bob = Device::resumable(&relay).await.goes_away(&relay).await;
+    let bob = Device::resumable(&relay).await.disconnect(&relay).await;
     let mut alice = Device::plain(&relay).await;
     let frame = alice.message_to(&bob.id, 1, json!({"encrypted_data": "e".repeat(1200)}));
-    alice.says(frame).await;
-    alice.hears_ack(1).await;
+    alice.send(frame).await;
+    alice.expect_ack(1).await;
     let frame = alice.message_to(&bob.id, 2, json!({"encrypted_data": "e".repeat(1200)}));
-    alice.is_refused(frame, 507).await;
+    alice.expect_refusal(frame, 507).await;
     let frame = alice.message_to(&bob.id, 3, json!({"encrypted_data": "e"}));
-    alice.says(frame).await;
-    alice.hears_ack(3).await;
+    alice.send(frame).await;
+    alice.expect_ack(3).await;
 }
 
 #[tokio::test]
 async fn a_relay_that_is_full_says_when_to_try_again() {
     let relay = Relay::with(|settings| settings.queue.total_bytes = 1000);
-    let bob = Device::resumable(&relay).await.goes_away(&relay).await;
+    let bob = Device::resumable(&relay).await.disconnect(&relay).await;
     let (mut alice, mut carol) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let frame = alice.message_to(&bob.id, 1, json!({"encrypted_data": "e".repeat(2000)}));
-    let error = alice.is_refused(frame, 503).await;
+    let error = alice.expect_refusal(frame, 503).await;
     assert_eq!(error["message"], "The relay is full. Try again later.");
     assert_eq!(error["message_id"], json!(message_id(1)));
     assert!(error["retry_after_ms"].is_u64(), "{error}");
     // What only passes through needs no place.
-    alice.sends_to(&carol, 2).await;
-    alice.hears_ack(2).await;
-    carol.receives(2).await;
+    alice.send_to(&carol, 2).await;
+    alice.expect_ack(2).await;
+    carol.receive(2).await;
 }
 
 #[tokio::test]
 async fn a_relay_that_knows_enough_devices_takes_no_more() {
     let relay = Relay::with(|settings| settings.limits.devices = 2);
     let (alice, _bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let mut stranger = Device::stranger(&relay).await;
-    let error = stranger.is_refused(json!({"type": "Register"}), 503).await;
+    let mut stranger = Device::connect(&relay).await;
+    let error = stranger.expect_refusal(json!({"type": "Register"}), 503).await;
     assert!(error["retry_after_ms"].is_u64(), "{error}");
-    alice.leaves_having_heard_all().await;
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
 async fn ten_thousand_invented_recipients_cost_the_relay_nothing() {
     let relay = Relay::generous(|_| {});
     let mut alice = Device::plain(&relay).await;
-    for hundred in 0..100u32 {
-        let frames: Vec<_> = (0..100u32)
+    for hundred in 0..100u64 {
+        let frames: Vec<_> = (0..100u64)
             .map(|number| {
                 let id = format!("c0ffee00-1234-4abc-9def-{:012x}", hundred * 100 + number);
                 alice.message_to(&id, number, json!({}))
             })
             .collect();
-        alice.says_at_once(frames).await;
-        for number in 0..100u32 {
-            let error = alice.hears_error(404).await;
+        alice.send_all(frames).await;
+        for number in 0..100u64 {
+            let error = alice.expect_error(404).await;
             assert_eq!(error["message_id"], json!(message_id(number)));
         }
     }

@@ -6,15 +6,15 @@ use crate::support::{Device, Relay, message_id};
 
 /// A device that wants receipts and cannot resume.
 async fn plain_with_receipts(relay: &Relay) -> Device {
-    Device::registered(relay, json!({"type": "Register", "payload": {"receipts": true}})).await
+    Device::register(relay, json!({"type": "Register", "payload": {"receipts": true}})).await
 }
 
-fn says(number: u32, status: &str) -> Value {
+fn ack(number: u64, status: &str) -> Value {
     json!({"message_id": message_id(number), "status": status})
 }
 
-async fn hears_queued(device: &mut Device, number: u32) {
-    let mut ack = device.hears("Ack").await;
+async fn expect_queued(device: &mut Device, number: u64) {
+    let mut ack = device.expect_frame("Ack").await;
     assert!(ack["expires_at"].take().is_u64(), "until when");
     let queued = json!({"message_id": message_id(number), "status": "queued", "expires_at": null});
     assert_eq!(ack, queued);
@@ -25,12 +25,12 @@ async fn a_plain_device_that_is_there_has_the_message_at_once() {
     let relay = Relay::start();
     let mut alice = plain_with_receipts(&relay).await;
     let mut bob = Device::plain(&relay).await;
-    alice.sends_to(&bob, 1).await;
-    bob.receives(1).await;
-    assert_eq!(alice.hears("Ack").await, says(1, "delivered"));
-    bob.acks(1).await;
-    bob.hears_nothing().await;
-    alice.leaves_having_heard_all().await;
+    alice.send_to(&bob, 1).await;
+    bob.receive(1).await;
+    assert_eq!(alice.expect_frame("Ack").await, ack(1, "delivered"));
+    bob.ack(1).await;
+    bob.expect_nothing().await;
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -38,14 +38,14 @@ async fn a_plain_device_that_holds_gets_it_later() {
     let relay = Relay::start();
     let mut alice = plain_with_receipts(&relay).await;
     let mut bob = Device::plain(&relay).await;
-    bob.is("Offline").await;
-    bob.hears_nothing().await;
-    alice.sends_to(&bob, 1).await;
-    hears_queued(&mut alice, 1).await;
-    bob.is("Online").await;
-    bob.receives(1).await;
-    assert_eq!(alice.hears("Ack").await, says(1, "delivered"));
-    alice.leaves_having_heard_all().await;
+    bob.set_status("Offline").await;
+    bob.expect_nothing().await;
+    alice.send_to(&bob, 1).await;
+    expect_queued(&mut alice, 1).await;
+    bob.set_status("Online").await;
+    bob.receive(1).await;
+    assert_eq!(alice.expect_frame("Ack").await, ack(1, "delivered"));
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -54,14 +54,14 @@ async fn a_plain_device_that_has_gone_never_gets_it() {
     let mut alice = plain_with_receipts(&relay).await;
     let bob = Device::plain(&relay).await;
     let id = bob.id.clone();
-    bob.leaves().await;
-    relay.comes_to(|health| health["connected"] == 1).await;
+    bob.close().await;
+    relay.wait_until(|health| health["connected"] == 1).await;
     let frame = alice.message_to(&id, 1, json!({"ttl": 5}));
-    alice.says(frame).await;
-    hears_queued(&mut alice, 1).await;
-    relay.passes(5);
-    alice.hears_error(410).await;
-    alice.leaves_having_heard_all().await;
+    alice.send(frame).await;
+    expect_queued(&mut alice, 1).await;
+    relay.advance(5);
+    alice.expect_error(410).await;
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -69,14 +69,14 @@ async fn a_device_that_can_resume_has_it_when_it_says_so() {
     let relay = Relay::start();
     let mut alice = plain_with_receipts(&relay).await;
     let mut bob = Device::resumable(&relay).await;
-    alice.sends_to(&bob, 1).await;
-    hears_queued(&mut alice, 1).await;
-    bob.receives(1).await;
-    bob.hears_nothing().await;
-    alice.hears_nothing().await;
-    bob.acks(1).await;
-    assert_eq!(alice.hears("Ack").await, says(1, "processed"));
-    alice.leaves_having_heard_all().await;
+    alice.send_to(&bob, 1).await;
+    expect_queued(&mut alice, 1).await;
+    bob.receive(1).await;
+    bob.expect_nothing().await;
+    alice.expect_nothing().await;
+    bob.ack(1).await;
+    assert_eq!(alice.expect_frame("Ack").await, ack(1, "processed"));
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -84,33 +84,33 @@ async fn receipts_are_kept_for_a_sender_that_comes_back() {
     let relay = Relay::start();
     let mut alice = Device::with_receipts(&relay).await;
     let mut bob = Device::resumable(&relay).await;
-    alice.sends_to(&bob, 1).await;
-    hears_queued(&mut alice, 1).await;
-    let alice = alice.goes_away(&relay).await;
-    bob.receives(1).await;
-    bob.acks(1).await;
-    bob.hears_nothing().await;
-    let mut alice = alice.comes_back(&relay).await;
-    assert_eq!(alice.hears("Ack").await, says(1, "processed"));
+    alice.send_to(&bob, 1).await;
+    expect_queued(&mut alice, 1).await;
+    let alice = alice.disconnect(&relay).await;
+    bob.receive(1).await;
+    bob.ack(1).await;
+    bob.expect_nothing().await;
+    let mut alice = alice.reconnect(&relay).await;
+    assert_eq!(alice.expect_frame("Ack").await, ack(1, "processed"));
     // It has not asked for receipts this time.
-    alice.sends_to(&bob, 2).await;
-    alice.hears_ack(2).await;
-    bob.receives(2).await;
-    bob.acks(2).await;
-    bob.hears_nothing().await;
-    alice.leaves_having_heard_all().await;
+    alice.send_to(&bob, 2).await;
+    alice.expect_ack(2).await;
+    bob.receive(2).await;
+    bob.ack(2).await;
+    bob.expect_nothing().await;
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
 async fn without_receipts_there_is_one_bare_ack() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::resumable(&relay).await, Device::resumable(&relay).await);
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
-    bob.acks(1).await;
-    bob.hears_nothing().await;
-    alice.leaves_having_heard_all().await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
+    bob.ack(1).await;
+    bob.expect_nothing().await;
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -119,19 +119,19 @@ async fn nobody_confirms_what_is_anothers() {
     let mut alice = Device::with_receipts(&relay).await;
     let (bob, mut mallory) = (Device::resumable(&relay).await, Device::resumable(&relay).await);
     let mut bob = bob;
-    alice.sends_to(&bob, 1).await;
-    hears_queued(&mut alice, 1).await;
-    bob.receives(1).await;
-    mallory.acks(1).await;
+    alice.send_to(&bob, 1).await;
+    expect_queued(&mut alice, 1).await;
+    bob.receive(1).await;
+    mallory.ack(1).await;
     let named = json!({"message_id": message_id(1), "sender_id": alice.id});
-    mallory.says(json!({"type": "Ack", "payload": named})).await;
-    alice.acks(1).await;
+    mallory.send(json!({"type": "Ack", "payload": named})).await;
+    alice.ack(1).await;
     for device in [&mut mallory, &mut alice] {
-        device.hears_nothing().await;
+        device.expect_nothing().await;
     }
     assert_eq!(relay.health().await["stray_acks"], 3, "counted");
-    let mut bob = bob.resumes(&relay).await;
-    bob.receives(1).await;
+    let mut bob = bob.reconnect(&relay).await;
+    bob.receive(1).await;
 }
 
 #[tokio::test]
@@ -139,19 +139,19 @@ async fn an_ack_that_confirms_nothing_is_ignored() {
     let relay = Relay::start();
     let (mut alice, mut bob) =
         (Device::with_receipts(&relay).await, Device::resumable(&relay).await);
-    alice.sends_to(&bob, 1).await;
-    hears_queued(&mut alice, 1).await;
-    bob.receives(1).await;
-    bob.acks(99).await;
+    alice.send_to(&bob, 1).await;
+    expect_queued(&mut alice, 1).await;
+    bob.receive(1).await;
+    bob.ack(99).await;
     let other = json!({"message_id": message_id(1), "sender_id": bob.id});
-    bob.says(json!({"type": "Ack", "payload": other})).await;
-    bob.hears_nothing().await;
-    alice.hears_nothing().await;
-    bob.acks(1).await;
-    bob.acks(1).await;
-    bob.hears_nothing().await;
-    assert_eq!(alice.hears("Ack").await, says(1, "processed"));
-    alice.leaves_having_heard_all().await;
+    bob.send(json!({"type": "Ack", "payload": other})).await;
+    bob.expect_nothing().await;
+    alice.expect_nothing().await;
+    bob.ack(1).await;
+    bob.ack(1).await;
+    bob.expect_nothing().await;
+    assert_eq!(alice.expect_frame("Ack").await, ack(1, "processed"));
+    alice.expect_nothing_and_close().await;
     assert_eq!(relay.health().await["stray_acks"], 3);
 }
 
@@ -161,18 +161,18 @@ async fn what_has_not_been_handed_over_cannot_be_confirmed() {
     let (mut alice, mut bob) =
         (Device::with_receipts(&relay).await, Device::resumable(&relay).await);
     for number in 1..=6 {
-        alice.sends_to(&bob, number).await;
-        hears_queued(&mut alice, number).await;
+        alice.send_to(&bob, number).await;
+        expect_queued(&mut alice, number).await;
     }
-    bob.receives(1).await;
-    bob.receives(2).await;
-    bob.acks(6).await;
-    bob.hears_nothing().await;
-    alice.hears_nothing().await;
+    bob.receive(1).await;
+    bob.receive(2).await;
+    bob.ack(6).await;
+    bob.expect_nothing().await;
+    alice.expect_nothing().await;
     for number in 1..=4 {
-        bob.acks(number).await;
-        assert_eq!(alice.hears("Ack").await, says(number, "processed"));
-        bob.receives(number + 2).await;
+        bob.ack(number).await;
+        assert_eq!(alice.expect_frame("Ack").await, ack(number, "processed"));
+        bob.receive(number + 2).await;
     }
 }
 
@@ -183,17 +183,17 @@ async fn two_senders_may_use_one_id() {
     let (mut alice, mut carol) =
         (plain_with_receipts(&relay).await, plain_with_receipts(&relay).await);
     for sender in [&mut alice, &mut carol] {
-        sender.sends_to(&bob, 1).await;
-        hears_queued(sender, 1).await;
-        bob.receives(1).await;
+        sender.send_to(&bob, 1).await;
+        expect_queued(sender, 1).await;
+        bob.receive(1).await;
     }
     let of_carol = json!({"message_id": message_id(1), "sender_id": carol.id});
-    bob.says(json!({"type": "Ack", "payload": of_carol})).await;
-    assert_eq!(carol.hears("Ack").await, says(1, "processed"));
-    alice.hears_nothing().await;
-    bob.acks(1).await;
-    assert_eq!(alice.hears("Ack").await, says(1, "processed"));
-    carol.hears_nothing().await;
+    bob.send(json!({"type": "Ack", "payload": of_carol})).await;
+    assert_eq!(carol.expect_frame("Ack").await, ack(1, "processed"));
+    alice.expect_nothing().await;
+    bob.ack(1).await;
+    assert_eq!(alice.expect_frame("Ack").await, ack(1, "processed"));
+    carol.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -202,20 +202,20 @@ async fn a_receipt_waits_like_a_message_for_a_reader_that_confirms() {
     let (mut alice, mut bob) =
         (Device::with_receipts(&relay).await, Device::resumable(&relay).await);
     for number in 1..=3 {
-        bob.sends_to(&alice, number).await;
-        bob.hears_ack(number).await;
+        bob.send_to(&alice, number).await;
+        bob.expect_ack(number).await;
     }
-    alice.receives(1).await;
-    alice.receives(2).await;
-    alice.sends_to(&bob, 9).await;
-    hears_queued(&mut alice, 9).await;
-    bob.receives(9).await;
-    bob.acks(9).await;
-    relay.comes_to(|health| health["delivered"] == 1).await;
-    alice.hears_nothing().await;
-    alice.acks(1).await;
-    alice.receives(3).await;
-    alice.hears_nothing().await;
-    alice.acks(2).await;
-    assert_eq!(alice.hears("Ack").await, says(9, "processed"));
+    alice.receive(1).await;
+    alice.receive(2).await;
+    alice.send_to(&bob, 9).await;
+    expect_queued(&mut alice, 9).await;
+    bob.receive(9).await;
+    bob.ack(9).await;
+    relay.wait_until(|health| health["delivered"] == 1).await;
+    alice.expect_nothing().await;
+    alice.ack(1).await;
+    alice.receive(3).await;
+    alice.expect_nothing().await;
+    alice.ack(2).await;
+    assert_eq!(alice.expect_frame("Ack").await, ack(9, "processed"));
 }

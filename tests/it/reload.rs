@@ -10,21 +10,21 @@ use crate::support::{Device, Relay};
 async fn other_rates_hold_for_devices_that_are_there_already() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
-    alice.sends_to(&bob, 1).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
     relay
-        .reloads(|settings| {
+        .reload(|settings| {
             settings.rate_limit.messages_per_minute = NonZeroU32::new(5).expect("not zero");
             settings.rate_limit.burst = NonZeroU32::new(2).expect("not zero");
         })
         .await;
     for number in 2..=3 {
-        alice.sends_to(&bob, number).await;
-        alice.hears_ack(number).await;
+        alice.send_to(&bob, number).await;
+        alice.expect_ack(number).await;
     }
     let frame = alice.message_to(&bob.id, 4, json!({}));
-    let error = alice.is_refused(frame, 429).await;
+    let error = alice.expect_refusal(frame, 429).await;
     assert_eq!(error["message"], "Rate limit exceeded (5/5). Try again in a minute.");
     assert_eq!(error["limit"], 5);
 }
@@ -33,22 +33,22 @@ async fn other_rates_hold_for_devices_that_are_there_already() {
 async fn a_shorter_ttl_holds_for_what_comes_then() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::with_receipts(&relay).await, Device::resumable(&relay).await);
-    let bob = bob.goes_away(&relay).await;
-    relay.reloads(|settings| settings.queue.max_ttl = std::time::Duration::from_secs(60)).await;
+    let bob = bob.disconnect(&relay).await;
+    relay.reload(|settings| settings.queue.max_ttl = std::time::Duration::from_secs(60)).await;
     let before = relay.clock.now().unix();
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 300}));
-    alice.says(frame).await;
-    assert_eq!(alice.hears("Ack").await["expires_at"], json!(before + 60));
+    alice.send(frame).await;
+    assert_eq!(alice.expect_frame("Ack").await["expires_at"], json!(before + 60));
 }
 
 #[tokio::test]
 async fn a_smaller_size_holds_for_connections_that_come_then() {
     let relay = Relay::start();
-    relay.reloads(|settings| settings.limits.message_bytes = 1000).await;
+    relay.reload(|settings| settings.limits.message_bytes = 1000).await;
     let register = json!({"type": "Register", "payload": {"receipts": false}});
-    let mut alice = Device::registered(&relay, register).await;
-    assert_eq!(alice.welcome["limits"]["message_bytes"], 1000);
+    let mut alice = Device::register(&relay, register).await;
+    assert_eq!(alice.registration["limits"]["message_bytes"], 1000);
     let own = alice.id.clone();
     let frame = alice.message_to(&own, 1, json!({"encrypted_data": "e".repeat(1000)}));
-    assert_eq!(alice.is_refused(frame, 413).await["limit"], 1000);
+    assert_eq!(alice.expect_refusal(frame, 413).await["limit"], 1000);
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Device, Relay};
 
 fn token_of(device: &Device) -> String {
-    device.welcome["resume_token"].as_str().expect("a token").to_owned()
+    device.registration["resume_token"].as_str().expect("a token").to_owned()
 }
 
 fn resume_with(token: &str) -> Value {
@@ -16,22 +16,22 @@ fn resume_with(token: &str) -> Value {
 async fn the_response_says_what_was_asked_for_and_no_more() {
     let relay = Relay::start();
     let keys = |device: &Device| -> Vec<String> {
-        let fields = device.welcome.as_object().expect("an object");
+        let fields = device.registration.as_object().expect("an object");
         let mut keys: Vec<String> = fields.keys().cloned().collect();
         keys.sort();
         keys
     };
     let register = |payload: Value| json!({"type": "Register", "payload": payload});
-    let plain = Device::registered(&relay, register(json!({}))).await;
+    let plain = Device::register(&relay, register(json!({}))).await;
     assert_eq!(keys(&plain), ["device_id"]);
-    let plain = Device::registered(&relay, register(json!({"receipts": false}))).await;
+    let plain = Device::register(&relay, register(json!({"receipts": false}))).await;
     assert_eq!(keys(&plain), ["device_id", "limits", "queued", "resumed", "session_ttl"]);
-    assert_eq!(plain.welcome["session_ttl"], 3600);
+    assert_eq!(plain.registration["session_ttl"], 3600);
     let resumable = Device::resumable(&relay).await;
     let all = ["device_id", "limits", "queued", "resume_token", "resumed", "session_ttl"];
     assert_eq!(keys(&resumable), all);
-    assert_eq!(resumable.welcome["session_ttl"], 604_800);
-    assert_eq!(resumable.welcome["resumed"], false);
+    assert_eq!(resumable.registration["session_ttl"], 604_800);
+    assert_eq!(resumable.registration["resumed"], false);
     let token = token_of(&resumable);
     assert_eq!(token.len(), 64);
     assert!(token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{token}");
@@ -43,13 +43,13 @@ async fn the_token_stays_the_same_however_often_it_is_used() {
     let mut bob = Device::resumable(&relay).await;
     let (id, token) = (bob.id.clone(), token_of(&bob));
     for _ in 0..3 {
-        bob = bob.goes_away(&relay).await.comes_back(&relay).await;
+        bob = bob.disconnect(&relay).await.reconnect(&relay).await;
         assert_eq!((bob.id.as_str(), token_of(&bob)), (id.as_str(), token.clone()));
-        assert_eq!(bob.welcome["resumed"], true);
+        assert_eq!(bob.registration["resumed"], true);
     }
-    let welcome = bob.welcome.clone();
-    bob.says(resume_with(&token)).await;
-    assert_eq!(bob.hears("RegisterResponse").await, welcome, "the same response again");
+    let welcome = bob.registration.clone();
+    bob.send(resume_with(&token)).await;
+    assert_eq!(bob.expect_frame("RegisterResponse").await, welcome, "the same response again");
 }
 
 #[tokio::test]
@@ -57,43 +57,43 @@ async fn what_was_not_confirmed_comes_again_then_what_waited_then_what_is_said_n
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     for number in 1..=3 {
-        alice.sends_to(&bob, number).await;
-        alice.hears_ack(number).await;
-        bob.receives(number).await;
+        alice.send_to(&bob, number).await;
+        alice.expect_ack(number).await;
+        bob.receive(number).await;
     }
-    bob.acks(2).await;
-    let bob = bob.goes_away(&relay).await;
+    bob.ack(2).await;
+    let bob = bob.disconnect(&relay).await;
     for number in 4..=5 {
         let frame = alice.message_to(&bob.id, number, json!({}));
-        alice.says(frame).await;
-        alice.hears_ack(number).await;
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
     }
-    let mut bob = bob.comes_back(&relay).await;
-    assert_eq!(bob.welcome["queued"], 4);
-    alice.sends_to(&bob, 6).await;
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.registration["queued"], 4);
+    alice.send_to(&bob, 6).await;
     for number in [1, 3, 4, 5, 6] {
-        bob.receives(number).await;
+        bob.receive(number).await;
     }
     for number in [1, 3, 4, 5, 6] {
-        bob.acks(number).await;
+        bob.ack(number).await;
     }
-    bob.hears_nothing().await;
-    let bob = bob.goes_away(&relay).await.comes_back(&relay).await;
-    assert_eq!(bob.welcome["queued"], 0);
-    bob.leaves_having_heard_all().await;
+    bob.expect_nothing().await;
+    let bob = bob.disconnect(&relay).await.reconnect(&relay).await;
+    assert_eq!(bob.registration["queued"], 0);
+    bob.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
 async fn a_message_confirmed_on_the_next_connection_is_settled() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    alice.sends_to(&bob, 1).await;
-    bob.receives(1).await;
-    let mut bob = bob.resumes(&relay).await;
-    bob.receives(1).await;
-    bob.acks(1).await;
-    bob.hears_nothing().await;
-    relay.comes_to(|health| health["delivered"] == 1 && health["in_flight"] == 0).await;
+    alice.send_to(&bob, 1).await;
+    bob.receive(1).await;
+    let mut bob = bob.reconnect(&relay).await;
+    bob.receive(1).await;
+    bob.ack(1).await;
+    bob.expect_nothing().await;
+    relay.wait_until(|health| health["delivered"] == 1 && health["in_flight"] == 0).await;
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn every_wrong_token_is_refused_in_the_same_words() {
     let bob = Device::resumable(&relay).await;
     let plain = Device::plain(&relay).await;
     let token = token_of(&bob);
-    let mut other = Device::stranger(&relay).await;
+    let mut other = Device::connect(&relay).await;
     let wrong = [
         "0".repeat(64),
         token.to_uppercase() + "0",
@@ -113,57 +113,57 @@ async fn every_wrong_token_is_refused_in_the_same_words() {
         "\u{0}".repeat(64),
     ];
     for token in wrong {
-        let error = other.is_refused(resume_with(&token), 401).await;
+        let error = other.expect_refusal(resume_with(&token), 401).await;
         assert_eq!(error["message"], "Resume token refused: register afresh.");
         let known = error.as_object().expect("an object").len();
         assert_eq!(known, 2, "nothing that tells one from another: {error}");
     }
-    other.says(json!({"type": "Register"})).await;
-    other.hears("RegisterResponse").await;
+    other.send(json!({"type": "Register"})).await;
+    other.expect_frame("RegisterResponse").await;
     // Nobody was disturbed.
-    bob.leaves_having_heard_all().await;
+    bob.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
 async fn a_token_that_has_expired_is_like_any_wrong_one() {
     let relay = Relay::start();
     let bob = Device::resumable(&relay).await;
-    let resume = bob.resume();
-    let bob = bob.goes_away(&relay).await;
-    relay.passes(604_799);
-    let bob = bob.comes_back(&relay).await.goes_away(&relay).await;
-    relay.passes(604_800);
-    let mut stranger = Device::stranger(&relay).await;
-    let error = stranger.is_refused(resume, 401).await;
+    let resume = bob.resume_frame();
+    let bob = bob.disconnect(&relay).await;
+    relay.advance(604_799);
+    let bob = bob.reconnect(&relay).await.disconnect(&relay).await;
+    relay.advance(604_800);
+    let mut stranger = Device::connect(&relay).await;
+    let error = stranger.expect_refusal(resume, 401).await;
     assert_eq!(error["message"], "Resume token refused: register afresh.");
     let mut alice = Device::plain(&relay).await;
-    relay.comes_to(|health| health["devices"] == 1).await;
+    relay.wait_until(|health| health["devices"] == 1).await;
     let frame = alice.message_to(&bob.id, 1, json!({}));
-    alice.is_refused(frame, 404).await;
+    alice.expect_refusal(frame, 404).await;
 }
 
 #[tokio::test]
 async fn tokens_cannot_be_guessed() {
     let relay = Relay::start();
     let bob = Device::resumable(&relay).await;
-    let mut guesser = Device::stranger(&relay).await;
+    let mut guesser = Device::connect(&relay).await;
     for number in 0..10 {
-        guesser.is_refused(resume_with(&format!("{number:064x}")), 401).await;
+        guesser.expect_refusal(resume_with(&format!("{number:064x}")), 401).await;
     }
-    let mut again = Device::stranger(&relay).await;
+    let mut again = Device::connect(&relay).await;
     for guesser in [&mut guesser, &mut again] {
-        let error = guesser.is_refused(resume_with(&"f".repeat(64)), 429).await;
+        let error = guesser.expect_refusal(resume_with(&"f".repeat(64)), 429).await;
         assert_eq!(error["message"], "Rate limit exceeded (10/10). Try again in a minute.");
         assert!(error["retry_after_ms"].as_u64().is_some_and(|wait| wait <= 60_000), "{error}");
     }
     // A fresh device is not what is limited here.
-    again.says(json!({"type": "Register"})).await;
-    again.hears("RegisterResponse").await;
+    again.send(json!({"type": "Register"})).await;
+    again.expect_frame("RegisterResponse").await;
     // Whoever has the token waits with the others, and is let in then.
-    let resume = bob.resume();
-    relay.passes(60);
-    let bob = bob.resumes(&relay).await;
-    assert_eq!(bob.resume(), resume);
+    let resume = bob.resume_frame();
+    relay.advance(60);
+    let bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.resume_frame(), resume);
 }
 
 #[tokio::test]
@@ -171,22 +171,22 @@ async fn the_newer_connection_of_a_device_replaces_the_older() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     let mut old = Device::resumable(&relay).await;
-    alice.sends_to(&old, 1).await;
-    alice.hears_ack(1).await;
-    old.receives(1).await;
-    let mut new = Device::registered(&relay, old.resume()).await;
-    assert_eq!((&new.id, &new.welcome["resumed"]), (&old.id, &json!(true)));
-    let error = old.hears_error(409).await;
+    alice.send_to(&old, 1).await;
+    alice.expect_ack(1).await;
+    old.receive(1).await;
+    let mut new = Device::register(&relay, old.resume_frame()).await;
+    assert_eq!((&new.id, &new.registration["resumed"]), (&old.id, &json!(true)));
+    let error = old.expect_error(409).await;
     assert_eq!(error["message"], "Replaced by a newer connection of this device.");
-    assert_eq!(old.hears_close().await, Some(4409));
+    assert_eq!(old.expect_close().await, Some(4409));
     // What the older had not confirmed is the newer's.
-    new.receives(1).await;
+    new.receive(1).await;
     // The older one's late goodbye changes nothing.
     drop(old);
-    relay.comes_to(|health| health["connections"] == 2).await;
-    alice.sends_to(&new, 2).await;
-    alice.hears_ack(2).await;
-    new.receives(2).await;
+    relay.wait_until(|health| health["connections"] == 2).await;
+    alice.send_to(&new, 2).await;
+    alice.expect_ack(2).await;
+    new.receive(2).await;
     assert_eq!(relay.health().await["connected"], 2);
 }
 
@@ -195,15 +195,15 @@ async fn what_the_older_connection_still_says_is_not_heard() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     let old = Device::resumable(&relay).await;
-    let new = Device::registered(&relay, old.resume()).await;
+    let new = Device::register(&relay, old.resume_frame()).await;
     let mut old = old;
     let late = old.message_to(&alice.id, 1, json!({}));
     // It may be gone already.
-    old.tries_to_say(late).await;
-    old.is_closed_with(4409).await;
-    relay.comes_to(|health| health["connections"] == 2).await;
-    alice.hears_nothing().await;
-    new.leaves_having_heard_all().await;
+    let _ = old.try_send(late).await;
+    old.expect_closed_with(4409).await;
+    relay.wait_until(|health| health["connections"] == 2).await;
+    alice.expect_nothing().await;
+    new.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -211,11 +211,10 @@ async fn a_plain_device_cannot_be_claimed_again() {
     let relay = Relay::start();
     let bob = Device::plain(&relay).await;
     let id = bob.id.clone();
-    bob.leaves().await;
-    let mut other = Device::stranger(&relay).await;
+    bob.close().await;
+    let mut other = Device::connect(&relay).await;
     let claim = json!({"type": "Register", "payload": {"device_id": id, "resume_token": id}});
-    other.is_refused(claim, 401).await;
-    let fresh =
-        Device::registered(&relay, json!({"type": "Register", "payload": {"device_id": id}}));
+    other.expect_refusal(claim, 401).await;
+    let fresh = Device::register(&relay, json!({"type": "Register", "payload": {"device_id": id}}));
     assert_ne!(fresh.await.id, id);
 }

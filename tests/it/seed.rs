@@ -124,7 +124,7 @@ struct Two {
 impl Two {
     async fn meet() -> Self {
         let relay = Relay::start();
-        let (alice, bob) = (registers(&relay).await, registers(&relay).await);
+        let (alice, bob) = (register(&relay).await, register(&relay).await);
         Self { relay, alice, bob }
     }
 
@@ -134,29 +134,29 @@ impl Two {
     }
 
     /// What Alice says arrives at Bob: this type, and the payload byte for byte.
-    async fn alice_says(&mut self, text: &str, kind: &str) {
+    async fn alice_sends(&mut self, text: &str, kind: &str) {
         let text = self.real(text);
-        self.alice.says_text(&text).await;
-        assert_carried(&text, &self.bob.hears_text().await, kind);
+        self.alice.send_text(&text).await;
+        assert_carried(&text, &self.bob.receive_text().await, kind);
     }
 
-    async fn bob_says(&mut self, text: &str, kind: &str) {
+    async fn bob_sends(&mut self, text: &str, kind: &str) {
         let text = self.real(text);
-        self.bob.says_text(&text).await;
-        assert_carried(&text, &self.alice.hears_text().await, kind);
+        self.bob.send_text(&text).await;
+        assert_carried(&text, &self.alice.receive_text().await, kind);
     }
 
     async fn end(self) {
-        self.alice.leaves_having_heard_all().await;
-        self.bob.leaves_having_heard_all().await;
+        self.alice.expect_nothing_and_close().await;
+        self.bob.expect_nothing_and_close().await;
         drop(self.relay);
     }
 }
 
-async fn registers(relay: &Relay) -> Device {
-    let mut device = Device::stranger(relay).await;
-    device.says_text(REGISTER).await;
-    let response = device.hears_any().await;
+async fn register(relay: &Relay) -> Device {
+    let mut device = Device::connect(relay).await;
+    device.send_text(REGISTER).await;
+    let response = device.receive_any().await;
     device.id = response["payload"]["device_id"].as_str().expect("an id").to_owned();
     let shape = json!({"type": "RegisterResponse", "payload": {"device_id": device.id}});
     assert_eq!(response, shape, "nothing but the id");
@@ -178,7 +178,7 @@ fn bare_ack() -> Value {
 #[tokio::test]
 async fn a_device_id_is_random_and_its_own() {
     let relay = Relay::start();
-    let (one, other) = (registers(&relay).await, registers(&relay).await);
+    let (one, other) = (register(&relay).await, register(&relay).await);
     assert_ne!(one.id, other.id);
     for id in [&one.id, &other.id] {
         assert_eq!(id.len(), 36);
@@ -191,25 +191,25 @@ async fn a_device_id_is_random_and_its_own() {
 #[tokio::test]
 async fn registering_twice_on_one_connection_gives_the_same_response() {
     let relay = Relay::start();
-    let mut alice = Device::stranger(&relay).await;
-    alice.says_text(REGISTER).await;
-    let first = alice.hears_text().await;
+    let mut alice = Device::connect(&relay).await;
+    alice.send_text(REGISTER).await;
+    let first = alice.receive_text().await;
     for again in [REGISTER, r#"{"type":"Register","payload":{"resumable":true}}"#] {
-        alice.says_text(again).await;
-        assert_eq!(alice.hears_text().await, first);
+        alice.send_text(again).await;
+        assert_eq!(alice.receive_text().await, first);
     }
-    alice.leaves_having_heard_all().await;
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
 async fn a_message_and_its_answer_go_through_in_the_literal_shapes() {
     let mut two = Two::meet().await;
-    two.alice_says(SEND, "Receive").await;
-    assert_eq!(two.alice.hears_any().await, bare_ack());
-    two.bob.says_text(ACK).await;
-    two.bob_says(SEND_BACK, "Receive").await;
-    assert_eq!(two.bob.hears_any().await, bare_ack());
-    two.alice.says_text(ACK).await;
+    two.alice_sends(SEND, "Receive").await;
+    assert_eq!(two.alice.receive_any().await, bare_ack());
+    two.bob.send_text(ACK).await;
+    two.bob_sends(SEND_BACK, "Receive").await;
+    assert_eq!(two.bob.receive_any().await, bare_ack());
+    two.alice.send_text(ACK).await;
     two.end().await;
 }
 
@@ -218,8 +218,8 @@ async fn every_content_type_is_carried() {
     let mut two = Two::meet().await;
     for (number, content) in ["Text", "Image", "KeyPackage", "Other"].iter().enumerate() {
         let text = SEND.replace("Text", content).replace("f47ac10b", &format!("f47ac1{number:02}"));
-        two.alice_says(&text, "Receive").await;
-        two.alice.hears("Ack").await;
+        two.alice_sends(&text, "Receive").await;
+        two.alice.expect_frame("Ack").await;
     }
     two.end().await;
 }
@@ -227,33 +227,33 @@ async fn every_content_type_is_carried() {
 #[tokio::test]
 async fn devices_that_have_talked_authenticate_without_naming_each_other() {
     let mut two = Two::meet().await;
-    two.alice_says(SEND, "Receive").await;
-    assert_eq!(two.alice.hears_any().await, bare_ack());
-    two.alice_says(AUTH_REQUEST, "AuthRequest").await;
-    two.bob_says(AUTH_RESPONSE, "AuthResponse").await;
-    two.alice_says(AUTH_VERIFY, "AuthVerify").await;
-    two.alice_says(AUTH_SUCCESS, "AuthSuccess").await;
+    two.alice_sends(SEND, "Receive").await;
+    assert_eq!(two.alice.receive_any().await, bare_ack());
+    two.alice_sends(AUTH_REQUEST, "AuthRequest").await;
+    two.bob_sends(AUTH_RESPONSE, "AuthResponse").await;
+    two.alice_sends(AUTH_VERIFY, "AuthVerify").await;
+    two.alice_sends(AUTH_SUCCESS, "AuthSuccess").await;
     let back = AUTH_SUCCESS.replace(BOB, ALICE);
-    two.bob_says(&back, "AuthSuccess").await;
+    two.bob_sends(&back, "AuthSuccess").await;
     two.end().await;
 }
 
 #[tokio::test]
 async fn who_has_only_received_may_begin_the_authentication_too() {
     let mut two = Two::meet().await;
-    two.bob_says(SEND_BACK, "Receive").await;
-    assert_eq!(two.bob.hears_any().await, bare_ack());
-    two.alice_says(AUTH_REQUEST, "AuthRequest").await;
+    two.bob_sends(SEND_BACK, "Receive").await;
+    assert_eq!(two.bob.receive_any().await, bare_ack());
+    two.alice_sends(AUTH_REQUEST, "AuthRequest").await;
     two.end().await;
 }
 
 #[tokio::test]
 async fn a_new_key_and_its_acknowledgment_go_through() {
     let mut two = Two::meet().await;
-    two.alice_says(KEY_ROTATION_UPDATE, "KeyRotationUpdate").await;
-    two.bob_says(KEY_ROTATION_ACK, "KeyRotationAck").await;
+    two.alice_sends(KEY_ROTATION_UPDATE, "KeyRotationUpdate").await;
+    two.bob_sends(KEY_ROTATION_ACK, "KeyRotationAck").await;
     let failed = KEY_ROTATION_ACK.replace("true", "false");
-    two.bob_says(&failed, "KeyRotationAck").await;
+    two.bob_sends(&failed, "KeyRotationAck").await;
     two.end().await;
 }
 
@@ -262,9 +262,9 @@ async fn a_status_is_not_answered() {
     let mut two = Two::meet().await;
     for status in ["Online", "Away", "Offline", "Online"] {
         let text = two.real(&STATUS.replace("Online", status));
-        two.alice.says_text(&text).await;
-        two.alice.hears_nothing().await;
-        two.bob.hears_nothing().await;
+        two.alice.send_text(&text).await;
+        two.alice.expect_nothing().await;
+        two.bob.expect_nothing().await;
     }
     two.end().await;
 }
@@ -272,19 +272,19 @@ async fn a_status_is_not_answered() {
 #[tokio::test]
 async fn a_ping_is_answered_before_and_after_registering() {
     let relay = Relay::start();
-    let mut alice = Device::stranger(&relay).await;
+    let mut alice = Device::connect(&relay).await;
     let ping = |payload: &str| format!(r#"{{"type":"Ping"{payload}}}"#);
     for payload in ["", r#","payload":null"#, r#","payload":{}"#] {
-        alice.says_text(&ping(payload)).await;
-        assert_eq!(alice.hears_any().await, json!({"type": "Pong"}));
+        alice.send_text(&ping(payload)).await;
+        assert_eq!(alice.receive_any().await, json!({"type": "Pong"}));
     }
-    alice.says_text(PONG).await;
-    alice.says_text(REGISTER).await;
-    alice.hears("RegisterResponse").await;
-    alice.says_text(PONG).await;
-    alice.says_text(PING).await;
-    assert_eq!(alice.hears_any().await, json!({"type": "Pong"}));
-    alice.leaves_having_heard_all().await;
+    alice.send_text(PONG).await;
+    alice.send_text(REGISTER).await;
+    alice.expect_frame("RegisterResponse").await;
+    alice.send_text(PONG).await;
+    alice.send_text(PING).await;
+    assert_eq!(alice.receive_any().await, json!({"type": "Pong"}));
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -292,8 +292,8 @@ async fn an_error_has_a_message_and_a_code() {
     let mut two = Two::meet().await;
     let nobody = "c0ffee00-1234-4abc-9def-0123456789ab";
     let text = two.real(&SEND.replace(BOB, nobody));
-    two.alice.says_text(&text).await;
-    let error = two.alice.hears_error(404).await;
+    two.alice.send_text(&text).await;
+    let error = two.alice.expect_error(404).await;
     assert_eq!(error["message"], "Unknown recipient.");
     two.end().await;
 }
@@ -308,10 +308,10 @@ async fn a_pong_comes_after_the_answers_to_what_was_said_before() {
         let frames: Vec<Value> = (1..=5)
             .flat_map(|number| [alice.message_to(nobody, number, json!({})), ping.clone()])
             .collect();
-        alice.says_at_once(frames).await;
+        alice.send_all(frames).await;
         let (mut errors, mut pongs) = (0, 0);
         while pongs < 5 {
-            match alice.hears_any().await["type"].as_str() {
+            match alice.receive_any().await["type"].as_str() {
                 Some("Error") => errors += 1,
                 Some("Pong") => pongs += 1,
                 other => panic!("{other:?}"),

@@ -10,7 +10,7 @@ use crate::support::{Device, Relay, message_id};
 const MOST: usize = 65_536;
 
 /// A message to that device whose whole frame has so many bytes.
-fn of_size(from: &Device, to: &Device, number: u32, bytes: usize) -> String {
+fn of_size(from: &Device, to: &Device, number: u64, bytes: usize) -> String {
     let empty = from.message_to(&to.id, number, json!({"encrypted_data": ""})).to_string();
     let data = "e".repeat(bytes - empty.len());
     let text = from.message_to(&to.id, number, json!({"encrypted_data": data})).to_string();
@@ -23,29 +23,29 @@ async fn the_largest_message_passes_and_one_byte_more_does_not() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let text = of_size(&alice, &bob, 1, MOST);
-    alice.says_text(&text).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.send_text(&text).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
     let text = of_size(&alice, &bob, 2, MOST + 1);
-    alice.says_text(&text).await;
-    let error = alice.hears_error(413).await;
+    alice.send_text(&text).await;
+    let error = alice.expect_error(413).await;
     assert_eq!(error["message"], "Message too large: 65536 bytes at most.");
     assert_eq!(error["limit"], json!(MOST));
     assert_eq!(error["message_id"], json!(message_id(2)));
     assert_eq!(error["recipient_id"], json!(bob.id));
     assert_eq!(error.get("remaining"), None);
-    bob.hears_nothing().await;
-    alice.hears_nothing().await;
+    bob.expect_nothing().await;
+    alice.expect_nothing().await;
 }
 
 #[tokio::test]
 async fn a_stranger_may_not_say_more_at_once_than_others() {
     let relay = Relay::start();
-    let mut stranger = Device::stranger(&relay).await;
+    let mut stranger = Device::connect(&relay).await;
     let large = json!({"type": "Register", "payload": {"x-note": "e".repeat(MOST)}});
-    stranger.is_refused(large, 413).await;
-    stranger.says(json!({"type": "Register"})).await;
-    stranger.hears("RegisterResponse").await;
+    stranger.expect_refusal(large, 413).await;
+    stranger.send(json!({"type": "Register"})).await;
+    stranger.expect_frame("RegisterResponse").await;
 }
 
 #[tokio::test]
@@ -53,12 +53,12 @@ async fn what_is_far_too_large_ends_the_connection() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let text = of_size(&alice, &bob, 1, 2 * MOST);
-    alice.says_text(&text).await;
-    alice.hears_error(413).await;
+    alice.send_text(&text).await;
+    alice.expect_error(413).await;
     let text = of_size(&alice, &bob, 1, 2 * MOST + 1);
-    alice.says_text(&text).await;
-    assert_eq!(alice.hears_close().await, Some(1009));
-    bob.hears_nothing().await;
+    alice.send_text(&text).await;
+    assert_eq!(alice.expect_close().await, Some(1009));
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -71,28 +71,28 @@ async fn a_message_in_fragments_is_one_message() {
     for (nth, chunk) in chunks.into_iter().enumerate() {
         let kind = if nth == 0 { Data::Text } else { Data::Continue };
         let frame = Frame::message(chunk.to_vec(), OpCode::Data(kind), nth == last);
-        alice.says_raw(Message::Frame(frame)).await;
+        alice.send_raw(Message::Frame(frame)).await;
     }
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
 }
 
 #[tokio::test]
 async fn a_binary_message_ends_the_connection() {
     let relay = Relay::start();
-    for mut device in [Device::stranger(&relay).await, Device::plain(&relay).await] {
-        device.says_raw(Message::binary(&b"{\"type\":\"Ping\"}"[..])).await;
-        assert_eq!(device.hears_close().await, Some(1003));
+    for mut device in [Device::connect(&relay).await, Device::plain(&relay).await] {
+        device.send_raw(Message::binary(&b"{\"type\":\"Ping\"}"[..])).await;
+        assert_eq!(device.expect_close().await, Some(1003));
     }
 }
 
 #[tokio::test]
 async fn bytes_that_are_no_utf8_end_the_connection() {
     let relay = Relay::start();
-    for mut device in [Device::stranger(&relay).await, Device::plain(&relay).await] {
+    for mut device in [Device::connect(&relay).await, Device::plain(&relay).await] {
         let bytes = b"{\"type\":\"Ping\xff\"}".to_vec();
         let frame = Frame::message(bytes, OpCode::Data(Data::Text), true);
-        device.says_raw(Message::Frame(frame)).await;
-        assert_eq!(device.hears_close().await, Some(1007));
+        device.send_raw(Message::Frame(frame)).await;
+        assert_eq!(device.expect_close().await, Some(1007));
     }
 }

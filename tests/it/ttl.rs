@@ -10,11 +10,11 @@ const MAX: u64 = 604_800;
 /// Alice, who gets receipts, and Bob, who is away.
 async fn alice_and_bob_away(relay: &Relay) -> (Device, Away) {
     let alice = Device::with_receipts(relay).await;
-    let bob = Device::resumable(relay).await.goes_away(relay).await;
+    let bob = Device::resumable(relay).await.disconnect(relay).await;
     (alice, bob)
 }
 
-fn expired(number: u32, ttl: u64) -> String {
+fn expired(number: u64, ttl: u64) -> String {
     format!("Message {} expired after {ttl} s undelivered.", message_id(number))
 }
 
@@ -38,21 +38,21 @@ async fn a_message_waits_for_its_ttl_clamped_and_not_a_moment_longer() {
         let (mut alice, bob) = alice_and_bob_away(&relay).await;
         let before = relay.clock.now().unix();
         let frame = alice.message_to(&bob.id, 1, ttl);
-        alice.says(frame).await;
-        let ack = alice.hears("Ack").await;
+        alice.send(frame).await;
+        let ack = alice.expect_frame("Ack").await;
         let expires_at = ack["expires_at"].as_u64().expect("a time");
         assert_eq!(expires_at, before + seconds, "{ack}");
-        relay.passes(seconds);
-        let error = alice.hears_error(410).await;
+        relay.advance(seconds);
+        let error = alice.expect_error(410).await;
         assert_eq!(error["message"], expired(1, seconds));
         assert_eq!(error["message_id"], json!(message_id(1)));
         assert_eq!(error["recipient_id"], json!(bob.id));
         if seconds < MAX {
-            let mut bob = bob.comes_back(&relay).await;
-            assert_eq!(bob.welcome["queued"], 0);
-            bob.hears_nothing().await;
+            let mut bob = bob.reconnect(&relay).await;
+            assert_eq!(bob.registration["queued"], 0);
+            bob.expect_nothing().await;
         }
-        alice.leaves_having_heard_all().await;
+        alice.expect_nothing_and_close().await;
     }
 }
 
@@ -61,11 +61,11 @@ async fn a_message_is_handed_over_until_the_moment_it_expires() {
     let relay = Relay::start();
     let (mut alice, bob) = alice_and_bob_away(&relay).await;
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 300}));
-    alice.says(frame.clone()).await;
-    alice.hears("Ack").await;
+    alice.send(frame.clone()).await;
+    alice.expect_frame("Ack").await;
     relay.clock.advance(std::time::Duration::from_nanos(300_000_000_000 - 1));
-    let mut bob = bob.comes_back(&relay).await;
-    assert_eq!(bob.receives(1).await, frame["payload"], "the ttl too, as it was written");
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.receive(1).await, frame["payload"], "the ttl too, as it was written");
 }
 
 #[tokio::test]
@@ -76,14 +76,14 @@ async fn an_expired_message_is_not_handed_over_even_if_nobody_has_looked() {
     let (mut alice, bob) = alice_and_bob_away(&relay).await;
     for (number, ttl) in [(1, 300), (2, 301)] {
         let frame = alice.message_to(&bob.id, number, json!({"ttl": ttl}));
-        alice.says(frame).await;
-        alice.hears("Ack").await;
+        alice.send(frame).await;
+        alice.expect_frame("Ack").await;
     }
-    relay.passes(300);
-    let mut bob = bob.comes_back(&relay).await;
-    assert_eq!(bob.welcome["queued"], 1, "what has expired does not wait any more");
-    bob.receives(2).await;
-    bob.hears_nothing().await;
+    relay.advance(300);
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.registration["queued"], 1, "what has expired does not wait any more");
+    bob.receive(2).await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -91,8 +91,8 @@ async fn a_clamped_ttl_still_shows_what_the_sender_wrote() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": u64::MAX}));
-    alice.says(frame).await;
-    assert_eq!(bob.receives(1).await["ttl"], json!(u64::MAX));
+    alice.send(frame).await;
+    assert_eq!(bob.receive(1).await["ttl"], json!(u64::MAX));
 }
 
 #[tokio::test]
@@ -101,8 +101,8 @@ async fn a_ttl_beyond_64_bits_is_the_longest_one() {
     let (mut alice, bob) = alice_and_bob_away(&relay).await;
     let before = relay.clock.now().unix();
     let text = alice.message_to(&bob.id, 1, json!({"ttl": 7777})).to_string();
-    alice.says_text(&text.replace("7777", &"9".repeat(60))).await;
-    assert_eq!(alice.hears("Ack").await["expires_at"], json!(before + MAX));
+    alice.send_text(&text.replace("7777", &"9".repeat(60))).await;
+    assert_eq!(alice.expect_frame("Ack").await["expires_at"], json!(before + MAX));
 }
 
 #[tokio::test]
@@ -110,25 +110,25 @@ async fn what_cannot_wait_is_handed_over_now_or_refused() {
     let relay = Relay::start();
     let (mut alice, away) = alice_and_bob_away(&relay).await;
     let frame = alice.message_to(&away.id, 1, json!({"ttl": 0}));
-    let error = alice.is_refused(frame, 410).await;
+    let error = alice.expect_refusal(frame, 410).await;
     assert_eq!(error["message"], expired(1, 0));
     assert_eq!(error["message_id"], json!(message_id(1)));
-    let mut bob = away.comes_back(&relay).await;
-    bob.hears_nothing().await;
+    let mut bob = away.reconnect(&relay).await;
+    bob.expect_nothing().await;
 
     let frame = alice.message_to(&bob.id, 2, json!({"ttl": 0}));
-    alice.says(frame).await;
-    bob.receives(2).await;
+    alice.send(frame).await;
+    bob.receive(2).await;
     let ack = json!({"message_id": message_id(2), "status": "delivered"});
-    assert_eq!(alice.hears("Ack").await, ack);
+    assert_eq!(alice.expect_frame("Ack").await, ack);
     // It was handed over once and for all.
-    let mut bob = bob.resumes(&relay).await;
-    bob.hears_nothing().await;
+    let mut bob = bob.reconnect(&relay).await;
+    bob.expect_nothing().await;
 
-    bob.is("Offline").await;
-    bob.hears_nothing().await;
+    bob.set_status("Offline").await;
+    bob.expect_nothing().await;
     let frame = alice.message_to(&bob.id, 3, json!({"ttl": 0}));
-    alice.is_refused(frame, 410).await;
+    alice.expect_refusal(frame, 410).await;
 }
 
 #[tokio::test]
@@ -137,15 +137,15 @@ async fn a_refused_ttl_names_its_message() {
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     for ttl in ["-1", "1.5", "\"300\"", "1e2", "-0", "[]", "{}", "true"] {
         let text = alice.message_to(&bob.id, 1, json!({"ttl": 7777})).to_string();
-        alice.says_text(&text.replace("7777", ttl)).await;
-        let error = alice.hears_error(400).await;
+        alice.send_text(&text.replace("7777", ttl)).await;
+        let error = alice.expect_error(400).await;
         let said = "Malformed message: ttl of Send must be a whole number of seconds, 0 or more.";
         assert_eq!(error["message"], said, "{ttl}");
         assert_eq!(error["message_id"], json!(message_id(1)));
         assert_eq!(error["recipient_id"], json!(bob.id));
-        alice.hears_nothing().await;
+        alice.expect_nothing().await;
     }
-    bob.hears_nothing().await;
+    bob.expect_nothing().await;
 }
 
 #[tokio::test]
@@ -153,21 +153,21 @@ async fn a_message_to_a_plain_device_that_has_gone_ends_in_a_410() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let id = bob.id.clone();
-    bob.leaves().await;
-    relay.comes_to(|health| health["connected"] == 1).await;
+    bob.close().await;
+    relay.wait_until(|health| health["connected"] == 1).await;
     for (number, ttl) in [(1, 60), (2, MAX)] {
         let frame = alice.message_to(&id, number, json!({"ttl": ttl}));
-        alice.says(frame).await;
-        alice.hears_ack(number).await;
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
     }
-    relay.passes(60);
-    assert_eq!(alice.hears_error(410).await["message"], expired(1, 60));
+    relay.advance(60);
+    assert_eq!(alice.expect_error(410).await["message"], expired(1, 60));
     // It is forgotten an hour after it left; nothing can wait for it longer.
-    relay.passes(3540);
-    assert_eq!(alice.hears_error(410).await["message"], expired(2, MAX));
+    relay.advance(3540);
+    assert_eq!(alice.expect_error(410).await["message"], expired(2, MAX));
     // It was forgotten before its messages were reported.
     let frame = alice.message_to(&id, 3, json!({}));
-    alice.is_refused(frame, 404).await;
+    alice.expect_refusal(frame, 404).await;
 }
 
 #[tokio::test]
@@ -175,15 +175,15 @@ async fn a_sender_that_can_resume_finds_its_410_when_it_is_back() {
     let relay = Relay::start();
     let (mut alice, bob) = alice_and_bob_away(&relay).await;
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 300}));
-    alice.says(frame).await;
-    alice.hears("Ack").await;
-    let alice = alice.goes_away(&relay).await;
-    relay.passes(300);
-    relay.comes_to(|health| health["expired"] == 1).await;
-    let mut alice = alice.comes_back(&relay).await;
-    assert_eq!(alice.welcome["queued"], 0, "a notice is no message");
-    assert_eq!(alice.hears_error(410).await["message"], expired(1, 300));
-    alice.leaves_having_heard_all().await;
+    alice.send(frame).await;
+    alice.expect_frame("Ack").await;
+    let alice = alice.disconnect(&relay).await;
+    relay.advance(300);
+    relay.wait_until(|health| health["expired"] == 1).await;
+    let mut alice = alice.reconnect(&relay).await;
+    assert_eq!(alice.registration["queued"], 0, "a notice is no message");
+    assert_eq!(alice.expect_error(410).await["message"], expired(1, 300));
+    alice.expect_nothing_and_close().await;
 }
 
 #[tokio::test]
@@ -191,12 +191,12 @@ async fn an_unconfirmed_message_expires_like_any_other() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 300}));
-    alice.says(frame).await;
-    alice.hears_ack(1).await;
-    bob.receives(1).await;
-    relay.passes(300);
-    assert_eq!(alice.hears_error(410).await["message"], expired(1, 300));
-    let mut bob = bob.resumes(&relay).await;
-    assert_eq!(bob.welcome["queued"], 0);
-    bob.hears_nothing().await;
+    alice.send(frame).await;
+    alice.expect_ack(1).await;
+    bob.receive(1).await;
+    relay.advance(300);
+    assert_eq!(alice.expect_error(410).await["message"], expired(1, 300));
+    let mut bob = bob.reconnect(&relay).await;
+    assert_eq!(bob.registration["queued"], 0);
+    bob.expect_nothing().await;
 }

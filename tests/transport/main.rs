@@ -6,6 +6,7 @@
 mod breaches;
 mod endings;
 mod flow;
+#[path = "../support/peer.rs"]
 mod peer;
 mod session;
 mod speech;

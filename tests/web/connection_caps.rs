@@ -2,16 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::http::{self, Answer, ask_lines, handshake_with};
-use crate::raw_client::{Manner, RawClient};
-use crate::support::Relay;
+use crate::support::http::{self, Answer, ask_lines, handshake_with};
+use crate::support::{ConnectOptions, RawClient, Relay};
 
-fn from(last: u8) -> Manner {
-    Manner { from: Some(IpAddr::from([127, 0, 0, last])), ..Manner::default() }
+fn from(last: u8) -> ConnectOptions {
+    ConnectOptions { from: Some(IpAddr::from([127, 0, 0, last])), ..ConnectOptions::default() }
 }
 
-async fn turned_away(relay: SocketAddr, manner: Manner) -> Answer {
-    match RawClient::coming(relay, manner).await {
+async fn turned_away(relay: SocketAddr, options: ConnectOptions) -> Answer {
+    match RawClient::try_connect(relay, options).await {
         Ok(_) => panic!("one too many was let in"),
         Err(answer) => answer,
     }
@@ -25,13 +24,13 @@ async fn one_connection_over_the_global_cap_is_sent_away_and_the_others_notice_n
         in_place.push(RawClient::plain(relay.public).await);
     }
     assert_eq!(http::get(relay.public, "/readyz").await.status, 503);
-    let answer = turned_away(relay.public, Manner::default()).await;
+    let answer = turned_away(relay.public, ConnectOptions::default()).await;
     assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("30")));
-    for guest in &mut in_place {
-        guest.talks_to_itself(1).await;
+    for client in &mut in_place {
+        client.send_to_itself(1).await;
     }
     drop(in_place.pop());
-    relay.expects_connections(2).await;
+    relay.wait_for("connections", 2).await;
     assert_eq!(http::get(relay.public, "/readyz").await.status, 200);
     let _third = RawClient::plain(relay.public).await;
 }
@@ -39,15 +38,15 @@ async fn one_connection_over_the_global_cap_is_sent_away_and_the_others_notice_n
 #[actix_rt::test]
 async fn one_connection_over_the_cap_of_its_address_is_sent_away_and_other_addresses_are_not() {
     let relay = Relay::with(|settings| settings.limits.connections_per_address = 2);
-    let mut one = RawClient::coming(relay.public, from(2)).await.expect("the first");
-    let two = RawClient::coming(relay.public, from(2)).await.expect("the second");
+    let mut one = RawClient::try_connect(relay.public, from(2)).await.expect("the first");
+    let two = RawClient::try_connect(relay.public, from(2)).await.expect("the second");
     let answer = turned_away(relay.public, from(2)).await;
     assert_eq!((answer.status, answer.header("Retry-After")), (429, Some("60")));
-    RawClient::coming(relay.public, from(3)).await.expect("another address");
-    one.registers(serde_json::json!({"type": "Register"})).await;
+    RawClient::try_connect(relay.public, from(3)).await.expect("another address");
+    one.register(serde_json::json!({"type": "Register"})).await;
     drop(two);
-    relay.expects_connections(1).await;
-    RawClient::coming(relay.public, from(2)).await.expect("a place is free again");
+    relay.wait_for("connections", 1).await;
+    RawClient::try_connect(relay.public, from(2)).await.expect("a place is free again");
 }
 
 #[actix_rt::test]
@@ -58,18 +57,18 @@ async fn exempt_networks_are_not_counted_by_address_and_a_reload_changes_them() 
     });
     let mut kept = Vec::new();
     for _ in 0..5 {
-        kept.push(RawClient::coming(relay.public, from(2)).await.expect("exempt"));
+        kept.push(RawClient::try_connect(relay.public, from(2)).await.expect("exempt"));
     }
-    kept.push(RawClient::coming(relay.public, from(3)).await.expect("the first"));
+    kept.push(RawClient::try_connect(relay.public, from(3)).await.expect("the first"));
     assert_eq!(turned_away(relay.public, from(3)).await.status, 429);
 
     let mut settings = sealpost::settings::Settings::default();
     settings.limits.connections_per_address = 1;
     settings.limits.exempt_cidrs = vec!["127.0.0.3/32".parse().expect("a network")];
-    relay.remote.reload(&settings);
-    kept.push(RawClient::coming(relay.public, from(3)).await.expect("exempt by now"));
+    relay.reload_handle.reload(&settings);
+    kept.push(RawClient::try_connect(relay.public, from(3)).await.expect("exempt by now"));
     // Those that came while exempt were never counted; the next is the first.
-    kept.push(RawClient::coming(relay.public, from(2)).await.expect("the first that counts"));
+    kept.push(RawClient::try_connect(relay.public, from(2)).await.expect("the first that counts"));
     assert_eq!(turned_away(relay.public, from(2)).await.status, 429);
 }
 
@@ -109,18 +108,18 @@ async fn those_who_are_refused_take_no_place() {
         let evil = handshake_with("Origin: https://evil.example");
         assert_eq!(ask_lines(relay.public, &evil).await.status, 403);
     }
-    let _first = RawClient::stranger(relay.public).await;
+    let _first = RawClient::connect(relay.public).await;
     for _ in 0..20 {
-        assert_eq!(turned_away(relay.public, Manner::default()).await.status, 429);
+        assert_eq!(turned_away(relay.public, ConnectOptions::default()).await.status, 429);
     }
-    relay.expects_connections(1).await;
+    relay.wait_for("connections", 1).await;
 }
 
 /// Whether the relay ends a connection, having answered nothing.
 async fn is_shut(mut stream: tokio::net::TcpStream) -> bool {
     let mut byte = [0];
     let read = tokio::io::AsyncReadExt::read(&mut stream, &mut byte);
-    matches!(crate::peer::soon("the end", read).await, Ok(0) | Err(_))
+    matches!(crate::support::peer::soon("the end", read).await, Ok(0) | Err(_))
 }
 
 #[actix_rt::test]
@@ -143,13 +142,13 @@ async fn connections_that_never_ask_for_anything_are_counted_too() {
     assert!(is_shut(http::connect(relay.public, of(200), None).await).await);
     // Operators have a door of their own.
     assert_eq!(http::get(relay.admin, "/livez").await.status, 200);
-    assert_eq!(crate::process::health(relay.admin).await["status"], "ok");
+    assert_eq!(relay.health().await["status"], "ok");
     // A place is free again as soon as one of them gives up.
     drop(idle.pop());
     drop(idle.remove(0));
-    let manner = from(2);
-    crate::process::eventually("a place", async || {
-        let mut stream = http::connect(relay.public, manner.from, None).await;
+    let options = from(2);
+    crate::support::eventually("a place", async || {
+        let mut stream = http::connect(relay.public, options.from, None).await;
         let head = http::head(&http::handshake());
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &head).await;
         let mut byte = [0];

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use sealpost::settings::Settings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::http::{self, Answer, KEY, ask, ask_lines, handshake, handshake_with, head};
-use crate::peer::soon;
 use crate::support::Relay;
+use crate::support::http::{self, Answer, KEY, ask, ask_lines, handshake, handshake_with, head};
+use crate::support::peer::soon;
 
 async fn with_origin(relay: &Relay, origin: &str) -> u16 {
     ask_lines(relay.public, &handshake_with(&format!("Origin: {origin}"))).await.status
@@ -50,9 +50,9 @@ async fn other_origins_are_taken_over_by_a_reload() {
     assert_eq!(with_origin(&relay, "https://app.example").await, 403);
     let mut settings = Settings::default();
     settings.server.allowed_origins = vec!["https://app.example".to_owned()];
-    relay.remote.reload(&settings);
+    relay.reload_handle.reload(&settings);
     assert_eq!(with_origin(&relay, "https://app.example").await, 101);
-    relay.remote.reload(&Settings::default());
+    relay.reload_handle.reload(&Settings::default());
     assert_eq!(with_origin(&relay, "https://app.example").await, 403);
 }
 
@@ -124,7 +124,7 @@ async fn what_only_resembles_a_handshake_is_refused() {
     let answer = http::get(relay.public, "/ws").await;
     assert_eq!((answer.status, answer.header("Upgrade")), (426, Some("websocket")));
     assert_eq!(http::get(relay.public, "/elsewhere").await.status, 404);
-    relay.expects_connections(0).await;
+    relay.wait_for("connections", 0).await;
 }
 
 #[actix_rt::test]
@@ -179,15 +179,15 @@ async fn half_a_head_and_silence_is_answered_with_408() {
 #[actix_rt::test]
 async fn a_first_frame_that_comes_with_the_handshake_is_heard() {
     let relay = Relay::start();
-    let register = crate::peer::text(r#"{"type":"Register"}"#);
+    let register = crate::support::peer::text(r#"{"type":"Register"}"#);
     let mut stream = http::connect(relay.public, None, None).await;
     let bytes = [head(&handshake()), register].concat();
     soon("sending", stream.write_all(&bytes)).await.expect("sent");
     assert_eq!(http::answer(&mut stream).await.status, 101);
-    let mut guest = crate::raw_client::RawClient {
-        peer: crate::peer::Peer { stream },
+    let mut client = crate::support::RawClient {
+        peer: crate::support::peer::Peer { stream },
         id: String::new(),
-        welcome: serde_json::Value::Null,
+        registration: serde_json::Value::Null,
     };
-    guest.hears("RegisterResponse").await;
+    client.expect_frame("RegisterResponse").await;
 }

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::http::{ask_lines, get, handshake};
-use crate::process::{eventually, health};
-use crate::raw_client::RawClient;
-use crate::support::Relay;
+use crate::support::http::{ask_lines, get, handshake};
+use crate::support::{RawClient, Relay, eventually};
 
 #[actix_rt::test]
 async fn life_and_readiness_are_told_at_both_doors_and_health_only_to_operators() {
@@ -16,8 +14,8 @@ async fn life_and_readiness_are_told_at_both_doors_and_health_only_to_operators(
     }
     assert_eq!(get(relay.public, "/healthz").await.status, 404);
     assert_eq!(ask_lines(relay.admin, &handshake()).await.status, 404, "no WebSocket there");
-    let _guest = RawClient::plain(relay.public).await;
-    let health = health(relay.admin).await;
+    let _client = RawClient::plain(relay.public).await;
+    let health = relay.health().await;
     assert_eq!(health["status"], "ok");
     assert_eq!(
         (&health["connections"], &health["connected"], &health["devices"]),
@@ -29,10 +27,10 @@ async fn life_and_readiness_are_told_at_both_doors_and_health_only_to_operators(
 async fn while_draining_nobody_is_let_in_and_the_relay_says_that_it_is_not_ready() {
     let mut relay = Relay::with(|settings| settings.server.drain_timeout = Duration::from_secs(1));
     // One that has not answered its Close keeps the relay draining.
-    let mut guest = RawClient::plain(relay.public).await;
+    let mut client = RawClient::plain(relay.public).await;
     let (public, admin) = (relay.public, relay.admin);
     let stopped = std::thread::spawn(move || relay.stop());
-    guest.is_closed_with(1001).await;
+    client.expect_closed_with(1001).await;
     for door in [public, admin] {
         let answer = get(door, "/readyz").await;
         assert_eq!((answer.status, answer.body.as_str()), (503, "draining\n"));
@@ -40,7 +38,7 @@ async fn while_draining_nobody_is_let_in_and_the_relay_says_that_it_is_not_ready
     }
     let answer = ask_lines(public, &handshake()).await;
     assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("5")));
-    drop(guest);
+    drop(client);
     eventually("the end", async || stopped.is_finished()).await;
     stopped.join().expect("no panic").expect("a good end");
 }

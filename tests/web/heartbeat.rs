@@ -5,10 +5,8 @@ use std::time::Duration;
 use sealpost::settings::Settings;
 use serde_json::json;
 
-use crate::peer::{FIN, PING, PONG, TEXT, frame};
-use crate::process::Process;
-use crate::raw_client::RawClient;
-use crate::support::Relay;
+use crate::support::peer::{FIN, PING, PONG, TEXT, frame};
+use crate::support::{Binary, RawClient, Relay, message_id};
 
 const BEAT: Duration = Duration::from_millis(100);
 
@@ -20,10 +18,10 @@ fn quick(settings: &mut Settings) {
 #[actix_rt::test]
 async fn a_silent_client_gets_pings_of_both_kinds_and_then_the_end() {
     let relay = Relay::with(quick);
-    let mut guest = RawClient::plain(relay.public).await;
+    let mut client = RawClient::plain(relay.public).await;
     let mut heard = Vec::new();
     let code = loop {
-        match guest.peer.frame().await.expect("a close") {
+        match client.peer.frame().await.expect("a close") {
             (0x88, payload) => break u16::from_be_bytes([payload[0], payload[1]]),
             (first, payload) => heard.push((first, String::from_utf8(payload).expect("text"))),
         }
@@ -34,39 +32,39 @@ async fn a_silent_client_gets_pings_of_both_kinds_and_then_the_end() {
         *first == FIN | TEXT && words.parse::<serde_json::Value>().unwrap()["type"] == "Ping"
     });
     assert!(json_ping, "{heard:?}");
-    relay.expects_connections(0).await;
+    relay.wait_for("connections", 0).await;
 }
 
 #[actix_rt::test]
 async fn a_client_that_only_answers_pings_lives_and_is_asked_in_no_other_way() {
     let relay = Relay::with(quick);
-    let mut guest = RawClient::plain(relay.public).await;
+    let mut client = RawClient::plain(relay.public).await;
     // Four times as long as a silent one lives.
     for _ in 0..20 {
-        let (first, _) = guest.peer.frame().await.expect("a ping");
+        let (first, _) = client.peer.frame().await.expect("a ping");
         // A beat that came late may find the answer to the last one still on its way, and ask again as JSON.
         if first == FIN | PING {
-            guest.pongs().await;
+            client.send_pong().await;
         }
     }
-    guest.talks_to_itself(1).await;
+    client.send_to_itself(1).await;
 }
 
 #[actix_rt::test]
 async fn a_client_that_only_answers_with_json_lives() {
     let relay = Relay::with(quick);
-    let mut guest = RawClient::plain(relay.public).await;
+    let mut client = RawClient::plain(relay.public).await;
     let mut answered = 0;
     while answered < 10 {
-        match guest.peer.frame().await.expect("a ping") {
+        match client.peer.frame().await.expect("a ping") {
             (first, _) if first == FIN | TEXT => {
                 answered += 1;
-                guest.says(json!({"type": "Pong"})).await;
+                client.send(json!({"type": "Pong"})).await;
             }
             (first, _) => assert_eq!(first, FIN | PING),
         }
     }
-    guest.talks_to_itself(1).await;
+    client.send_to_itself(1).await;
 }
 
 #[actix_rt::test]
@@ -76,47 +74,47 @@ async fn what_a_half_open_peer_never_confirmed_goes_to_its_next_connection() {
     // Its kernel takes everything, as a proxy's would, and nothing ever comes back.
     let bob = RawClient::resumable(relay.public).await;
     for number in 0..3 {
-        alice.says(alice.message(&bob.id, number, "sealed", 600)).await;
-        while alice.hears_any().await["type"] != "Ack" {}
+        alice.send(alice.message(&bob.id, number, "sealed", 600)).await;
+        while alice.receive_any().await["type"] != "Ack" {}
     }
-    alice.pongs().await;
+    alice.send_pong().await;
     let deadline = async {
         loop {
             let (first, _) = alice.peer.frame().await.expect("a ping");
             if first == FIN | PING {
                 alice.peer.send(&frame(FIN | PONG, b"")).await;
-                if crate::process::health(relay.admin).await["connections"] == 1 {
+                if relay.health().await["connections"] == 1 {
                     return;
                 }
             }
         }
     };
-    crate::peer::soon("the end of the half-open one", deadline).await;
-    let mut bob = RawClient::resuming(relay.public, &bob.welcome["resume_token"]).await;
+    crate::support::peer::soon("the end of the half-open one", deadline).await;
+    let mut bob = RawClient::resume(relay.public, &bob.registration["resume_token"]).await;
     for number in 0..3 {
-        let received = bob.hears("Receive").await;
-        assert_eq!(received["message_id"], crate::support::message_id(number));
+        let received = bob.expect_frame("Receive").await;
+        assert_eq!(received["message_id"], message_id(number));
     }
 }
 
 #[actix_rt::test]
 async fn a_relay_that_was_stopped_for_a_while_blames_nobody() {
     let relay =
-        Process::start(&[("HEARTBEAT__INTERVAL", "200ms"), ("HEARTBEAT__TIMEOUT", "600ms")]);
-    let mut guest = RawClient::plain(relay.public).await;
+        Binary::with(&[("HEARTBEAT__INTERVAL", "200ms"), ("HEARTBEAT__TIMEOUT", "600ms")]).await;
+    let mut client = RawClient::plain(relay.public).await;
     relay.signal("STOP");
-    relay.is_stopped(true).await;
+    relay.wait_until_stopped(true).await;
     // Nothing of the relay can tell when this time is over.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     relay.signal("CONT");
-    relay.is_stopped(false).await;
+    relay.wait_until_stopped(false).await;
     for _ in 0..10 {
-        let (first, payload) = guest.peer.frame().await.expect("a ping");
+        let (first, payload) = client.peer.frame().await.expect("a ping");
         assert_ne!(first, 0x88, "{payload:?}");
         if first == FIN | PING {
-            guest.pongs().await;
+            client.send_pong().await;
         }
     }
-    guest.says(json!({"type": "Ping"})).await;
-    while guest.hears_any().await["type"] != "Pong" {}
+    client.send(json!({"type": "Ping"})).await;
+    while client.receive_any().await["type"] != "Pong" {}
 }

@@ -6,10 +6,8 @@ use sealpost::settings::Settings;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::peer::{BINARY, CONTINUATION, FIN, TEXT, frame, soon, text};
-use crate::process::Process;
-use crate::raw_client::RawClient;
-use crate::support::Relay;
+use crate::support::peer::{BINARY, CONTINUATION, FIN, TEXT, frame, soon, text};
+use crate::support::{Binary, RawClient, Relay, message_id};
 
 /// Memory that one connection may take, whatever it sends, KiB.
 const MIB: u64 = 1024;
@@ -19,19 +17,19 @@ fn hasty(settings: &mut Settings) {
     settings.limits.register_timeout = Duration::from_secs(60);
 }
 
-/// A text message of exactly `bytes`: a `Send` from that guest to that device.
-fn message_of(guest: &RawClient, to: &str, number: u32, bytes: usize) -> String {
-    let empty = guest.message(to, number, "", 60).to_string();
-    guest.message(to, number, &"x".repeat(bytes - empty.len()), 60).to_string()
+/// A text message of exactly `bytes`: a `Send` from that client to that device.
+fn message_of(client: &RawClient, to: &str, number: u64, bytes: usize) -> String {
+    let empty = client.message(to, number, "", 60).to_string();
+    client.message(to, number, &"x".repeat(bytes - empty.len()), 60).to_string()
 }
 
 #[actix_rt::test]
 async fn a_frame_that_declares_a_terabyte_costs_its_sender_the_connection_and_the_relay_nothing() {
-    let relay = Process::start(&[]);
+    let relay = Binary::with(&[]).await;
     // What the first connection costs is no part of the question.
-    let mut guest = RawClient::plain(relay.public).await;
-    guest.talks_to_itself(1).await;
-    let mut stranger = RawClient::stranger(relay.public).await;
+    let mut client = RawClient::plain(relay.public).await;
+    client.send_to_itself(1).await;
+    let mut stranger = RawClient::connect(relay.public).await;
     let before = relay.memory();
 
     let mut header = vec![FIN | BINARY, 0x80 | 127];
@@ -41,7 +39,7 @@ async fn a_frame_that_declares_a_terabyte_costs_its_sender_the_connection_and_th
     let block = vec![0; 64 * 1024];
     let stream = &mut stranger.peer.stream;
     soon("the first block", stream.write_all(&block)).await.expect("the kernel takes it");
-    stranger.is_closed_with(1009).await;
+    stranger.expect_closed_with(1009).await;
     // It goes on regardless, until the relay does not listen any more.
     let stream = &mut stranger.peer.stream;
     let sent = soon("an end", async {
@@ -53,10 +51,10 @@ async fn a_frame_that_declares_a_terabyte_costs_its_sender_the_connection_and_th
     })
     .await;
     assert!(sent < 512, "the relay took 32 MiB");
-    relay.has("connections", 1).await;
+    relay.wait_for("connections", 1).await;
     let grown = relay.peak_memory().saturating_sub(before);
     assert!(grown <= MIB, "{grown} KiB more than {before} KiB");
-    guest.talks_to_itself(2).await;
+    client.send_to_itself(2).await;
 }
 
 #[actix_rt::test]
@@ -76,28 +74,28 @@ async fn a_message_at_the_cap_is_relayed_and_one_byte_more_is_not() {
     };
     let whole = |message: &str| text(message);
     type Way<'a> = &'a dyn Fn(&str) -> Vec<u8>;
-    let ways: [(u32, Way<'_>); 2] = [(10, &whole), (20, &pieces)];
+    let ways: [(u64, Way<'_>); 2] = [(10, &whole), (20, &pieces)];
     for (number, way) in ways {
         let fits = message_of(&alice, &bob.id, number, limits.message_bytes);
         alice.peer.send(&way(&fits)).await;
-        alice.hears("Ack").await;
-        let received = bob.hears("Receive").await;
+        alice.expect_frame("Ack").await;
+        let received = bob.expect_frame("Receive").await;
         assert_eq!(received["sender_id"], alice.id);
 
         for over in [limits.message_bytes + 1, limits.frame_bytes] {
             let over = message_of(&alice, &bob.id, number + 1, over);
             alice.peer.send(&way(&over)).await;
-            let error = alice.hears("Error").await;
+            let error = alice.expect_frame("Error").await;
             assert_eq!(error["code"], 413);
-            assert_eq!(error["message_id"], crate::support::message_id(number + 1));
+            assert_eq!(error["message_id"], message_id(number + 1));
         }
         let over = message_of(&alice, &bob.id, number + 1, limits.frame_bytes + 1);
         let mut eve = RawClient::plain(relay.public).await;
         // The relay may be gone before everything is said.
         let _ = soon("sending", eve.peer.stream.write_all(&way(&over))).await;
-        eve.is_closed_with(1009).await;
+        eve.expect_closed_with(1009).await;
     }
-    bob.talks_to_itself(1).await;
+    bob.send_to_itself(1).await;
 }
 
 #[actix_rt::test]
@@ -111,21 +109,21 @@ async fn floods_of_fragments_and_messages_without_end_cost_only_their_sender() {
         (frame(TEXT, b"never the end"), 1008),
         ([frame(TEXT, b""), frame(CONTINUATION, &[b'x'; 60_000]).repeat(3)].concat(), 1009),
     ] {
-        let mut guest = RawClient::plain(relay.public).await;
-        let _ = soon("sending", guest.peer.stream.write_all(&bytes)).await;
-        guest.is_closed_with(code).await;
+        let mut client = RawClient::plain(relay.public).await;
+        let _ = soon("sending", client.peer.stream.write_all(&bytes)).await;
+        client.expect_closed_with(code).await;
     }
-    bystander.talks_to_itself(1).await;
-    relay.expects_connections(1).await;
+    bystander.send_to_itself(1).await;
+    relay.wait_for("connections", 1).await;
 }
 
 #[actix_rt::test]
 async fn a_byte_now_and_then_does_not_keep_a_frame_open() {
     let relay = Relay::with(hasty);
-    let mut guest = RawClient::plain(relay.public).await;
+    let mut client = RawClient::plain(relay.public).await;
     let started = Instant::now();
     let words = text(json!({"type": "Ping"}).to_string());
-    let (mut read, mut write) = guest.peer.stream.into_split();
+    let (mut read, mut write) = client.peer.stream.into_split();
     // As fast as a timer of 20 ms, and so never done within the 200 ms that a frame has.
     let trickle = actix_rt::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
@@ -142,8 +140,8 @@ async fn a_byte_now_and_then_does_not_keep_a_frame_open() {
     assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, 1008));
     assert!(started.elapsed() < Duration::from_secs(5));
     trickle.abort();
-    guest = RawClient::plain(relay.public).await;
-    guest.talks_to_itself(1).await;
+    client = RawClient::plain(relay.public).await;
+    client.send_to_itself(1).await;
 }
 
 #[actix_rt::test]
@@ -151,17 +149,17 @@ async fn whoever_does_not_register_in_time_is_sent_away_however_busy() {
     let relay = Relay::with(|settings| {
         settings.limits.register_timeout = Duration::from_millis(300);
     });
-    let mut silent = RawClient::stranger(relay.public).await;
-    let mut busy = RawClient::stranger(relay.public).await;
+    let mut silent = RawClient::connect(relay.public).await;
+    let mut busy = RawClient::connect(relay.public).await;
     let mut device = RawClient::plain(relay.public).await;
-    busy.says(json!({"type": "Status", "payload": {}})).await;
-    assert_eq!(busy.hears("Error").await["code"], 400);
-    busy.says(json!({"type": "Register", "payload": {"resume_token": "0".repeat(64)}})).await;
-    assert_eq!(busy.hears("Error").await["code"], 401);
-    busy.says(json!({"type": "Ping"})).await;
-    busy.hears("Pong").await;
-    silent.is_closed_with(4401).await;
-    busy.is_closed_with(4401).await;
-    device.talks_to_itself(1).await;
-    relay.expects_connections(1).await;
+    busy.send(json!({"type": "Status", "payload": {}})).await;
+    assert_eq!(busy.expect_frame("Error").await["code"], 400);
+    busy.send(json!({"type": "Register", "payload": {"resume_token": "0".repeat(64)}})).await;
+    assert_eq!(busy.expect_frame("Error").await["code"], 401);
+    busy.send(json!({"type": "Ping"})).await;
+    busy.expect_frame("Pong").await;
+    silent.expect_closed_with(4401).await;
+    busy.expect_closed_with(4401).await;
+    device.send_to_itself(1).await;
+    relay.wait_for("connections", 1).await;
 }

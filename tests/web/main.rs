@@ -1,16 +1,9 @@
-//! The relay at its door and under load: who gets in, what one connection may cost, what is left when it is gone.
+//! The HTTP side and the load: which connections are accepted, the cost of one connection, and its remains.
 //!
 //! Nothing here sleeps. A test waits for bytes, for a close, or for a figure of /proc or /healthz, with a deadline.
 
-#[allow(dead_code)]
-#[path = "../transport/peer.rs"]
-mod peer;
-#[path = "../it/support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
-
-mod http;
-mod process;
-mod raw_client;
 
 mod connection_caps;
 mod handshake;

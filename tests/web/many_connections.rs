@@ -6,28 +6,30 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::peer::{FIN, close, soon};
-use crate::process::{Process, eventually};
-use crate::raw_client::{Manner, RawClient};
+use crate::support::peer::{FIN, close, soon};
+use crate::support::{Binary, ConnectOptions, RawClient, eventually};
 
 /// Connections that are opened at the same time.
 const BATCH: usize = 250;
 
 /// Many devices, from several addresses of this machine, so that ports do not run short.
-async fn throng(relay: &Process, count: usize) -> Vec<RawClient> {
-    let mut guests = Vec::with_capacity(count);
-    while guests.len() < count {
-        let more = (count - guests.len()).min(BATCH);
-        let last = 2 + (guests.len() / 1000) as u8;
-        let manner = Manner { from: Some(IpAddr::from([127, 0, 0, last])), ..Manner::default() };
+async fn connect_many(relay: &Binary, count: usize) -> Vec<RawClient> {
+    let mut clients = Vec::with_capacity(count);
+    while clients.len() < count {
+        let more = (count - clients.len()).min(BATCH);
+        let last = 2 + (clients.len() / 1000) as u8;
+        let options = ConnectOptions {
+            from: Some(IpAddr::from([127, 0, 0, last])),
+            ..ConnectOptions::default()
+        };
         let arriving = (0..more).map(async |_| {
-            let mut guest = RawClient::coming(relay.public, manner).await.expect("let in");
-            guest.registers(json!({"type": "Register"})).await;
-            guest
+            let mut client = RawClient::try_connect(relay.public, options).await.expect("let in");
+            client.register(json!({"type": "Register"})).await;
+            client
         });
-        guests.extend(join_all(arriving).await);
+        clients.extend(join_all(arriving).await);
     }
-    guests
+    clients
 }
 
 fn settings() -> Vec<(&'static str, &'static str)> {
@@ -43,25 +45,25 @@ async fn at_sigterm_five_hundred_sessions_are_told_goodbye_and_the_relay_ends_we
     for workers in ["1", "2"] {
         let mut settings = settings();
         settings.push(("SERVER__WORKERS", workers));
-        let mut relay = Process::start(&settings);
-        let guests = throng(&relay, 500).await;
-        relay.has("connected", 500).await;
+        let mut relay = Binary::with(&settings).await;
+        let clients = connect_many(&relay, 500).await;
+        relay.wait_for("connected", 500).await;
         // A stranger has a session, too, and one that is half in has not.
-        let mut stranger = RawClient::stranger(relay.public).await;
-        let half = crate::http::connect(relay.public, None, None).await;
+        let mut stranger = RawClient::connect(relay.public).await;
+        let half = crate::support::http::connect(relay.public, None, None).await;
         let asked = Instant::now();
         relay.signal("TERM");
-        let goodbyes = guests.into_iter().map(async |mut guest: RawClient| {
-            let (first, payload) = guest.peer.frame().await.expect("a goodbye");
+        let goodbyes = clients.into_iter().map(async |mut client: RawClient| {
+            let (first, payload) = client.peer.frame().await.expect("a goodbye");
             assert_eq!((first, &payload[..2]), (FIN | 0x8, &1001_u16.to_be_bytes()[..]));
-            guest.peer.send(&close(1001)).await;
-            guest.peer.expect_end().await;
+            client.peer.send(&close(1001)).await;
+            client.peer.expect_end().await;
         });
         join_all(goodbyes).await;
-        stranger.is_closed_with(1001).await;
+        stranger.expect_closed_with(1001).await;
         drop((stranger, half));
         let status = relay.exit().await;
-        assert_eq!(status.code(), Some(0));
+        assert_eq!(status, Some(0));
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     }
 }
@@ -69,30 +71,30 @@ async fn at_sigterm_five_hundred_sessions_are_told_goodbye_and_the_relay_ends_we
 #[actix_rt::test]
 async fn ten_thousand_connections_come_and_go_and_leave_nothing_behind() {
     rlimit::increase_nofile_limit(16_000).expect("enough descriptors");
-    let relay = Process::start(&settings());
-    drop(throng(&relay, 10).await);
-    relay.has("devices", 0).await;
+    let relay = Binary::with(&settings()).await;
+    drop(connect_many(&relay, 10).await);
+    relay.wait_for("devices", 0).await;
     let (descriptors, memory) = (relay.descriptors(), relay.memory());
 
     let mut after = Vec::new();
     for _ in 0..2 {
-        let guests = throng(&relay, 5000).await;
-        relay.has("connected", 5000).await;
-        for (n, mut guest) in guests.into_iter().enumerate() {
+        let clients = connect_many(&relay, 5000).await;
+        relay.wait_for("connected", 5000).await;
+        for (n, mut client) in clients.into_iter().enumerate() {
             match n % 4 {
-                0 => guest.peer.send(&close(1000)).await,
-                1 => guest.says(json!({"type": "Ping"})).await,
+                0 => client.peer.send(&close(1000)).await,
+                1 => client.send(json!({"type": "Ping"})).await,
                 2 => {
                     // A reset instead of an end.
                     let linger = Some(Duration::ZERO);
-                    let socket = socket2::SockRef::from(&guest.peer.stream);
+                    let socket = socket2::SockRef::from(&client.peer.stream);
                     socket.set_linger(linger).expect("a socket");
                 }
                 _ => {}
             }
         }
         for figure in ["connections", "connected", "devices", "exchanges", "queued_bytes"] {
-            relay.has(figure, 0).await;
+            relay.wait_for(figure, 0).await;
         }
         eventually("the descriptors", async || relay.descriptors() <= descriptors).await;
         after.push(relay.memory());
@@ -101,5 +103,5 @@ async fn ten_thousand_connections_come_and_go_and_leave_nothing_behind() {
     // for each connection that ever was would show: 1 KiB of it is 5 MiB of each throng.
     assert!(after[0] < memory + 64 * 1024, "{memory} KiB, then {after:?}");
     assert!(after[1] < after[0] + 4 * 1024, "{memory} KiB, then {after:?}");
-    soon("one more", RawClient::plain(relay.public)).await.talks_to_itself(1).await;
+    soon("one more", RawClient::plain(relay.public)).await.send_to_itself(1).await;
 }

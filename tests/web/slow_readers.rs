@@ -5,17 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
-use crate::peer::text;
-use crate::process::{Process, has};
-use crate::raw_client::{Manner, RawClient};
-use crate::support::{Relay, message_id};
+use crate::support::peer::text;
+use crate::support::{Binary, ConnectOptions, RawClient, Relay, message_id};
 
 /// Messages that are sent to one that does not read.
-const FLOOD: u32 = 4000;
+const FLOOD: u64 = 4000;
 /// What each carries, bytes.
 const DATA: usize = 8 * 1024;
 /// Senders who share the flood, for none may take more than half of a queue.
-const SENDERS: u32 = 4;
+const SENDERS: u64 = 4;
 
 const RATES: [(&str, &str); 6] = [
     ("LIMITS__EXEMPT_CIDRS", "127.0.0.0/8"),
@@ -28,30 +26,30 @@ const RATES: [(&str, &str); 6] = [
 ];
 
 async fn narrow(relay: std::net::SocketAddr, register: Value) -> RawClient {
-    let manner = Manner { receive_buffer: Some(4096), ..Manner::default() };
-    let mut guest = RawClient::coming(relay, manner).await.expect("let in");
-    guest.registers(register).await;
-    guest
+    let options = ConnectOptions { receive_buffer: Some(4096), ..ConnectOptions::default() };
+    let mut client = RawClient::try_connect(relay, options).await.expect("let in");
+    client.register(register).await;
+    client
 }
 
 /// What became of a flood, as its senders were told.
 #[derive(Debug, Default)]
 struct Outcome {
-    acked: Vec<u32>,
-    full: u32,
+    acked: Vec<u64>,
+    full: u64,
 }
 
 /// Several senders, each telling what it was told; each waits for one answer before it goes on.
-async fn flood(senders: &mut [RawClient], to: &str, count: u32, ttl: u64) -> Outcome {
+async fn flood(senders: &mut [RawClient], to: &str, count: u64, ttl: u64) -> Outcome {
     let data = "x".repeat(DATA);
-    let share = count / senders.len() as u32;
+    let share = count / senders.len() as u64;
     let floods = senders.iter_mut().enumerate().map(async |(n, sender)| {
         let mut outcome = Outcome::default();
         let words = sender.message(to, 0, &data, ttl).to_string();
         let words = words.replace(&message_id(0), "MESSAGE");
-        for number in (n as u32 * share)..((n as u32 + 1) * share) {
+        for number in (n as u64 * share)..((n as u64 + 1) * share) {
             sender.peer.send(&text(words.replace("MESSAGE", &message_id(number)))).await;
-            let words = sender.hears_any().await;
+            let words = sender.receive_any().await;
             assert_eq!(words["payload"]["message_id"], message_id(number), "{words}");
             match words["type"].as_str() {
                 Some("Ack") => outcome.acked.push(number),
@@ -85,43 +83,43 @@ const STORE_CACHE: u64 = 16 * 1024;
 /// Messages that go round all the while.
 fn bystander(relay: std::net::SocketAddr) -> tokio::task::JoinHandle<()> {
     actix_rt::spawn(async move {
-        let mut guest = RawClient::plain(relay).await;
+        let mut client = RawClient::plain(relay).await;
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         for number in 0.. {
             tick.tick().await;
-            guest.talks_to_itself(number).await;
+            client.send_to_itself(number).await;
         }
     })
 }
 
 #[actix_rt::test]
 async fn one_that_stalls_costs_no_more_than_its_queue_and_delays_nobody() {
-    let relay = Process::start(&RATES);
+    let relay = Binary::with(&RATES).await;
     let stalled = narrow(relay.public, json!({"type": "Register"})).await;
     let mut senders = senders(relay.public).await;
     let bystander = bystander(relay.public);
     // The first message goes round before the flood, and more of them during it.
-    relay.has("devices", u64::from(SENDERS) + 2).await;
+    relay.wait_for("devices", SENDERS + 2).await;
     let before = relay.memory();
     let outcome = flood(&mut senders, &stalled.id, FLOOD, 3600).await;
     let books = relay.health().await;
     // 1,000 messages of 8 KiB and the window; what its socket had taken is beyond recall.
     assert!((1000..1200).contains(&outcome.acked.len()), "{} acked", outcome.acked.len());
-    assert_eq!(outcome.acked.len() as u32 + outcome.full, FLOOD);
+    assert_eq!(outcome.acked.len() as u64 + outcome.full, FLOOD);
     // What was in flight when it was given up went back behind a full queue.
     assert!(books["queued"].as_u64() <= Some(1000 + 64), "{books}");
     let grown = relay.peak_memory().saturating_sub(before);
     assert!(grown < 24 * 1024 + STORE_CACHE, "{grown} KiB more than {before} KiB");
     // The socket is gone within its time; what was in flight waits again.
-    relay.has("connected", u64::from(SENDERS) + 1).await;
+    relay.wait_for("connected", SENDERS + 1).await;
     let books = relay.health().await;
     let round = senders[0].id.clone();
     assert!(books["queued"].as_u64() >= Some(900), "{books}");
     assert!(!bystander.is_finished(), "the bystander failed");
     let words = senders[1].message(&round, 1 << 20, "well?", 60);
-    senders[1].says(words).await;
-    senders[1].hears("Ack").await;
-    senders[0].hears("Receive").await;
+    senders[1].send(words).await;
+    senders[1].expect_frame("Ack").await;
+    senders[0].expect_frame("Receive").await;
     bystander.abort();
 }
 
@@ -135,21 +133,21 @@ async fn what_one_that_stalled_never_got_is_told_to_its_senders_as_expired() {
     let stalled = narrow(relay.public, json!({"type": "Register"})).await;
     let mut senders = senders(relay.public).await;
     let outcome = flood(&mut senders, &stalled.id, 1200, 600).await;
-    relay.expects_connections(u64::from(SENDERS)).await;
-    let health = crate::process::health(relay.admin).await;
+    relay.wait_for("connections", SENDERS).await;
+    let health = relay.health().await;
     let waiting = health["queued"].as_u64().expect("a figure");
     assert_eq!(health["in_flight"], 0);
     let delivered = health["delivered"].as_u64().expect("a figure");
     assert_eq!(waiting + delivered, outcome.acked.len() as u64);
     relay.clock.advance(Duration::from_secs(601));
-    has(relay.admin, "expired", waiting).await;
-    has(relay.admin, "queued_bytes", 0).await;
+    relay.wait_for("expired", waiting).await;
+    relay.wait_for("queued_bytes", 0).await;
     let mut told = 0;
     for sender in &mut senders {
         // Its own share, each once; then nothing more but the answer to a ping.
-        sender.says(json!({"type": "Ping"})).await;
+        sender.send(json!({"type": "Ping"})).await;
         loop {
-            let words = sender.hears_any().await;
+            let words = sender.receive_any().await;
             if words["type"] == "Pong" {
                 break;
             }
@@ -163,9 +161,9 @@ async fn what_one_that_stalled_never_got_is_told_to_its_senders_as_expired() {
             break;
         }
         while told < waiting {
-            sender.says(json!({"type": "Ping"})).await;
+            sender.send(json!({"type": "Ping"})).await;
             let mut more = 0;
-            while sender.hears_any().await["type"] != "Pong" {
+            while sender.receive_any().await["type"] != "Pong" {
                 more += 1;
             }
             if more == 0 {
@@ -179,33 +177,33 @@ async fn what_one_that_stalled_never_got_is_told_to_its_senders_as_expired() {
 
 #[actix_rt::test]
 async fn what_a_resumable_one_that_stalled_did_not_confirm_comes_when_it_resumes_in_order() {
-    let relay = Process::start(&RATES);
+    let relay = Binary::with(&RATES).await;
     let register = json!({"type": "Register", "payload": {"resumable": true}});
     let stalled = narrow(relay.public, register).await;
     let mut senders = senders(relay.public).await;
     let outcome = flood(&mut senders, &stalled.id, 600, 3600).await;
     assert_eq!(outcome.acked.len(), 600);
-    relay.has("connected", u64::from(SENDERS)).await;
-    let mut back = RawClient::resuming(relay.public, &stalled.welcome["resume_token"]).await;
-    assert_eq!(back.welcome["queued"], 600);
-    let mut next = [0, 1, 2, 3].map(|n: u32| n * 150);
+    relay.wait_for("connected", SENDERS).await;
+    let mut back = RawClient::resume(relay.public, &stalled.registration["resume_token"]).await;
+    assert_eq!(back.registration["queued"], 600);
+    let mut next = [0, 1, 2, 3].map(|n: u64| n * 150);
     for _ in 0..600 {
-        let received = back.hears("Receive").await;
+        let received = back.expect_frame("Receive").await;
         let from = senders.iter().position(|sender| received["sender_id"] == sender.id);
         let expected = &mut next[from.expect("one of the senders")];
         assert_eq!(received["message_id"], message_id(*expected));
         *expected += 1;
         let (id, sender) = (&received["message_id"], &received["sender_id"]);
-        back.says(json!({"type": "Ack", "payload": {"message_id": id, "sender_id": sender}})).await;
+        back.send(json!({"type": "Ack", "payload": {"message_id": id, "sender_id": sender}})).await;
     }
-    relay.has("queued", 0).await;
-    relay.has("in_flight", 0).await;
-    relay.has("delivered", 600).await;
+    relay.wait_for("queued", 0).await;
+    relay.wait_for("in_flight", 0).await;
+    relay.wait_for("delivered", 600).await;
 }
 
 #[actix_rt::test]
 async fn one_that_trickles_costs_no_more_and_is_not_taken_for_one_that_stalls() {
-    let relay = Process::start(&RATES);
+    let relay = Binary::with(&RATES).await;
     let slow = narrow(relay.public, json!({"type": "Register"})).await;
     let id = slow.id.clone();
     let mut senders = senders(relay.public).await;
@@ -226,9 +224,9 @@ async fn one_that_trickles_costs_no_more_and_is_not_taken_for_one_that_stalls() 
     let grown = relay.peak_memory().saturating_sub(before);
     assert!(grown < 24 * 1024 + STORE_CACHE, "{grown} KiB more than {before} KiB");
     assert!(outcome.full > 0, "{outcome:?}");
-    assert_eq!(relay.health().await["connected"], u64::from(SENDERS) + 1, "slow is not stalled");
+    assert_eq!(relay.health().await["connected"], SENDERS + 1, "slow is not stalled");
     stop.send(()).expect("it trickles still");
     assert!(trickle.await.expect("no panic") > 0);
     drop(write);
-    relay.has("connected", u64::from(SENDERS)).await;
+    relay.wait_for("connected", SENDERS).await;
 }

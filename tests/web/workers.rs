@@ -3,12 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::support::{Device, RawClient, Relay, message_id};
 use futures_util::future::join_all;
 use serde_json::json;
-
-use crate::process::has;
-use crate::raw_client::RawClient;
-use crate::support::{Device, Relay, message_id};
 
 fn two() -> Relay {
     Relay::with(|settings| {
@@ -26,55 +23,55 @@ async fn devices_on_two_threads_talk_wait_expire_and_replace_each_other() {
     for _ in 0..4 {
         let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
         let carol = Device::resumable(&relay).await;
-        alice.sends_to(&bob, 1).await;
-        alice.hears_ack(1).await;
-        bob.receives(1).await;
+        alice.send_to(&bob, 1).await;
+        alice.expect_ack(1).await;
+        bob.receive(1).await;
 
         let id = carol.id.clone();
-        let token = carol.welcome["resume_token"].clone();
-        carol.leaves().await;
+        let token = carol.registration["resume_token"].clone();
+        carol.close().await;
         for (number, ttl) in [(2, 300), (3, 30)] {
-            alice.says(alice.message_to(&id, number, json!({"ttl": ttl}))).await;
-            alice.hears_ack(number).await;
+            alice.send(alice.message_to(&id, number, json!({"ttl": ttl}))).await;
+            alice.expect_ack(number).await;
         }
         relay.clock.advance(Duration::from_secs(31));
-        alice.hears_error(410).await;
+        alice.expect_error(410).await;
         let register = json!({"type": "Register", "payload": {"resume_token": token}});
-        let mut carol = Device::registered(&relay, register.clone()).await;
-        carol.receives(2).await;
-        let mut newer = Device::registered(&relay, register).await;
-        carol.hears_error(409).await;
-        carol.is_closed_with(4409).await;
-        newer.receives(2).await;
-        newer.acks(2).await;
-        newer.hears_nothing().await;
+        let mut carol = Device::register(&relay, register.clone()).await;
+        carol.receive(2).await;
+        let mut newer = Device::register(&relay, register).await;
+        carol.expect_error(409).await;
+        carol.expect_closed_with(4409).await;
+        newer.receive(2).await;
+        newer.ack(2).await;
+        newer.expect_nothing().await;
     }
-    relay.expects_connections(0).await;
-    has(relay.admin, "connected", 0).await;
+    relay.wait_for("connections", 0).await;
+    relay.wait_for("connected", 0).await;
 }
 
 #[actix_rt::test]
 async fn a_crowd_on_two_threads_gets_each_message_once_and_in_order() {
     const DEVICES: usize = 40;
-    const MESSAGES: u32 = 100;
+    const MESSAGES: u64 = 100;
     let relay = two();
-    let guests = join_all((0..DEVICES).map(|_| RawClient::plain(relay.public))).await;
-    let ids: Vec<String> = guests.iter().map(|guest| guest.id.clone()).collect();
+    let clients = join_all((0..DEVICES).map(|_| RawClient::plain(relay.public))).await;
+    let ids: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
     // Each sends to the next, all at once, without waiting for answers.
-    let talk = guests.into_iter().enumerate().map(async |(n, mut guest)| {
+    let talk = clients.into_iter().enumerate().map(async |(n, mut client)| {
         let (next, before) = (&ids[(n + 1) % DEVICES], &ids[(n + DEVICES - 1) % DEVICES]);
         let words: Vec<u8> = (0..MESSAGES)
             .flat_map(|number| {
-                let words = guest.message(next, number, "sealed", 600);
-                crate::peer::text(words.to_string())
+                let words = client.message(next, number, "sealed", 600);
+                crate::support::peer::text(words.to_string())
             })
             .collect();
-        guest.peer.send(&words).await;
+        client.peer.send(&words).await;
         // What finds no credit is acked when it is safe, and what comes after it may fly at once: only messages have an order.
         let (mut unacked, mut received) = ((0..MESSAGES).map(message_id).collect(), 0);
         let unacked: &mut HashSet<String> = &mut unacked;
         while !unacked.is_empty() || received < MESSAGES {
-            let words = guest.hears_any().await;
+            let words = client.receive_any().await;
             let id = words["payload"]["message_id"].as_str().expect("an id");
             match words["type"].as_str() {
                 Some("Ack") => assert!(unacked.remove(id), "acked twice: {words}"),
@@ -86,15 +83,15 @@ async fn a_crowd_on_two_threads_gets_each_message_once_and_in_order() {
                 _ => panic!("{words}"),
             }
         }
-        guest
+        client
     });
-    let guests = join_all(talk).await;
-    let all = (DEVICES as u64) * u64::from(MESSAGES);
-    has(relay.admin, "delivered", all).await;
-    has(relay.admin, "in_flight", 0).await;
-    drop(guests);
-    relay.expects_connections(0).await;
-    has(relay.admin, "connected", 0).await;
+    let clients = join_all(talk).await;
+    let all = (DEVICES as u64) * MESSAGES;
+    relay.wait_for("delivered", all).await;
+    relay.wait_for("in_flight", 0).await;
+    drop(clients);
+    relay.wait_for("connections", 0).await;
+    relay.wait_for("connected", 0).await;
 }
 
 #[actix_rt::test]
@@ -102,24 +99,24 @@ async fn connections_that_end_in_the_middle_of_everything_leave_nothing_on_two_t
     let relay = two();
     for round in 0..5 {
         let ends = (0..60).map(async |n| {
-            let mut guest = RawClient::stranger(relay.public).await;
-            guest.says(json!({"type": "Register"})).await;
+            let mut client = RawClient::connect(relay.public).await;
+            client.send(json!({"type": "Register"})).await;
             match n % 3 {
                 // Gone while the registration is under way.
                 0 => {}
                 1 => {
-                    guest.hears("RegisterResponse").await;
+                    client.expect_frame("RegisterResponse").await;
                 }
                 _ => {
-                    let _ =
-                        socket2::SockRef::from(&guest.peer.stream).set_linger(Some(Duration::ZERO));
+                    let _ = socket2::SockRef::from(&client.peer.stream)
+                        .set_linger(Some(Duration::ZERO));
                 }
             }
         });
         join_all(ends).await;
-        relay.expects_connections(0).await;
-        has(relay.admin, "connected", 0).await;
+        relay.wait_for("connections", 0).await;
+        relay.wait_for("connected", 0).await;
         let mut device = RawClient::plain(relay.public).await;
-        device.talks_to_itself(round).await;
+        device.send_to_itself(round).await;
     }
 }

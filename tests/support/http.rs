@@ -1,16 +1,16 @@
-//! HTTP as bytes: what goes in is exactly what a test says.
+//! HTTP as bytes: a request is exactly what a test writes.
 
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::peer::soon;
+use super::peer::soon;
 
 /// The sample key of RFC 6455, section 1.3.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -75,7 +75,7 @@ pub async fn connect(
 /// Sends bytes and reads one answer.
 pub async fn ask(to: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = connect(to, None, None).await;
-    // A refusal may come, and the connection go, before everything is said.
+    // The relay may refuse and close before the whole request is sent.
     let _ = soon("sending", stream.write_all(request)).await;
     answer(&mut stream).await
 }
@@ -95,7 +95,7 @@ pub async fn get(to: SocketAddr, path: &str) -> Answer {
 /// Reads one answer: a head, and as much body as it announces.
 pub async fn answer(stream: &mut TcpStream) -> Answer {
     soon("an answer", async {
-        // In one go, if it came in one: a throng has thousands of these.
+        // One read, if the head came in one segment: some tests open thousands of connections.
         let mut ahead = [0; 1024];
         let seen = stream.peek(&mut ahead).await.unwrap_or(0);
         let end = ahead[..seen].windows(4).position(|bytes| bytes == b"\r\n\r\n");

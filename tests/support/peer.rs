@@ -1,4 +1,4 @@
-//! A WebSocket client that says exactly the bytes it is told to.
+//! A WebSocket client in bytes: it sends exactly the bytes of the test.
 
 use std::{future::Future, time::Duration};
 

@@ -1,0 +1,35 @@
+//! A relay to test, in this process or as the binary, and clients for it; see tests/README.md.
+#![allow(dead_code, unused_imports, reason = "every test binary uses a part of this")]
+
+pub mod binary;
+mod device;
+mod endpoints;
+pub mod http;
+pub mod peer;
+mod raw_client;
+mod relay;
+
+pub use binary::Binary;
+pub use device::{Away, Device, Gone, confirmation};
+pub use endpoints::Endpoints;
+pub use raw_client::{ConnectOptions, RawClient};
+pub use relay::Relay;
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes, on a busy machine too. A test that waits longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An id for a message; the same number is the same id.
+pub fn message_id(number: u64) -> String {
+    format!("{number:08x}-0000-4000-8000-000000000001")
+}
+
+/// Polls until `condition` holds; for things that report no change, such as a figure of /proc or /healthz.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < PATIENCE, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
