@@ -72,7 +72,7 @@ impl App {
         let settings = Arc::new(settings);
         let queue = Arc::new(Mutex::new(Some(Queue::open(&settings, &clock)?)));
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-        let ingress = Arc::new(Ingress::new(&settings, plan));
+        let ingress = Arc::new(Ingress::new(settings.clone(), plan));
         let listener = bind("server.listen", settings.server.listen)?;
         let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
@@ -138,7 +138,7 @@ impl ReloadHandle {
     /// Other settings from now on, as far as a running relay can take them.
     pub fn reload(&self, settings: &Settings) {
         let settings = Arc::new(settings.clone());
-        self.0.reload(&settings);
+        self.0.reload(settings.clone());
         let Some(core) = self.0.core() else { return };
         let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
         let rules = core.registry.try_send(registry::Reload(settings));
@@ -332,7 +332,7 @@ fn tune(socket: &TcpStream, user_timeout: Duration) {
 /// Sends all sessions away, slice by slice, and stops the server when they are gone or the time is over.
 async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
     ingress.drain();
-    let sessions = ingress.caps.total();
+    let sessions = ingress.connections.total();
     log::info!("draining sessions={sessions}");
     let slice = (sessions / DRAIN_SLICES).max(DRAIN_SLICE);
     let goodbyes = async {
@@ -341,10 +341,10 @@ async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
         }
-        ingress.caps.all_closed().await;
+        ingress.connections.all_closed().await;
     };
     if tokio::time::timeout(timeout, goodbyes).await.is_err() {
-        log::warn!("drained in part, the time is over sessions={}", ingress.caps.total());
+        log::warn!("drained in part, the time is over sessions={}", ingress.connections.total());
     }
     if let Some(core) = ingress.core()
         && core.registry.send(CloseStore).await.is_err()

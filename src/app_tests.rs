@@ -30,7 +30,7 @@ fn a_core_actor_that_panics_ends_the_process() {
 async fn panics_in(actor: &str) {
     let (settings, clock) = (Arc::new(Settings::default()), Clock::system());
     let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-    let ingress = Ingress::new(&settings, plan);
+    let ingress = Ingress::new(settings.clone(), plan);
     let core = start_core(&settings, &clock, &ingress, None);
     let told = match actor {
         "registry" => core.registry.try_send(RunOnActor::new(|_: &mut Registry| panic!("told to"))),
@@ -98,7 +98,9 @@ async fn a_session_that_panics_ends_alone() {
     let core = ingress.core().expect("a core").clone();
     assert_eq!(core.registry.send(Observe).await.expect("it lives").connected, 1);
     drop((bystander, victim));
-    tokio::time::timeout(Duration::from_secs(20), ingress.caps.all_closed()).await.expect("all");
+    tokio::time::timeout(Duration::from_secs(20), ingress.connections.all_closed())
+        .await
+        .expect("all");
     drop(stop);
     running.await.expect("no panic").expect("a good end");
 }

@@ -154,9 +154,11 @@ impl Session {
             Request::Command(command @ Command::Ack { .. }) => self.enqueue_command(command),
             Request::Command(Command::Ping) => {
                 if self.allow(Class::Control, ErrorContext::NOTHING, ctx) {
-                    match self.state {
-                        State::Registered { .. } => self.enqueue_command(Command::Ping),
-                        _ => self.writer.text(ByteString::from_static(encode::PONG)),
+                    // A Pong follows everything that the device sent before.
+                    if self.batch.is_empty() && !self.batch_in_flight {
+                        self.writer.text(ByteString::from_static(encode::PONG));
+                    } else {
+                        self.enqueue_command(Command::Ping);
                     }
                 }
             }

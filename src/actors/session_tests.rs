@@ -14,7 +14,7 @@ use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::Settings;
 use crate::store::memory::Memory;
 use crate::transport;
-use crate::web::ingress::Opening;
+use crate::web::ingress::InForce;
 
 /// A core on a thread of its own, as a session on another worker sees it.
 async fn core_elsewhere(
@@ -55,11 +55,12 @@ async fn a_session_is_heard_again_when_a_registry_that_was_too_busy_for_its_mark
     let core = core_elsewhere(&arbiter, &plan, &clock).await;
     let (near, far) = tokio::io::duplex(64 * 1024);
     let session = {
-        let (core, opening) = (core.clone(), Opening::from(&settings));
-        transport::connection(near, bytes::Bytes::new(), opening.transport, move |socket| {
+        let (core, InForce { settings, transport: limits }) =
+            (core.clone(), settings.clone().into());
+        transport::connection(near, bytes::Bytes::new(), limits, move |socket| {
             let (id, address) = (ConnectionId(1), [127, 0, 0, 1].into());
             let allowance = Allowance::new(plan);
-            Session::new(id, address, opening.settings.clone(), core, allowance, socket)
+            Session::new(id, address, settings, core, allowance, socket)
         })
     };
     actix::spawn(session);

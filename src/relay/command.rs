@@ -64,7 +64,7 @@ pub enum Command {
         body: ByteString,
     },
     Status(Presence),
-    /// Takes the router's way, so that the Pong follows everything that the device sent before.
+    /// Takes the router's way behind other commands, so that the Pong follows everything that the device sent before.
     Ping,
 }
 

@@ -11,22 +11,20 @@ use tokio::sync::Notify;
 use crate::actors::rate_limiter::{AddressKey, is_exempt};
 
 /// The caps in force.
-#[derive(Debug, Clone)]
-pub struct Most {
-    /// Connections in all.
+#[derive(Debug)]
+pub struct ConnectionCaps<'a> {
     pub connections: usize,
-    /// Connections from one address.
     pub per_address: usize,
-    /// Networks whose addresses are not counted.
-    pub exempt: Vec<IpNet>,
+    /// Networks whose addresses have no cap of their own.
+    pub exempt: [&'a [IpNet]; 2],
 }
 
-/// Why a connection does not get a permit.
+/// Why a connection gets no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CapReached {
-    /// The relay is full.
+    /// `limits.connections`
     Full,
-    /// This address has its share.
+    /// `limits.connections_per_address`
     TooManyFromAddress,
 }
 
@@ -43,10 +41,10 @@ struct Open {
     by_address: HashMap<AddressKey, usize, RandomState>,
 }
 
-/// One open connection; it is counted for as long as this lives.
+/// One open connection, counted until the permit is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    caps: Arc<ConnectionCounter>,
+    counter: Arc<ConnectionCounter>,
     address: Option<AddressKey>,
 }
 
@@ -55,37 +53,30 @@ impl ConnectionCounter {
     ///
     /// # Errors
     ///
-    /// When one of the caps is reached.
-    pub fn permit(self: &Arc<Self>, address: IpAddr, most: &Most) -> Result<Permit, CapReached> {
+    /// When a cap is reached.
+    pub fn permit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        caps: &ConnectionCaps<'_>,
+    ) -> Result<Permit, CapReached> {
+        let key = counted_address(address, caps);
         let mut open = self.open();
-        if open.total >= most.connections {
+        if open.total >= caps.connections {
             return Err(CapReached::Full);
         }
-        let address = (!is_exempt(&most.exempt, address)).then(|| AddressKey::from(address));
-        if let Some(address) = address {
-            let count = open.by_address.entry(address).or_default();
-            if *count >= most.per_address {
-                return Err(CapReached::TooManyFromAddress);
-            }
-            *count += 1;
+        let from_address = key.and_then(|key| open.by_address.get(&key)).copied().unwrap_or(0);
+        if from_address >= caps.per_address {
+            return Err(CapReached::TooManyFromAddress);
         }
-        open.total += 1;
-        Ok(Permit { caps: self.clone(), address })
+        Ok(self.count(&mut open, key))
     }
 
-    /// Counts a connection that has its permit already and goes on as something else.
+    /// Counts a connection that was permitted as something else before, whatever the caps say.
     #[must_use]
-    pub fn hold(self: &Arc<Self>, address: IpAddr, most: &Most) -> Permit {
-        let address = (!is_exempt(&most.exempt, address)).then(|| AddressKey::from(address));
-        let mut open = self.open();
-        if let Some(address) = address {
-            *open.by_address.entry(address).or_default() += 1;
-        }
-        open.total += 1;
-        Permit { caps: self.clone(), address }
+    pub fn transfer(self: &Arc<Self>, address: IpAddr, caps: &ConnectionCaps<'_>) -> Permit {
+        self.count(&mut self.open(), counted_address(address, caps))
     }
 
-    /// Open connections.
     #[must_use]
     pub fn total(&self) -> usize {
         self.open().total
@@ -102,14 +93,28 @@ impl ConnectionCounter {
         }
     }
 
+    fn count(self: &Arc<Self>, open: &mut Open, address: Option<AddressKey>) -> Permit {
+        open.total += 1;
+        if let Some(address) = address {
+            *open.by_address.entry(address).or_default() += 1;
+        }
+        Permit { counter: self.clone(), address }
+    }
+
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// `None` for an address without a cap of its own.
+fn counted_address(address: IpAddr, caps: &ConnectionCaps<'_>) -> Option<AddressKey> {
+    let is_exempt = caps.exempt.iter().any(|networks| is_exempt(networks, address));
+    (!is_exempt).then(|| AddressKey::from(address))
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut open = self.caps.open();
+        let mut open = self.counter.open();
         open.total -= 1;
         if let Some(address) = self.address
             && let Some(count) = open.by_address.get_mut(&address)
@@ -120,7 +125,7 @@ impl Drop for Permit {
             }
         }
         if open.total == 0 {
-            self.caps.fewer.notify_waiters();
+            self.counter.fewer.notify_waiters();
         }
     }
 }
@@ -129,39 +134,38 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn most() -> Most {
-        Most { connections: 3, per_address: 2, exempt: vec!["10.0.0.0/8".parse().unwrap()] }
+    fn permit(counter: &Arc<ConnectionCounter>, address: &str) -> Result<Permit, CapReached> {
+        let exempt: IpNet = "10.0.0.0/8".parse().unwrap();
+        let caps = ConnectionCaps { connections: 3, per_address: 2, exempt: [&[exempt], &[]] };
+        counter.permit(address.parse().unwrap(), &caps)
     }
 
     #[test]
     fn an_address_has_its_share_and_an_exempt_one_all_there_is() {
-        let (caps, home) = (Arc::<ConnectionCounter>::default(), "192.0.2.1".parse().unwrap());
-        let first = caps.permit(home, &most()).unwrap();
-        let _second = caps.permit(home, &most()).unwrap();
-        assert_eq!(caps.permit(home, &most()).unwrap_err(), CapReached::TooManyFromAddress);
-        let _third = caps.permit("10.0.0.1".parse().unwrap(), &most()).unwrap();
-        assert_eq!(
-            caps.permit("10.0.0.1".parse().unwrap(), &most()).unwrap_err(),
-            CapReached::Full
-        );
+        let (counter, home) = (Arc::<ConnectionCounter>::default(), "192.0.2.1");
+        let first = permit(&counter, home).unwrap();
+        let _second = permit(&counter, home).unwrap();
+        assert_eq!(permit(&counter, home).unwrap_err(), CapReached::TooManyFromAddress);
+        let _third = permit(&counter, "10.0.0.1").unwrap();
+        assert_eq!(permit(&counter, "10.0.0.1").unwrap_err(), CapReached::Full);
         drop(first);
-        assert!(caps.permit(home, &most()).is_ok());
+        assert!(permit(&counter, home).is_ok());
     }
 
     #[test]
     fn all_addresses_of_an_ipv6_customer_share_one_count() {
-        let caps = Arc::<ConnectionCounter>::default();
-        let _one = caps.permit("2001:db8::1".parse().unwrap(), &most()).unwrap();
-        let _two = caps.permit("2001:db8::2".parse().unwrap(), &most()).unwrap();
-        assert!(caps.permit("2001:db8::3".parse().unwrap(), &most()).is_err());
-        assert!(caps.permit("2001:db8:0:1::3".parse().unwrap(), &most()).is_ok());
+        let counter = Arc::<ConnectionCounter>::default();
+        let _one = permit(&counter, "2001:db8::1").unwrap();
+        let _two = permit(&counter, "2001:db8::2").unwrap();
+        assert!(permit(&counter, "2001:db8::3").is_err());
+        assert!(permit(&counter, "2001:db8:0:1::3").is_ok());
     }
 
     #[test]
     fn nothing_is_left_when_all_are_gone() {
-        let caps = Arc::<ConnectionCounter>::default();
-        drop(caps.permit("192.0.2.1".parse().unwrap(), &most()).unwrap());
-        assert_eq!(caps.total(), 0);
-        assert!(caps.open().by_address.is_empty());
+        let counter = Arc::<ConnectionCounter>::default();
+        drop(permit(&counter, "192.0.2.1").unwrap());
+        assert_eq!(counter.total(), 0);
+        assert!(counter.open().by_address.is_empty());
     }
 }

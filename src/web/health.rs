@@ -1,4 +1,4 @@
-//! Whether the relay lives, is ready, is well.
+//! Whether the relay lives, is ready for connections, and is well.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use super::ingress::Ingress;
 use crate::actors::registry::Observe;
 use crate::relay::router::Snapshot;
 
-/// How long the core may take to answer before the relay is not well.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the core may take to answer.
+const CORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// `/livez`: the process answers.
+/// `/livez`
 pub async fn livez() -> HttpResponse {
     HttpResponse::Ok().body("alive\n")
 }
 
-/// `/readyz`: it takes new connections.
+/// `/readyz`: whether the relay takes new connections.
 pub async fn readyz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
     let refused = if ingress.core().is_none() {
         "starting\n"
     } else if ingress.is_draining() {
         "draining\n"
-    } else if ingress.caps.total() >= ingress.opening().most.connections {
+    } else if ingress.connections.total() >= ingress.in_force().settings.limits.connections {
         "at capacity\n"
     } else {
         return HttpResponse::Ok().body("ready\n");
@@ -40,12 +40,12 @@ struct Health {
     relay: Option<Snapshot>,
 }
 
-/// `/healthz`: a round trip through the core, and its books.
+/// `/healthz`: a round trip through the core, and its counters.
 pub async fn healthz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
-    let connections = ingress.caps.total();
+    let connections = ingress.connections.total();
     let relay = match ingress.core() {
         Some(core) => {
-            let answer = tokio::time::timeout(PATIENCE, core.registry.send(Observe)).await;
+            let answer = tokio::time::timeout(CORE_TIMEOUT, core.registry.send(Observe)).await;
             answer.ok().and_then(Result::ok)
         }
         None => None,

@@ -1,4 +1,4 @@
-//! The WebSocket's door: path, handshake, Origin, caps; then a session on the raw socket.
+//! The WebSocket endpoint: path, handshake, Origin and caps; then a session on the raw socket.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,36 +13,38 @@ use futures_util::{FutureExt as _, SinkExt as _};
 use super::address::client_address;
 use super::connection_counter::{CapReached, Permit};
 use super::handshake::{self, HandshakeRejection, validate};
-use super::ingress::{Ingress, Opening};
+use super::ingress::{InForce, Ingress, connection_caps, socket_caps};
 use crate::actors::session::{CoreHandles, Session};
 use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::Allowance;
+use crate::settings::Settings;
 use crate::transport;
 
-/// Where the WebSocket is.
+/// The path of the WebSocket.
 pub const PATH: &str = "/ws";
 
 /// The peer's address, as it was when the connection was accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// A connection that has been let in.
+/// A connection that has been accepted.
 struct Accepted<Io> {
     socket: Io,
     read_ahead: Bytes,
     address: IpAddr,
-    opening: Arc<Opening>,
+    in_force: InForce,
     core: Arc<CoreHandles>,
     /// As a session, and as a socket.
     permits: [Permit; 2],
 }
 
-/// Every request that wants to upgrade comes here, with its socket. The session lives on by itself: inside the future
-/// that served HTTP it would keep all of that, and be polled through it, for as long as it lasts.
+/// Serves a request to upgrade. The session is a task of its own: inside the future that served HTTP it would keep the memory of
+/// that future, and be polled through it, for as long as the connection lasts. A socket that fails before the session starts
+/// is no error of the server.
 ///
 /// # Errors
 ///
-/// None: a socket that fails before there is a session concerns nobody else.
+/// None; the server's service wants a result.
 pub async fn upgrade<Io>(
     ingress: Arc<Ingress>,
     (request, framed): (Request, Framed<Io, h1::Codec>),
@@ -61,7 +63,7 @@ where
     Ok(())
 }
 
-/// A connection from its handshake to its end. Nothing is held across it but what it needs.
+/// A connection from its handshake to its end.
 fn session<Io>(
     accepted: Accepted<Io>,
     id: ConnectionId,
@@ -70,10 +72,10 @@ fn session<Io>(
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Accepted { socket, read_ahead, address, opening, core, permits } = accepted;
-    let limits = opening.transport.clone();
+    let Accepted { socket, read_ahead, address, in_force, core, permits } = accepted;
+    let InForce { settings, transport: limits } = in_force;
     let connection = transport::connection(socket, read_ahead, limits, move |socket| {
-        Session::new(id, address, opening.settings.clone(), core, allowance, socket)
+        Session::new(id, address, settings, core, allowance, socket)
     });
     connection.map(move |ending| {
         log::debug!("connection over connection={} ending={ending:?}", id.0);
@@ -90,11 +92,12 @@ async fn accept<Io>(
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let opening = ingress.opening();
+    let in_force = ingress.in_force();
+    let settings = &*in_force.settings;
     let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(None) };
     let Some(core) = ingress.core().cloned() else { return Ok(None) };
-    let address = client_address(peer, &request.head().headers, &opening.proxies);
-    let session = match permit(ingress, &opening, request.head(), request.path(), address) {
+    let address = client_address(peer, &request.head().headers, &settings.server.trusted_proxies);
+    let session = match permit(ingress, settings, request.head(), request.path(), address) {
         Ok(permit) => permit,
         Err(refused) => {
             log::debug!("upgrade refused status={}", refused.status.as_u16());
@@ -106,16 +109,17 @@ where
     framed.send(h1::Message::Item((accepted, BodySize::None))).await?;
     let parts = framed.into_parts();
     let read_ahead = parts.read_buf.freeze();
-    let permits = [session, ingress.sockets.hold(peer, &opening.most_sockets)];
-    Ok(Some(Accepted { socket: parts.io, read_ahead, address, opening, core, permits }))
+    let permits = [session, ingress.sockets.transfer(peer, &socket_caps(settings))];
+    Ok(Some(Accepted { socket: parts.io, read_ahead, address, in_force, core, permits }))
 }
 
-/// What asks for the path but not for an upgrade: never a success.
+/// Answers a request for the path that does not ask for an upgrade: never a success.
 pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
-    let refused = match validate(request.head(), &ingress.opening().origins) {
-        Err(refused) => refused,
-        Ok(()) => handshake::NOT_HERE,
-    };
+    let refused =
+        match validate(request.head(), &ingress.in_force().settings.server.allowed_origins) {
+            Err(refused) => refused,
+            Ok(()) => handshake::NOT_HERE,
+        };
     let mut response = HttpResponse::build(refused.status);
     if let Some(hint) = refused.hint {
         response.insert_header(hint);
@@ -125,7 +129,7 @@ pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>
 
 fn permit(
     ingress: &Ingress,
-    opening: &Opening,
+    settings: &Settings,
     head: &RequestHead,
     path: &str,
     address: IpAddr,
@@ -133,11 +137,12 @@ fn permit(
     if path != PATH {
         return Err(handshake::NOT_HERE);
     }
-    validate(head, &opening.origins)?;
+    validate(head, &settings.server.allowed_origins)?;
     if ingress.is_draining() {
         return Err(handshake::DRAINING);
     }
-    ingress.caps.permit(address, &opening.most).map_err(|refused| match refused {
+    ingress.connections.permit(address, &connection_caps(settings)).map_err(|refused| match refused
+    {
         CapReached::Full => handshake::FULL,
         CapReached::TooManyFromAddress => handshake::TOO_MANY,
     })
