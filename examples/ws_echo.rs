@@ -4,7 +4,7 @@
 
 use std::{env, io, time::Duration};
 
-use actix::{Actor, AsyncContext as _, StreamHandler};
+use actix::{Actor, StreamHandler};
 use actix_codec::Framed;
 use actix_http::{
     HttpService, Request, Response, StatusCode,
@@ -17,39 +17,32 @@ use actix_service::fn_service;
 use actix_web_actors::ws::WebsocketContext;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
-use sealpost::transport::{Event, Incoming, Limits, SocketHandle, WebSocketWriter, connection};
+use sealpost::transport::{Event, Incoming, Limits, WebSocketWriter, connection};
 
 /// The suite's longest message, bytes.
 const LONGEST: usize = 16 * 1024 * 1024;
 
 struct Echo {
-    line: SocketHandle,
-    wire: WebSocketWriter,
+    writer: WebSocketWriter,
 }
 
 impl Actor for Echo {
     type Context = WebsocketContext<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.add_stream(self.line.events());
-    }
 }
 
+/// `WebsocketContext` requires it, for a stream of its own that never yields.
 impl StreamHandler<Result<Message, ProtocolError>> for Echo {
-    fn handle(&mut self, item: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
-        match self.wire.receive(item, ctx) {
-            Some(Incoming::Text(text)) => self.wire.text(text),
-            Some(Incoming::Binary(bytes)) => self.wire.binary(bytes),
-            Some(Incoming::Ping | Incoming::Pong) | None => {}
-        }
-    }
+    fn handle(&mut self, _: Result<Message, ProtocolError>, _: &mut Self::Context) {}
 }
 
 impl StreamHandler<Event> for Echo {
     fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
         match event {
-            Event::HeartbeatDue { quiet: true } => self.wire.ping(),
-            Event::IdleTimeout => self.wire.close(1001, "silent for too long", ctx),
+            Event::Incoming(Incoming::Text(text)) => self.writer.text(text),
+            Event::Incoming(Incoming::Binary(bytes)) => self.writer.binary(bytes),
+            Event::Incoming(Incoming::Ping | Incoming::Pong) => {}
+            Event::HeartbeatDue { quiet: true } => self.writer.ping(),
+            Event::IdleTimeout => self.writer.close(1001, "silent for too long", ctx),
             Event::HeartbeatDue { quiet: false } | Event::ReadComplete => {}
         }
     }
@@ -85,11 +78,9 @@ async fn upgrade(upgrade: Upgrade) -> Result<(), actix_http::Error> {
         outbound_max: 2 * LONGEST,
         ..Limits::default()
     };
-    let ending = connection(io, read_ahead, limits, |line| Echo {
-        wire: WebSocketWriter::new(line.clone()),
-        line,
-    })
-    .await;
+    let ending =
+        connection(io, read_ahead, limits, |handle| Echo { writer: WebSocketWriter::new(handle) })
+            .await;
     log::info!("session ended ending={ending:?}");
     Ok(())
 }

@@ -353,7 +353,6 @@ impl Actor for Session {
         let (window, burst) = (self.settings.delivery.window, self.settings.rate_limit.burst.get());
         let batches = window.saturating_add(burst as usize).saturating_add(SPARE_BATCHES);
         ctx.set_mailbox_capacity(batches.min(MAILBOX_MAX));
-        ctx.add_stream(self.socket.events());
         let session = ctx.address().recipient();
         if self.core.registry.try_send(Connected { connection: self.id, session }).is_err() {
             ctx.stop();
@@ -374,22 +373,19 @@ impl Actor for Session {
     }
 }
 
+/// `WebsocketContext` requires it, for a stream of its own that never yields: `transport` decodes.
 impl StreamHandler<Result<Frame, ProtocolError>> for Session {
-    fn handle(&mut self, item: Result<Frame, ProtocolError>, ctx: &mut Self::Context) {
-        match self.writer.receive(item, ctx) {
-            Some(Incoming::Text(text)) => self.on_text(text, ctx),
-            Some(Incoming::Binary(_)) => self.close(CloseReason::Binary, ctx),
-            Some(Incoming::Ping | Incoming::Pong) => {
-                self.allow(Class::Control, ErrorContext::NOTHING, ctx);
-            }
-            None => {}
-        }
-    }
+    fn handle(&mut self, _: Result<Frame, ProtocolError>, _: &mut Self::Context) {}
 }
 
 impl StreamHandler<Event> for Session {
     fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
         match event {
+            Event::Incoming(Incoming::Text(text)) => self.on_text(text, ctx),
+            Event::Incoming(Incoming::Binary(_)) => self.close(CloseReason::Binary, ctx),
+            Event::Incoming(Incoming::Ping | Incoming::Pong) => {
+                self.allow(Class::Control, ErrorContext::NOTHING, ctx);
+            }
             Event::ReadComplete => self.flush(ctx),
             Event::HeartbeatDue { quiet } => {
                 self.writer.ping();

@@ -28,7 +28,7 @@ use super::{
     frame_decoder::ProtocolViolation,
     heartbeat::Heartbeat,
     input::{BUDGET, Socket},
-    socket_handle::{Event, SocketHandle},
+    socket_handle::SocketHandle,
     timer::Timer,
 };
 
@@ -38,8 +38,8 @@ const ROUNDS: usize = 16;
 const LINGER_BYTES: usize = 1024 * 1024;
 /// A deadline found this late was missed by us, stopped or overloaded, and not by the peer.
 const LATE: Duration = Duration::from_secs(1);
-/// Close 1011, unmasked: what a peer is told when its actor panicked.
-const CLOSE_1011: [u8; 4] = [0x88, 0x02, 0x03, 0xf3];
+/// The close code after the actor panicked (RFC 6455 §7.4.1: an unexpected condition).
+const PANICKED: u16 = 1011;
 
 /// What is left to do for a connection.
 enum Phase {
@@ -227,12 +227,7 @@ where
             let shared = &self.handle.0;
             let heard = shared.frame_seen.take().then(|| shared.last_read_at.get().unwrap_or(now));
             let found = self.heartbeat.check(now, heard, self.handle.blocked());
-            if let Some(quiet) = found.beat {
-                self.handle.tell(Event::HeartbeatDue { quiet });
-            }
-            if found.silent {
-                self.handle.tell(Event::IdleTimeout);
-            }
+            self.handle.note_heartbeat(found);
         }
         true
     }
@@ -248,9 +243,8 @@ where
         if !whole {
             self.ending = Some(CloseOutcome::Panicked);
         }
-        if self.ending == Some(CloseOutcome::Panicked) && self.handle.0.sent_close.get().is_none() {
-            self.handle.0.sent_close.set(Some(1011));
-            self.handle.output().push(Bytes::from_static(&CLOSE_1011));
+        if self.ending == Some(CloseOutcome::Panicked) {
+            self.handle.send_close(Some(PANICKED), "");
         }
         self.write_blocked_since = None;
         self.until = Some(Instant::now() + self.handle.limits().write_timeout);

@@ -26,16 +26,17 @@ mod websocket_writer;
 
 use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
-use actix::{Actor, StreamHandler};
-use actix_http::ws::{Codec, Message, ProtocolError};
+use actix::{Actor, AsyncContext as _, StreamHandler};
+use actix_http::ws::{Message, ProtocolError};
 use actix_web_actors::ws::WebsocketContext;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
     frame_decoder::ProtocolViolation,
-    socket_handle::{Event, SocketHandle},
-    websocket_writer::{Incoming, WebSocketWriter},
+    input::{Event, Incoming},
+    socket_handle::SocketHandle,
+    websocket_writer::WebSocketWriter,
 };
 
 /// What one connection may cost.
@@ -117,8 +118,12 @@ where
 {
     let handle = SocketHandle::new(limits.into());
     let socket = Rc::new(RefCell::new(input::Socket::new(io, &read_ahead, &handle)));
-    let input = input::Input::new(socket.clone(), handle.clone());
-    let codec = Codec::new().max_size(handle.limits().message_bytes.max(125));
-    let context = WebsocketContext::with_codec(actor(handle.clone()), input, codec);
+    let events = input::Events::new(socket.clone(), handle.clone());
+    let actor = actor(handle.clone());
+    // Added before `started`, and therefore polled before each stream and future of the actor's own.
+    let context = WebsocketContext::with_factory(futures_util::stream::pending(), |context| {
+        context.add_stream(events);
+        actor
+    });
     connection_task::ConnectionTask::new(handle, socket, context)
 }

@@ -6,31 +6,23 @@
 use std::{
     cell::{Cell, RefCell, RefMut},
     fmt,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::Waker,
 };
 
 use bytes::Bytes;
-use futures_core::Stream;
 use tokio::time::Instant;
 
-use super::{Limits, frame_decoder::ProtocolViolation, outbound::Outbound};
+use super::{
+    Limits,
+    frame_decoder::{self, ProtocolViolation},
+    heartbeat::Found,
+    outbound::Outbound,
+};
 
-/// What the transport tells the actor besides messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Everything that could be heard just now has been heard: a good moment to pass on what came together.
-    ReadComplete,
-    /// Another `Limits::beat` has passed.
-    HeartbeatDue {
-        /// No frame arrived since the last beat: a good moment for a ping.
-        quiet: bool,
-    },
-    /// No frame arrived for `Limits::idle`. Said once per silence; closing is the actor's part.
-    IdleTimeout,
-}
+/// Stands for a Close frame without a code (RFC 6455 §7.1.5).
+pub(super) const NO_CODE: u16 = 1005;
 
 /// Whom [`SocketHandle::on_written`] names.
 type OnWritten = Box<dyn Fn(u64)>;
@@ -45,8 +37,8 @@ pub(super) struct Shared {
     on_written: RefCell<Option<OnWritten>>,
     // Events are kept as facts, not as a queue: what the actor has not heard yet is overtaken by
     // what is true now, and nothing can pile up.
-    beat: Cell<Option<bool>>,
-    silent: Cell<bool>,
+    pub(super) heartbeat_due: Cell<Option<bool>>,
+    pub(super) idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     polling: Cell<bool>,
     repoll: Cell<bool>,
@@ -54,14 +46,10 @@ pub(super) struct Shared {
     pub(super) budget: Cell<usize>,
     /// A frame was completed since the driver last looked.
     pub(super) frame_seen: Cell<bool>,
-    /// A frame was handed over since the last [`Event::ReadComplete`].
-    pub(super) unflushed_input: Cell<bool>,
     /// When the socket last gave bytes.
     pub(super) last_read_at: Cell<Option<Instant>>,
     /// Since when a frame or message is unfinished, while we are listening.
     pub(super) unfinished: Cell<Option<Instant>>,
-    /// The payload of a data frame, on its way past the codec (see `input`).
-    pub(super) aside: RefCell<Option<Bytes>>,
     /// The peer will send nothing more.
     pub(super) ended: Cell<bool>,
     pub(super) violation: Cell<Option<ProtocolViolation>>,
@@ -85,29 +73,21 @@ impl SocketHandle {
             backlog: Cell::default(),
             output: RefCell::default(),
             on_written: RefCell::default(),
-            beat: Cell::default(),
-            silent: Cell::default(),
+            heartbeat_due: Cell::default(),
+            idle: Cell::default(),
             waker: RefCell::default(),
             polling: Cell::default(),
             repoll: Cell::default(),
             budget: Cell::default(),
             frame_seen: Cell::default(),
-            unflushed_input: Cell::default(),
             last_read_at: Cell::default(),
             unfinished: Cell::default(),
-            aside: RefCell::default(),
             ended: Cell::default(),
             violation: Cell::default(),
             sent_close: Cell::default(),
             received_close: Cell::default(),
             close_seen: Cell::default(),
         }))
-    }
-
-    /// The events of this connection, for `ctx.add_stream(handle.events())` in the actor's
-    /// `started()`. They are only noticed inside the actor's own context. The stream never ends.
-    pub fn events(&self) -> impl Stream<Item = Event> + use<> {
-        Events(self.clone())
     }
 
     /// Has `tell` called whenever the socket took every byte up to a watermark, and so up to every lower one:
@@ -173,13 +153,31 @@ impl SocketHandle {
         self.0.on_written.take();
     }
 
-    /// Tells the actor at its next poll, which this also asks for.
-    pub(super) fn tell(&self, event: Event) {
-        match event {
-            Event::ReadComplete => self.0.unflushed_input.set(true),
-            Event::HeartbeatDue { quiet } => self.0.beat.set(Some(quiet)),
-            Event::IdleTimeout => self.0.silent.set(true),
+    /// Sends one frame; nothing once the connection is closed.
+    pub(super) fn send(&self, opcode: u8, payload: Bytes) {
+        if self.0.sent_close.get().is_none() {
+            self.output().frame(opcode, payload);
         }
+    }
+
+    /// Sends the Close frame; nothing if one was sent.
+    pub(super) fn send_close(&self, code: Option<u16>, reason: &str) {
+        if self.0.sent_close.get().is_some() {
+            return;
+        }
+        self.0.sent_close.set(Some(code.unwrap_or(NO_CODE)));
+        // RFC 6455 §5.5.1: a code and a reason, or neither.
+        let bytes = code.map(u16::to_be_bytes);
+        let bytes = bytes.as_ref().map_or(&[][..], |bytes| bytes);
+        self.output().small_frame(frame_decoder::CLOSE, &[bytes, reason.as_bytes()]);
+    }
+
+    /// Passes on at the actor's next poll, for which this asks, what the clock found.
+    pub(super) fn note_heartbeat(&self, found: Found) {
+        if found.beat.is_some() {
+            self.0.heartbeat_due.set(found.beat);
+        }
+        self.0.idle.set(found.silent || self.0.idle.get());
         self.0.repoll.set(true);
     }
 
@@ -230,28 +228,5 @@ impl fmt::Debug for SocketHandle {
             .field("sent_close", &self.0.sent_close.get())
             .field("received_close", &self.0.received_close.get())
             .finish_non_exhaustive()
-    }
-}
-
-/// The stream behind [`SocketHandle::events`]. An actor polls its streams in the order in which it added them, the
-/// socket's first, so that a lull is one. It registers no waker: the driver polls the actor's context,
-/// and this stream with it, whenever it has told something.
-struct Events(SocketHandle);
-
-impl Stream for Events {
-    type Item = Event;
-
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Event>> {
-        let shared = &self.0.0;
-        if shared.unflushed_input.take() {
-            return Poll::Ready(Some(Event::ReadComplete));
-        }
-        if let Some(quiet) = shared.beat.take() {
-            return Poll::Ready(Some(Event::HeartbeatDue { quiet }));
-        }
-        if shared.silent.take() {
-            return Poll::Ready(Some(Event::IdleTimeout));
-        }
-        Poll::Pending
     }
 }

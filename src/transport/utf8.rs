@@ -44,11 +44,6 @@ impl Utf8Validator {
             }
         }
     }
-
-    /// Whether the text may end here, that is, not inside a character.
-    pub(super) fn at_boundary(&self) -> bool {
-        self.carried == 0
-    }
 }
 
 #[cfg(test)]
@@ -58,7 +53,7 @@ mod tests {
     /// The verdict on `bytes` when they come in pieces of `size`.
     fn in_pieces(bytes: &[u8], size: usize) -> bool {
         let mut utf8 = Utf8Validator::default();
-        bytes.chunks(size).all(|piece| utf8.feed(piece).is_ok()) && utf8.at_boundary()
+        bytes.chunks(size).all(|piece| utf8.feed(piece).is_ok()) && utf8.carried == 0
     }
 
     #[test]

@@ -56,7 +56,6 @@ impl Actor for Session {
     type Context = Ctx;
 
     fn started(&mut self, ctx: &mut Ctx) {
-        ctx.add_stream(self.line.events());
         let report = self.report.clone();
         self.line.on_written(move |mark| {
             let _ = report.send(Report::Taken(mark));
@@ -79,10 +78,11 @@ impl Actor for Session {
 }
 
 impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
-    fn handle(&mut self, item: Result<ws::Message, ProtocolError>, ctx: &mut Ctx) {
-        let Some(heard) = self.wire.receive(item, ctx) else {
-            return;
-        };
+    fn handle(&mut self, _: Result<ws::Message, ProtocolError>, _: &mut Ctx) {}
+}
+
+impl Session {
+    fn on_incoming(&mut self, heard: Incoming, ctx: &mut Ctx) {
         let _ = self.report.send(Report::Incoming(heard.clone()));
         match heard {
             Incoming::Text(text) if text == "pause" => self.line.pause(true),
@@ -105,13 +105,13 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
 
 impl StreamHandler<Event> for Session {
     fn handle(&mut self, event: Event, ctx: &mut Ctx) {
-        if event == Event::ReadComplete {
-            return;
+        match event {
+            Event::Incoming(incoming) => return self.on_incoming(incoming, ctx),
+            Event::ReadComplete => return,
+            Event::HeartbeatDue { .. } => {}
+            Event::IdleTimeout => self.wire.close(4408, "silent", ctx),
         }
         let _ = self.report.send(Report::Event(event));
-        if event == Event::IdleTimeout {
-            self.wire.close(4408, "silent", ctx);
-        }
     }
 }
 
