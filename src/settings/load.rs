@@ -8,18 +8,24 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use config::{Config, Environment, FileFormat};
-use toml::{Table, Value};
+use toml::Table;
 
-use super::Settings;
 use super::check::contradictions;
 use super::problem::{Problem, Problems, printable};
-use super::written::{KEYS, Written};
+use super::{KEYS, Settings};
 use crate::cli::Cli;
 
 /// The file that is read from the working directory if it is there.
 const FILE_NAME: &str = "settings.toml";
+
+/// The built-in defaults.
+const DEFAULT_TEXT: &str = include_str!("../../settings.toml");
+
+/// The exit status for a mistake in the program (sysexits.h).
+const EX_SOFTWARE: i32 = 70;
 
 /// What a name in the environment begins with. The rest is `SECTION__KEY`.
 const PREFIX: &str = "SEALPOST__";
@@ -49,27 +55,23 @@ pub fn load_from(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, Problems> {
     let mut problems = Problems::default();
-
     let file = read_file(cli.config.as_deref(), default_file, &mut problems);
     let file_was_read = file.is_some();
-    let (file, lost) = without_strangers(file.unwrap_or_default(), &mut problems);
+    let file = known_keys(file.unwrap_or_default(), &mut problems);
     let environment = known_variables(variables, &mut problems);
 
-    let (settings, unreadable) = match lay_over(&file, environment, cli) {
-        Ok(written) => written.read(&mut problems),
+    let settings = match merge(&file, environment, cli) {
+        Ok(table) => Settings::read(&table, Some(&DEFAULTS), &mut problems),
         Err(error) => {
             problems.add(Problem::without_value("settings", printable(&error.to_string())));
             return Err(problems);
         }
     };
-    // What could not be read stands at its default. Nobody wrote that, so it contradicts nothing.
+    let settings = settings.unwrap_or_default();
+    // A key with a problem has its default here. Nobody wrote that, so it contradicts nothing.
     if file_was_read {
-        let was_read = |key: &str| {
-            let section = key.split('.').next().unwrap_or(key);
-            !unreadable.contains(key) && !lost.contains(&section)
-        };
         for contradiction in contradictions(&settings) {
-            if contradiction.keys.iter().all(|key| was_read(key)) {
+            if !contradiction.keys.iter().any(|key| problems.concern(key)) {
                 problems.add(contradiction.problem);
             }
         }
@@ -77,11 +79,37 @@ pub fn load_from(
     if problems.is_empty() { Ok(settings) } else { Err(problems) }
 }
 
+/// The settings of the compiled-in `settings.toml`.
+static DEFAULTS: LazyLock<Settings> = LazyLock::new(|| {
+    let mut problems = Problems::default();
+    let table = DEFAULT_TEXT.parse().unwrap_or_default();
+    Settings::read(&table, None, &mut problems).unwrap_or_else(|| {
+        // A mistake in the source, which every test and every start finds.
+        eprintln!("the compiled-in settings.toml: {problems}");
+        std::process::exit(EX_SOFTWARE)
+    })
+});
+
+impl Default for Settings {
+    fn default() -> Self {
+        DEFAULTS.clone()
+    }
+}
+
 /// The settings in the form of `settings.toml`: read again, they are equal to `settings`.
 #[must_use]
 pub fn print(settings: &Settings) -> String {
-    // Tables of texts and numbers always have a TOML form, so there is no error to report.
-    toml::to_string(&Written::from(settings)).unwrap_or_default()
+    let mut text = String::new();
+    let mut open = "";
+    for ((section, key), value) in KEYS.iter().zip(settings.values()) {
+        if *section != open {
+            let gap = if open.is_empty() { "" } else { "\n" };
+            text.push_str(&format!("{gap}[{section}]\n"));
+            open = section;
+        }
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    text
 }
 
 /// The file as a table; empty if there need not be one; `None` with a problem if it is not to be had.
@@ -122,36 +150,33 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
     format!("is not TOML, line {number}: {}: {}", printable(why), printable(line.trim()))
 }
 
-/// The table without what nobody knows, each of which is a problem, and the sections that are lost
-/// because they are not sections.
-fn without_strangers(mut file: Table, problems: &mut Problems) -> (Table, Vec<&'static str>) {
-    let mut lost = Vec::new();
+/// The table without unknown keys and without sections that are none; each of them is a problem.
+fn known_keys(mut file: Table, problems: &mut Problems) -> Table {
     for (section, _) in KEYS {
-        if let Some(value) = file.get(*section)
-            && !value.is_table()
-        {
-            problems.add(Problem::with_value(
-                section,
-                value,
-                format!("must be a section, begun by a line [{section}]"),
-            ));
+        if let Some(value) = file.get(*section).filter(|value| !value.is_table()) {
+            let reason = format!("must be a section, begun by a line [{section}]");
+            problems.add(Problem::with_value(section, value, reason));
             file.remove(*section);
-            lost.push(*section);
         }
     }
-    let mut unknown_keys = Vec::new();
-    let read = serde_ignored::deserialize::<_, _, Written>(file.clone(), |path| {
-        unknown_keys.push(path.to_string());
+    let mut unknown_key =
+        |name: &str| problems.add(Problem::without_value(name, unknown("key", name)));
+    // `config` would take an unknown name for a path ("limits[0]"), so only known ones go there.
+    file.retain(|section, value| {
+        let is_known = KEYS.iter().any(|(known, _)| *known == section);
+        match value.as_table_mut().filter(|_| is_known) {
+            Some(table) => table.retain(|key, _| {
+                let is_known = KEYS.iter().any(|known| *known == (section, key));
+                if !is_known {
+                    unknown_key(&format!("{section}.{key}"));
+                }
+                is_known
+            }),
+            None => unknown_key(section),
+        }
+        is_known
     });
-    if let Err(error) = read {
-        problems.add(Problem::without_value("settings", printable(error.message())));
-    }
-    for stranger in unknown_keys {
-        problems.add(Problem::without_value(&stranger, unknown("key", &stranger)));
-    }
-    // Names at the root are paths to `config` ("limits[0]"), so only names that are known go there.
-    file.retain(|name, _| KEYS.iter().any(|(section, _)| *section == name));
-    (file, lost)
+    file
 }
 
 /// The variables with our prefix whose names are known and whose values are text. The rest of those
@@ -184,12 +209,12 @@ fn known_variables(
     known
 }
 
-/// Lays the environment over the file, and the command line over both.
-fn lay_over(
+/// The defaults, under the file, under the environment, under the command line.
+fn merge(
     file: &Table,
     environment: BTreeMap<String, String>,
     cli: &Cli,
-) -> Result<Written, config::ConfigError> {
+) -> Result<Table, config::ConfigError> {
     // Values of the environment stay text, `try_parsing` off: it would make 7 of "007" before anyone
     // knows what the key wants. Each kind reads text itself, lists at their commas.
     let environment = Environment::with_prefix("SEALPOST")
@@ -197,6 +222,7 @@ fn lay_over(
         .separator("__")
         .source(Some(environment.into_iter().collect()));
     Config::builder()
+        .add_source(config::File::from_str(DEFAULT_TEXT, FileFormat::Toml))
         .add_source(config::File::from_str(&file.to_string(), FileFormat::Toml))
         .add_source(environment)
         .set_override_option("server.listen", cli.listen.clone())?
@@ -228,9 +254,4 @@ fn unknown(what: &str, name: &str) -> String {
         (_, Some((_, key))) => format!("unknown {what}; did you mean {key}?"),
         _ => format!("unknown {what}"),
     }
-}
-
-/// The value of `key` in `written`, as one line.
-pub(super) fn one_line(value: Option<&Value>) -> String {
-    value.map(|value| printable(&value.to_string())).unwrap_or_default()
 }

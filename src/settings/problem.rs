@@ -63,6 +63,12 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// Whether the value of `key`, or its section, is among the problems.
+    pub(super) fn concern(&self, key: &str) -> bool {
+        let section = key.split('.').next();
+        self.0.iter().any(|problem| problem.key == key || Some(problem.key.as_str()) == section)
+    }
+
     pub(super) fn add(&mut self, problem: Problem) {
         self.0.push(problem);
     }

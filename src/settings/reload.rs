@@ -1,8 +1,7 @@
 //! What becomes of fresh settings while the relay runs.
 
-use super::load::one_line;
-use super::written::{KEYS, Written};
-use super::{Log, Queue, Server, Settings, check};
+use super::problem::printable;
+use super::{KEYS, Log, Queue, Server, Settings, check};
 
 /// What a reload comes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,12 +52,12 @@ impl Settings {
 
 /// The keys whose values differ, in the order of the file.
 fn differences(before: &Settings, after: &Settings) -> Vec<String> {
-    let (before, after) = (Written::from(before), Written::from(after));
-    KEYS.iter()
-        .filter_map(|(section, key)| {
-            let (before, after) = (before.value(section, key), after.value(section, key));
-            (before != after)
-                .then(|| format!("{section}.{key}: {} -> {}", one_line(before), one_line(after)))
+    let values = before.values().into_iter().zip(after.values());
+    let keyed = KEYS.iter().zip(values).filter(|(_, (before, after))| before != after);
+    keyed
+        .map(|((section, key), (before, after))| {
+            let [before, after] = [before, after].map(|value| printable(&value.to_string()));
+            format!("{section}.{key}: {before} -> {after}")
         })
         .collect()
 }

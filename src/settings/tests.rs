@@ -82,7 +82,7 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
 #[test]
 fn every_key_can_be_set_by_the_environment() {
     let printed: toml::Table = print(&Settings::default()).parse().expect("TOML");
-    let variables: Vec<(OsString, OsString)> = written::KEYS
+    let variables: Vec<(OsString, OsString)> = KEYS
         .iter()
         .map(|(section, key)| {
             let value = match &printed[*section][*key] {
@@ -322,7 +322,7 @@ fn every_size_refuses_zero_negative_huge_and_other_types() {
 
 fn keys_like(is_meant: impl Fn(&toml::Value) -> bool) -> Vec<String> {
     let printed: toml::Table = print(&Settings::default()).parse().expect("TOML");
-    let keys: Vec<String> = written::KEYS
+    let keys: Vec<String> = KEYS
         .iter()
         .filter(|(section, key)| is_meant(&printed[*section][*key]))
         .map(|(section, key)| format!("{section}.{key}"))

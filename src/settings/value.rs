@@ -6,18 +6,16 @@
 //! it wants.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
-use std::path::PathBuf;
-
-use toml::Value;
+use toml::{Table, Value};
 
 use super::LogFormat;
-use super::problem::printable;
+use super::problem::{Problem, Problems, printable};
 
 /// How a value of type `U` is written in the file.
 pub(super) trait Kind<U> {
@@ -27,33 +25,29 @@ pub(super) trait Kind<U> {
     fn write(&self, used: &U) -> Value;
 }
 
+/// The value of a key of the merged `table`. If it cannot be read, `problems` has it and the default is used.
+pub(super) fn read<U: Clone>(
+    kind: &impl Kind<U>,
+    (section, key): (&str, &str),
+    table: &Table,
+    default: Option<&U>,
+    problems: &mut Problems,
+) -> Option<U> {
+    let absent = Value::from("");
+    let written = table.get(section).and_then(|section| section.get(key)).unwrap_or(&absent);
+    match kind.read(written) {
+        Ok(used) => Some(used),
+        Err(reason) => {
+            problems.add(Problem::with_value(&format!("{section}.{key}"), written, reason));
+            default.cloned()
+        }
+    }
+}
+
 /// A whole number within bounds.
 pub(super) struct Count(pub RangeInclusive<u32>);
 
-/// Whole numbers the code uses.
-pub(super) trait Whole: Copy + TryInto<u32> {
-    fn from_u32(count: u32) -> Option<Self>;
-}
-
-impl Whole for u32 {
-    fn from_u32(count: u32) -> Option<Self> {
-        Some(count)
-    }
-}
-
-impl Whole for usize {
-    fn from_u32(count: u32) -> Option<Self> {
-        count.try_into().ok()
-    }
-}
-
-impl Whole for NonZeroU32 {
-    fn from_u32(count: u32) -> Option<Self> {
-        Self::new(count)
-    }
-}
-
-impl<N: Whole> Kind<N> for Count {
+impl<N: Copy + TryFrom<u32> + TryInto<u32>> Kind<N> for Count {
     fn read(&self, written: &Value) -> Result<N, String> {
         let bounds = format!("between {} and {}", self.0.start(), self.0.end());
         let number = match written {
@@ -67,7 +61,7 @@ impl<N: Whole> Kind<N> for Count {
         u32::try_from(number)
             .ok()
             .filter(|number| self.0.contains(number))
-            .and_then(N::from_u32)
+            .and_then(|number| N::try_from(number).ok())
             .ok_or_else(|| format!("must be {bounds}"))
     }
 
