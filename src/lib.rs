@@ -16,6 +16,18 @@
 //!
 //! `docs/architecture.md` has the glossary, the map and the invariants; `docs/protocol.md` has the messages.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable
+    )
+)]
+
 pub mod actors;
 pub mod app;
 pub mod cli;

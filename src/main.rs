@@ -1,5 +1,17 @@
 //! The `sealpost` binary: command line, settings, log; build the relay, run it until a signal, drain it.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable
+    )
+)]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;

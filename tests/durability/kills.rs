@@ -246,9 +246,10 @@ async fn settles(ledger: &Shared, relay: &Started, senders: &[Value], recipients
 }
 
 /// Nothing waits any more, and every promise was kept.
-async fn audit(ledger: &Ledger, relay: &Started, seed: u64, round: u64) {
+async fn audit(ledger: &Shared, relay: &Started, seed: u64, round: u64) {
     relay.wait_for("queued", 0).await;
     relay.wait_for("in_flight", 0).await;
+    let ledger = ledger.borrow();
     let lost: Vec<u64> = ledger
         .entries
         .iter()
@@ -307,7 +308,7 @@ async fn no_acked_message_is_lost_by_kill_9_order_holds_and_no_confirmed_message
         // Before half of the rounds everything that waits is read.
         if ledger.borrow_mut().dice.below(2) == 0 {
             settles(&ledger, &relay, &senders, &recipients).await;
-            audit(&ledger.borrow(), &relay, seed, round).await;
+            audit(&ledger, &relay, seed, round).await;
         }
         let local = LocalSet::new();
         // Two recipients are away; two confirm every message, one confirms some.
@@ -334,7 +335,7 @@ async fn no_acked_message_is_lost_by_kill_9_order_holds_and_no_confirmed_message
     settles(&ledger, &relay, &senders, &recipients).await;
     // The last devices may have repeated messages to the first ones.
     settles(&ledger, &relay, &senders, &recipients).await;
-    audit(&ledger.borrow(), &relay, seed, kills).await;
+    audit(&ledger, &relay, seed, kills).await;
     relay.stop().await;
     setup.expect_sound();
     let ledger = ledger.borrow();
