@@ -300,7 +300,7 @@ async fn send_everything(running: &Binary) -> Secrets {
 
     // What is refused.
     let wrong = json!({"type": "Register", "payload": {"resume_token": secrets.one()}});
-    let mut stranger = Device::connect(&running).await;
+    let mut stranger = Device::connect(running).await;
     stranger.expect_refusal(wrong, 401).await;
     for text in [
         format!("{{\"type\":\"{}\"}}", secrets.one()),

@@ -140,7 +140,7 @@ async fn connections_that_never_ask_for_anything_are_counted_too() {
         idle.push(http::connect(relay.public, of(3 + (n / 60) as u8), None).await);
     }
     assert!(is_shut(http::connect(relay.public, of(200), None).await).await);
-    // Operators have a door of their own.
+    // The admin address is not affected.
     assert_eq!(http::get(relay.admin, "/livez").await.status, 200);
     assert_eq!(relay.health().await["status"], "ok");
     // A place is free again as soon as one of them gives up.

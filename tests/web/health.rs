@@ -8,9 +8,9 @@ use crate::support::{RawClient, Relay, eventually};
 #[actix_rt::test]
 async fn life_and_readiness_are_told_at_both_doors_and_health_only_to_operators() {
     let relay = Relay::start();
-    for door in [relay.public, relay.admin] {
-        assert_eq!(get(door, "/livez").await.status, 200);
-        assert_eq!(get(door, "/readyz").await.status, 200);
+    for address in [relay.public, relay.admin] {
+        assert_eq!(get(address, "/livez").await.status, 200);
+        assert_eq!(get(address, "/readyz").await.status, 200);
     }
     assert_eq!(get(relay.public, "/healthz").await.status, 404);
     assert_eq!(ask_lines(relay.admin, &handshake()).await.status, 404, "no WebSocket there");
@@ -31,10 +31,10 @@ async fn while_draining_nobody_is_let_in_and_the_relay_says_that_it_is_not_ready
     let (public, admin) = (relay.public, relay.admin);
     let stopped = std::thread::spawn(move || relay.stop());
     client.expect_closed_with(1001).await;
-    for door in [public, admin] {
-        let answer = get(door, "/readyz").await;
+    for address in [public, admin] {
+        let answer = get(address, "/readyz").await;
         assert_eq!((answer.status, answer.body.as_str()), (503, "draining\n"));
-        assert_eq!(get(door, "/livez").await.status, 200);
+        assert_eq!(get(address, "/livez").await.status, 200);
     }
     let answer = ask_lines(public, &handshake()).await;
     assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("5")));

@@ -99,8 +99,8 @@ async fn ten_thousand_connections_come_and_go_and_leave_nothing_behind() {
         eventually("the descriptors", async || relay.descriptors() <= descriptors).await;
         after.push(relay.memory());
     }
-    // The allocator keeps what the first throng took; the second finds that place again. Anything kept
-    // for each connection that ever was would show: 1 KiB of it is 5 MiB of each throng.
+    // The allocator keeps what the first crowd took; the second finds that place again. Anything kept
+    // for each connection that ever was would show: 1 KiB of it is 5 MiB of each crowd.
     assert!(after[0] < memory + 64 * 1024, "{memory} KiB, then {after:?}");
     assert!(after[1] < after[0] + 4 * 1024, "{memory} KiB, then {after:?}");
     soon("one more", RawClient::plain(relay.public)).await.send_to_itself(1).await;
