@@ -41,7 +41,7 @@ impl Drop for Tmpfs {
     }
 }
 
-/// Sends large messages until one is refused; those that were acked.
+/// Sends large messages until one is refused. Returns the numbers of the acked ones.
 async fn fills(sender: &mut Device, to: &str, numbers: std::ops::RangeFrom<u64>) -> Vec<u64> {
     let mut acked = Vec::new();
     for number in numbers {
@@ -59,7 +59,7 @@ async fn fills(sender: &mut Device, to: &str, numbers: std::ops::RangeFrom<u64>)
     acked
 }
 
-/// Sends until a message is accepted again; its number.
+/// Sends until a message is accepted again. Returns its number.
 async fn is_accepted_again(sender: &mut Device, to: &str, mut number: u64) -> u64 {
     loop {
         number += 1;
@@ -109,7 +109,7 @@ async fn a_full_disk_refuses_new_messages_delivers_acked_ones_and_accepts_again_
     acked.extend(fills(&mut alice, &id, 50_000..).await);
     live_traffic_flows(&relay).await;
 
-    // What was acked outlives the process although the disk is full.
+    // The acked messages survive the process although the disk is full.
     relay.kill();
     let mut relay = setup.start().await;
     assert_eq!(relay.figure("queued").await, acked.len() as u64);
@@ -117,7 +117,7 @@ async fn a_full_disk_refuses_new_messages_delivers_acked_ones_and_accepts_again_
     let more = fills(&mut alice, &id, 60_000..).await;
     acked.extend(more);
 
-    // Bob makes room by reading.
+    // Bob frees space by reading.
     let mut bob = Device::resume(&relay, &token).await;
     assert_eq!(bob.queued(), acked.len() as u64);
     for number in &acked {
@@ -163,7 +163,7 @@ async fn a_failed_sync_ends_the_process_with_74_and_every_acked_message_survives
         for number in &acked {
             bob.receive_and_ack(*number).await;
         }
-        // What was under way may be there; it was promised to nobody.
+        // The message that was being committed may be there, too; its sender has no Ack.
         assert!(bob.queued() <= acked.len() as u64 + 1);
     }
 }
@@ -208,7 +208,7 @@ async fn a_message_confirmed_while_the_disk_is_full_does_not_come_back() {
     let away_id = away.id.clone();
     away.leave(&relay).await;
     let mut alice = Device::plain(&relay).await;
-    // PutOutcome for Bob, with him, not confirmed yet.
+    // In flight to Bob and stored, not confirmed yet.
     alice.send_message(&id, 1, json!({})).await;
     let first: Value = bob.expect_frame("Receive").await;
     alice.expect_ack(1).await;

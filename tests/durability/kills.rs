@@ -4,9 +4,9 @@
 //!
 //! * *Promised*: the sender has the Ack. Every promised message must be delivered.
 //! * *Processed* confirmation: the recipient confirmed, and on the same connection then sent a durable message and has its
-//!   Ack. Frames of one connection are handled in order, and changes are committed in order, so that Ack can only come when the
-//!   confirmation is on disk. A message whose confirmation was processed must never come again. Between the two nothing
-//!   is claimed: a confirmation that was on its way may count as not given.
+//!   Ack. Commands of one connection are handled in order, and changes are committed in order, so that Ack proves that the
+//!   confirmation is on disk. A message whose confirmation was processed must never come again. A confirmation without
+//!   that proof may be lost with the process.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -66,7 +66,7 @@ struct Ledger {
     next: u64,
     connections: u64,
     seen: u64,
-    /// The relay is killed after this number of received frames.
+    /// Number of frames after which the relay is killed.
     kill_at: u64,
     relay: Option<Started>,
     figures: Figures,
@@ -136,7 +136,7 @@ fn number_of(payload: &Value) -> u64 {
     u64::from_str_radix(&id[..8], 16).expect("a number of ours")
 }
 
-/// Sends as fast as Acks come, first again what it has no Ack for; until the relay is gone.
+/// Repeats all sends without Ack, then sends as fast as Acks come, until the relay is gone.
 async fn sender(ledger: Shared, mut me: Device, to: Vec<String>) -> Result<(), Gone> {
     let mut outstanding = repeats(&ledger, &mut me).await?;
     loop {
@@ -217,11 +217,11 @@ async fn recipient(
     }
 }
 
-/// Everybody reads to the end and confirms; then every promise must have been kept.
+/// Every device reads and confirms everything that waits for it.
 async fn settles(ledger: &Shared, relay: &Started, senders: &[Value], recipients: &[Value]) {
     for token in senders.iter().chain(recipients) {
         let mut me = Device::resume(relay, token).await;
-        // What came back at once waits behind this; a recipient's own repeats are its proofs.
+        // A sender repeats its messages, a recipient its proofs.
         let connection = ledger.borrow_mut().connection();
         let mut open = repeats(ledger, &mut me).await.expect("the relay is there");
         let mut waiting = me.queued();
@@ -245,7 +245,7 @@ async fn settles(ledger: &Shared, relay: &Started, senders: &[Value], recipients
     }
 }
 
-/// Nothing waits any more, and every promise was kept.
+/// Nothing waits any more, and every acked message was delivered.
 async fn audit(ledger: &Shared, relay: &Started, seed: u64, round: u64) {
     relay.wait_for("queued", 0).await;
     relay.wait_for("in_flight", 0).await;
@@ -290,7 +290,7 @@ async fn no_acked_message_is_lost_by_kill_9_order_holds_and_no_confirmed_message
             ids.push(device.id.clone());
             recipients.push(device.token());
         }
-        // An Ack that waited for a commit: everybody who came before is on disk.
+        // An Ack that waited for a commit proves that all devices before it are on disk.
         let mut proof = Device::plain(&relay).await;
         let number = ledger.borrow_mut().new_message(&proof.id, &ids[4]);
         proof.send(message(&proof, &ids[4], number)).await;

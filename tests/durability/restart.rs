@@ -82,7 +82,7 @@ async fn a_message_that_expired_while_the_relay_was_down_is_dropped_and_its_send
     let mut relay = setup.start().await;
     relay.wait_for("expired", 1).await;
     assert_eq!((relay.figure("accepted").await, relay.figure("queued").await), (2, 1));
-    // The notice waits for her through another restart.
+    // The notice to Alice survives another restart.
     relay.kill();
     let mut relay = setup.start().await;
     let mut alice = Device::resume(&relay, &token).await;
@@ -137,7 +137,7 @@ async fn a_device_whose_absence_ended_while_the_relay_was_down_is_gone_and_its_s
     alice.send_message(&id, 2, json!({"ttl": 2})).await;
     alice.expect_ack(2).await;
     relay.kill();
-    // Its session is over before this has expired.
+    // Bob's absence ends before this message expires.
     eventually("the end of the ttl", async || setup.stat("expired") == 1).await;
 
     let relay = setup.start().await;
