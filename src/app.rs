@@ -15,6 +15,7 @@ use actix_web::dev::AppConfig;
 use actix_web::{App as Site, web};
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::abort_on_panic::EXIT_CODE;
 use crate::actors::abort_on_panic;
 use crate::actors::rate_limiter::{self, RateLimiter};
 use crate::actors::registry::{self, CloseStore, Drain, Registry, Stored};
@@ -244,7 +245,7 @@ fn start_store(
         Err(failed) => {
             // Serving without the promise that the settings make would be worse than not serving.
             log::error!("the queue's thread cannot be started error={failed}");
-            std::process::exit(abort_on_panic::EXIT_CODE);
+            std::process::exit(EXIT_CODE);
         }
     }
 }

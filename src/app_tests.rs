@@ -23,7 +23,7 @@ fn a_core_actor_that_panics_ends_the_process() {
         let name = "app::tests::a_core_actor_that_panics_ends_the_process";
         let ended = Command::new(program).args(["--exact", name]).env(PANIC_IN, actor).output();
         let ended = ended.expect("it runs");
-        assert_eq!(ended.status.code(), Some(abort_on_panic::EXIT_CODE), "{actor} {ended:?}");
+        assert_eq!(ended.status.code(), Some(EXIT_CODE), "{actor} {ended:?}");
     }
 }
 

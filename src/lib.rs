@@ -5,7 +5,8 @@
 //! ```text
 //! main → app → web → actors → relay (rules) → store → protocol
 //!
-//! transport: beside them, under a session     settings, cli, clock, logging: ground
+//! transport: beside them, under a session     settings, cli, clock, logging, banner,
+//!                                             client_address, abort_on_panic: ground
 //! ```
 //!
 //! A frame goes one way, and no stage waits for an answer:
@@ -28,9 +29,12 @@
     )
 )]
 
+pub mod abort_on_panic;
 pub mod actors;
 pub mod app;
+pub mod banner;
 pub mod cli;
+pub mod client_address;
 pub mod clock;
 pub mod logging;
 #[warn(missing_docs)]

@@ -1,28 +1,23 @@
-//! The log: one line for one thing, which nothing a client sends can break in two.
+//! The log: one line for each event. Nothing that a client sends can break a line in two.
 //!
-//! `env_logger` writes the lines. Its own filter cannot change while the relay runs, so a filter of the
-//! same language stands before it, behind a lock that is taken only for lines the most talkative
-//! target would log. What is logged is the caller's duty: never a payload, a key or a token, and what
-//! a client chose only through [`shorten_and_escape`].
+//! `env_logger` writes the lines. Its own filter cannot change while the relay runs, so a filter of the same language
+//! stands before it, behind a lock that is taken only for lines that the most verbose target would log. Callers log no
+//! payload, key or token, and a client's text only through [`shorten_and_escape`].
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use env_filter::Filter;
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::settings::{LogFormat, Settings};
 
-/// Characters of a client's text that are logged; ids fit, floods do not.
+/// Characters of a client's text that are logged: enough for ids.
 const LONGEST_TEXT: usize = 64;
 
-/// Characters of a message that are logged, whoever wrote it: the last guard against a flood.
+/// Characters of a message that are logged: the last guard against a flood.
 const LONGEST_MESSAGE: usize = 4096;
-
-/// The path at which devices connect, for the lines a newcomer sees.
-const WEBSOCKET_PATH: &str = "/ws";
 
 /// Starts logging to standard error as `settings.log` says. `RUST_LOG` wins over `log.level` where it
 /// is set and can be read; `RUST_LOG_STYLE` (`auto`, `always`, `never`) decides about colour.
@@ -60,7 +55,7 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Takes over `log.level`, unless `RUST_LOG` decides. The format stays; it needs a restart.
+    /// Applies `log.level`, unless `RUST_LOG` decides. A change of the format needs a restart.
     pub fn apply(&self, settings: &Settings) {
         let text = self.rust_log.as_deref().unwrap_or(&settings.log.level);
         let mut builder = env_filter::Builder::new();
@@ -74,7 +69,7 @@ impl LogHandle {
         log::set_max_level(most);
     }
 
-    /// The most talkative level any target has now.
+    /// The most verbose level of any target.
     #[must_use]
     pub fn max_level(&self) -> LevelFilter {
         self.gate.filter.read().unwrap_or_else(PoisonError::into_inner).filter()
@@ -113,7 +108,7 @@ impl Log for ReloadableFilter {
     }
 }
 
-/// What writes lines: everything it is given, in the given format.
+/// Writes every record that it receives, in the given format.
 fn writer(format: LogFormat) -> env_logger::Logger {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Trace);
@@ -143,77 +138,70 @@ fn writer(format: LogFormat) -> env_logger::Logger {
 
 /// The end of a line of text: target and message.
 fn text_line(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
-    let target = escaped(record.target(), LONGEST_TEXT, false);
-    let message = escaped(&record.args().to_string(), LONGEST_MESSAGE, false);
-    writeln!(out, "{target}: {message}")
+    let message = record.args().to_string();
+    let target = Escaped { longest: LONGEST_TEXT, ..Escaped::line(record.target()) };
+    writeln!(out, "{target}: {}", Escaped::line(&message))
 }
 
-/// What a JSON line has, in this order, and nothing else.
-#[derive(serde::Serialize)]
-struct JsonLine<'a> {
-    ts: &'a str,
-    level: &'a str,
-    target: &'a str,
-    message: &'a str,
-}
-
-/// One JSON object and a line feed. JSON escapes the C0 controls itself; whatever else does not print
-/// (C1 controls, bidirectional overrides, line separators) is escaped here.
+/// One JSON object and a line feed. `serde_json` escapes quotes and C0 controls; all other characters that do not print
+/// (C1 controls, bidirectional overrides, line separators) are escaped after it.
 fn json_line(time: &str, record: &Record<'_>) -> String {
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        ts: &'a str,
+        level: &'a str,
+        target: &'a str,
+        message: &'a str,
+    }
     let mut message = record.args().to_string();
     if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
         message.truncate(end);
         message.push('…');
     }
-    let level = match record.level() {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    };
-    let object = JsonLine { ts: time, level, target: record.target(), message: &message };
+    let level = record.level().as_str().to_ascii_lowercase();
+    let object = Line { ts: time, level: &level, target: record.target(), message: &message };
     // Four texts always have a JSON form, so there is no error to report.
     let object = serde_json::to_string(&object).unwrap_or_default();
-    let mut line = String::with_capacity(object.len() + 1);
-    for c in object.chars() {
-        if matches!(c, '"' | '\'' | '\\') || prints(c) {
-            line.push(c);
-        } else {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a `String` cannot fail.
-                let _ = write!(line, "\\u{unit:04x}");
-            }
-        }
-    }
-    line.push('\n');
-    line
+    format!("{}\n", Escaped { longest: usize::MAX, escape: json_escape, ..Escaped::line(&object) })
 }
 
-/// What a client chose (a type, an id, a header), fit for a log line: shortened to 64 characters, with
-/// quotes, backslashes and everything that does not print escaped, so that it can stand between quotes
-/// and cannot begin a line, move a cursor or hide what follows. What was cut off is said in bytes.
+/// A text that a client chose (a type, an id, a header), fit to stand between quotes in a log line: at most 64
+/// characters, with quotes and backslashes escaped as well.
 #[must_use]
 pub fn shorten_and_escape(text: &str) -> String {
-    escaped(text, LONGEST_TEXT, true)
+    Escaped { longest: LONGEST_TEXT, kept: "'", ..Escaped::line(text) }.to_string()
 }
 
-/// At most `longest` characters of `text`, escaped; with `quotes`, also quotes and backslashes. The
-/// work is bounded by `longest`, not by the length of the text.
-fn escaped(text: &str, longest: usize, quotes: bool) -> String {
-    let mut line = String::new();
-    for (nth, (at, c)) in text.char_indices().enumerate() {
-        if nth == longest {
-            let _ = write!(line, "…({} bytes more)", text.len() - at);
-            break;
-        }
-        match c {
-            '\'' => line.push(c),
-            '"' | '\\' if !quotes => line.push(c),
-            _ => line.extend(c.escape_debug()),
-        }
+/// At most `longest` characters of a text. A character that does not print is escaped, so that the text cannot begin a
+/// line, move a cursor or hide what follows. The work is bounded by `longest`, not by the length of the text.
+struct Escaped<'a> {
+    text: &'a str,
+    longest: usize,
+    /// Characters that are never escaped.
+    kept: &'static str,
+    escape: fn(char, &mut fmt::Formatter<'_>) -> fmt::Result,
+}
+
+impl<'a> Escaped<'a> {
+    fn line(text: &'a str) -> Self {
+        Self { text, longest: LONGEST_MESSAGE, kept: "\"'\\", escape: text_escape }
     }
-    line
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, (at, c)) in self.text.char_indices().enumerate() {
+            if nth == self.longest {
+                return write!(f, "…({} bytes more)", self.text.len() - at);
+            }
+            if self.kept.contains(c) || prints(c) {
+                f.write_char(c)?;
+            } else {
+                (self.escape)(c, f)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether a character shows as itself, and as one character.
@@ -221,57 +209,16 @@ fn prints(c: char) -> bool {
     c.escape_debug().len() == 1
 }
 
-/// What a newcomer sees at the start: where the relay listens, what to try, where its health is. One
-/// line each, without a line feed at the end.
-///
-/// With port 0 the caller puts the port the system chose into `settings` first.
-#[must_use]
-pub fn first_lines(settings: &Settings) -> String {
-    let listen = reachable(settings.server.listen);
-    let admin = reachable(settings.server.admin_listen);
-    format!(
-        "sealpost {} is listening on {}\n\
-         try it: echo '{{\"type\":\"Register\"}}' | websocat --no-close ws://{listen}{WEBSOCKET_PATH}\n\
-         health: http://{admin}/healthz",
-        env!("CARGO_PKG_VERSION"),
-        settings.server.listen,
-    )
+fn text_escape(c: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{}", c.escape_debug())
 }
 
-/// An address one can connect to from this machine: "any address" is reached by loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
+fn json_escape(c: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(f, "\\u{unit:04x}"))
 }
 
-/// The warning for a relay that speaks plain HTTP to everyone, or `None` if it does not: devices
-/// connect to an address beyond loopback, and no proxy that could do TLS is named.
-#[must_use]
-pub fn exposure(settings: &Settings) -> Option<String> {
-    let listen = settings.server.listen;
-    if listen.ip().to_canonical().is_loopback() || !settings.server.trusted_proxies.is_empty() {
-        return None;
-    }
-    Some(format!(
-        "PLAIN HTTP ON A PUBLIC ADDRESS: server.listen={listen} has no TLS, so everyone on the way sees who talks \
-         to whom, and resume tokens; put a TLS proxy in front and name it in server.trusted_proxies, or \
-         listen on 127.0.0.1"
-    ))
-}
-
-/// Logs [`exposure`] as a warning. To be called once, at the start.
-pub fn warn_of_exposure(settings: &Settings) {
-    if let Some(warning) = exposure(settings) {
-        log::warn!("{warning}");
-    }
-}
-
-/// A panic's own words may quote what a client sent; the log gets the place alone.
-pub fn say_only_where_a_panic_was() {
+/// Logs the place of a panic and not its message, which may quote a client.
+pub fn log_only_the_place_of_a_panic() {
     std::panic::set_hook(Box::new(|panic| match panic.location() {
         Some(place) => log::error!("panic at={}:{}", place.file(), place.line()),
         None => log::error!("panic"),
@@ -280,6 +227,8 @@ pub fn say_only_where_a_panic_was() {
 
 #[cfg(test)]
 mod tests {
+    use log::Level;
+
     use super::*;
 
     fn with_record<T>(message: &str, look: impl FnOnce(&Record<'_>) -> T) -> T {
@@ -304,14 +253,6 @@ mod tests {
     }
 
     const HOSTILE: &str = "a\r\nb\u{1b}[2Jc\u{9b}31md\u{202e}e\u{2028}f\u{7f}g\0";
-
-    fn settings(listen: &str, proxies: &[&str]) -> Settings {
-        let mut settings = Settings::default();
-        settings.server.listen = listen.parse().expect("an address");
-        settings.server.trusted_proxies =
-            proxies.iter().map(|proxy| proxy.parse().expect("a network")).collect();
-        settings
-    }
 
     #[test]
     fn a_hostile_message_stays_one_line_of_text() {
@@ -406,32 +347,5 @@ mod tests {
         assert_eq!(choose(Some(" ".to_owned())), (None, None));
         assert_eq!(choose(Some("debug".to_owned())), (Some("debug".to_owned()), None));
         assert_eq!(choose(Some("a=b=c".to_owned())), (None, Some("a=b=c".to_owned())));
-    }
-
-    #[test]
-    fn the_first_lines_say_where_it_listens_what_to_try_and_where_health_is() {
-        let lines = first_lines(&settings("0.0.0.0:8081", &[]));
-        assert_eq!(lines.lines().count(), 3);
-        assert!(lines.contains("listening on 0.0.0.0:8081"));
-        assert!(lines.contains("websocat") && lines.contains("ws://127.0.0.1:8081/ws"));
-        assert!(lines.contains("http://127.0.0.1:9090/healthz"));
-        assert!(first_lines(&settings("[::]:8081", &[])).contains("ws://[::1]:8081/ws"));
-    }
-
-    #[test]
-    fn plain_http_on_a_public_address_is_warned_of() {
-        for public in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"] {
-            assert!(
-                exposure(&settings(public, &[])).is_some_and(|warning| warning.contains(public))
-            );
-        }
-    }
-
-    #[test]
-    fn loopback_and_a_named_proxy_are_no_exposure() {
-        for private in ["127.0.0.1:8080", "127.9.9.9:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
-            assert_eq!(exposure(&settings(private, &[])), None, "{private}");
-        }
-        assert_eq!(exposure(&settings("0.0.0.0:8080", &["10.0.0.0/8"])), None);
     }
 }

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use sealpost::app::{App, ReloadHandle};
+use sealpost::banner;
 use sealpost::cli::{Cli, Command, QueueCommand};
 use sealpost::clock::Clock;
 use sealpost::logging::{self, LogHandle};
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         return look_at_queue(what, &settings);
     }
     let log = logging::init(&settings);
-    logging::say_only_where_a_panic_was();
+    logging::log_only_the_place_of_a_panic();
     match actix_rt::System::new().block_on(serve(cli, settings, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
@@ -97,10 +98,12 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     let mut bound = settings.clone();
     bound.server.listen = app.public_address();
     bound.server.admin_listen = app.admin_address();
-    for line in logging::first_lines(&bound).lines() {
+    for line in banner::first_lines(&bound).lines() {
         log::info!("{line}");
     }
-    logging::warn_of_exposure(&bound);
+    if let Some(warning) = banner::exposure(&bound) {
+        log::warn!("{warning}");
+    }
     let reloads =
         actix_rt::spawn(reload_on_hangup(hangup, cli, settings, app.reload_handle(), log));
     let ended = app.run(stop).await;

@@ -11,22 +11,22 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, &str)] = &[
     // The store only for `sealpost queue`, while no relay runs.
     ("main", "app store banner cli clock logging metrics settings"),
-    ("app", "web actors relay store transport banner clock metrics settings"),
+    ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
     ("web", "actors relay protocol transport client_address clock metrics settings"),
     (
         "actors",
         "relay store protocol transport abort_on_panic client_address clock metrics settings",
     ),
     ("relay", "store protocol clock settings"),
-    ("store", "protocol clock settings"),
+    ("store", "protocol abort_on_panic clock settings"),
     ("protocol", ""),
     // Beside the floors: knows WebSockets and no message of ours.
     ("transport", ""),
     // The ground.
     ("abort_on_panic", ""),
-    ("banner", "logging settings"),
+    ("banner", "settings"),
     ("cli", ""),
-    ("client_address", "settings"),
+    ("client_address", ""),
     ("clock", ""),
     ("logging", "settings"),
     ("metrics", ""),

@@ -166,7 +166,7 @@ fn known_keys(mut file: Table, problems: &mut Problems) -> Table {
         let is_known = KEYS.iter().any(|(known, _)| *known == section);
         match value.as_table_mut().filter(|_| is_known) {
             Some(table) => table.retain(|key, _| {
-                let is_known = KEYS.iter().any(|known| *known == (section, key));
+                let is_known = KEYS.contains(&(section, key));
                 if !is_known {
                     unknown_key(&format!("{section}.{key}"));
                 }

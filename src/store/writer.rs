@@ -16,6 +16,7 @@ use super::open::OpenError;
 use super::records::{DeviceRecord, Fingerprint, MessageRecord};
 use super::sync_watch::SyncFailed;
 use super::{PutOutcome, PutSeq, Store};
+use crate::abort_on_panic::AbortOnPanic;
 use crate::clock::Clock;
 use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
@@ -37,9 +38,6 @@ const STAGED_CAPACITY: usize = 4096;
 
 /// Exit status after a failed sync (EX_IOERR of sysexits.h).
 pub const EXIT_CODE: i32 = 74;
-
-/// Exit status after a panic of the writer (EX_SOFTWARE of sysexits.h), as after a panic of a core actor.
-const PANICKED: i32 = 70;
 
 /// The result of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,19 +254,6 @@ impl Drop for QueueWriter {
     }
 }
 
-/// Ends the process if the writer's thread panics: a relay that accepts messages and never acks them is worse than none.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            log::error!("the queue's writer panicked, the process ends");
-            log::logger().flush();
-            std::process::exit(PANICKED);
-        }
-    }
-}
-
 struct Writer<O, R> {
     shared: Arc<Shared>,
     /// `None` after a failure, until the database is opened again.
@@ -283,7 +268,7 @@ struct Writer<O, R> {
 impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Writer<O, R> {
     fn run(mut self) {
         // Dropped before `self`: after a panic the database must not be closed, because closing writes.
-        let _guard = AbortOnPanic;
+        let _guard = AbortOnPanic(format_args!("the queue's writer panicked, the process ends"));
         while let Some((changes, last_put)) = self.next_batch() {
             match self.write(&changes) {
                 Ok(()) => (self.report)(Outcome::Committed(last_put)),

@@ -1,6 +1,5 @@
-//! Doors: what comes in over HTTP, and who may.
+//! The entry: health over HTTP, and the handshake that turns a request into a session.
 
-pub mod address;
 pub mod connection_counter;
 pub mod handshake;
 pub mod health;

@@ -10,11 +10,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _};
 
-use super::address::client_address;
 use super::connection_counter::{CapReached, Permit};
 use super::handshake::{self, HandshakeRejection, validate};
 use super::ingress::{InForce, Ingress, connection_caps, socket_caps};
 use crate::actors::session::{CoreHandles, Session};
+use crate::client_address::{FORWARDED, client_address};
 use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::Allowance;
 use crate::settings::Settings;
@@ -96,7 +96,8 @@ where
     let settings = &*in_force.settings;
     let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(None) };
     let Some(core) = ingress.core().cloned() else { return Ok(None) };
-    let address = client_address(peer, &request.head().headers, &settings.server.trusted_proxies);
+    let forwarded = request.head().headers.get_all(FORWARDED).filter_map(|line| line.to_str().ok());
+    let address = client_address(peer, forwarded, &settings.server.trusted_proxies);
     let session = match permit(ingress, settings, request.head(), request.path(), address) {
         Ok(permit) => permit,
         Err(refused) => {

@@ -136,10 +136,10 @@ impl World {
     fn settle(&mut self) {
         self.store.borrow_mut().end_step();
         self.model.check_deliveries(self.now, &mut self.step.out);
-        self.model.check(self.now, self.router.observe(), &mut self.store.borrow_mut());
+        self.model.check(self.now, self.router.observe(), &self.store.borrow());
         if self.events.is_multiple_of(RECOUNT) {
             self.model.tidy();
-            self.model.recount(&mut self.store.borrow_mut());
+            self.model.recount(&self.store.borrow());
             self.router.audit().unwrap();
         }
     }

@@ -14,7 +14,7 @@ use crate::store::{Notebook, PendingPuts, SharedStore};
 impl World {
     /// Everything in memory is gone, some time passes, and a router begins with what was written.
     pub(super) fn crash(&mut self) {
-        self.model.recount(&mut self.store.borrow_mut());
+        self.model.recount(&self.store.borrow());
         let window = self.model.rules.dedup_window;
         let nothing = Notebook::new(PendingPuts::Never, 0, window);
         let mut store = std::mem::replace(&mut *self.store.borrow_mut(), nothing);
@@ -44,7 +44,7 @@ impl World {
 
         let loaded = self.store.borrow_mut().load();
         let restart = Restart { loaded: &loaded, was, now: self.now, passed, lost_through };
-        self.model.restarted(&restart, rules, &mut self.store.borrow_mut());
+        self.model.restarted(&restart, rules, &self.store.borrow());
         event!(
             self,
             "{} devices and {} records are back",

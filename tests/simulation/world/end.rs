@@ -81,7 +81,7 @@ impl World {
         assert_eq!(counts.accepted, counts.delivered + counts.expired);
         assert_eq!(self.router.residue(), 0, "something is left");
         assert_eq!(self.router.next_deadline(), None);
-        let mut store = self.store.borrow_mut();
+        let store = self.store.borrow();
         assert!(store.live.is_empty(), "the store keeps what nobody wants");
         assert!(store.is_empty(), "the disk keeps what nobody wants");
     }

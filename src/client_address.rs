@@ -1,25 +1,28 @@
-//! Whose connection it is: the peer's address, or the one that a trusted proxy forwards.
+//! The client's address: that of the socket's peer, or the one that trusted proxies forward.
 
 use std::net::IpAddr;
 
-use actix_http::header::HeaderMap;
 use ipnet::IpNet;
 
-/// The header by which proxies forward addresses, each appending the one that it saw.
-const FORWARDED: &str = "x-forwarded-for";
+/// The header in which each proxy appends the address of its own peer.
+pub const FORWARDED: &str = "x-forwarded-for";
 
-/// The client's address. What a peer claims is believed only as far as the chain of trusted proxies reaches: the last
-/// address that none of them has is the client's.
+/// The client's address: the last forwarded address that is not a trusted proxy's. Addresses in front of it were written
+/// by the client itself and are ignored, as are all of them if the peer is not trusted. `forwarded` has the values of
+/// [`FORWARDED`], in order.
 #[must_use]
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub fn client_address<'a>(
+    peer: IpAddr,
+    forwarded: impl Iterator<Item = &'a str>,
+    trusted: &[IpNet],
+) -> IpAddr {
     let is_trusted =
         |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
     let peer = peer.to_canonical();
     if !is_trusted(peer) {
         return peer;
     }
-    let lines: Vec<&str> =
-        headers.get_all(FORWARDED).filter_map(|value| value.to_str().ok()).collect();
+    let lines: Vec<&str> = forwarded.collect();
     let mut client = peer;
     for claimed in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         let Some(address) = parse(claimed.trim()) else { break };
@@ -31,7 +34,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
     client
 }
 
-/// An address, some proxies write its port behind it.
+/// Reads an address; some proxies append the port.
 fn parse(text: &str) -> Option<IpAddr> {
     let address =
         text.parse().or_else(|_| text.parse().map(|with: std::net::SocketAddr| with.ip()));
@@ -40,18 +43,11 @@ fn parse(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use actix_http::header::{HeaderName, HeaderValue};
-
     use super::*;
 
     fn client(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
-        let mut headers = HeaderMap::new();
-        for line in forwarded {
-            let name = HeaderName::from_static(FORWARDED);
-            headers.append(name, HeaderValue::from_str(line).unwrap());
-        }
         let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
+        client_address(peer.parse().unwrap(), forwarded.iter().copied(), &trusted).to_string()
     }
 
     #[test]

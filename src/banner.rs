@@ -1,0 +1,88 @@
+//! The first lines of the log: where the relay listens, what to try, and a warning if that is unsafe.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::settings::Settings;
+
+/// The path at which devices connect.
+const WEBSOCKET_PATH: &str = "/ws";
+
+/// Three lines for a new operator: where the relay listens, what to try, where its health is. No line feed at the end.
+///
+/// `settings` must have the ports that the system chose where port 0 was configured.
+#[must_use]
+pub fn first_lines(settings: &Settings) -> String {
+    let listen = reachable(settings.server.listen);
+    let admin = reachable(settings.server.admin_listen);
+    format!(
+        "sealpost {} is listening on {}\n\
+         try it: echo '{{\"type\":\"Register\"}}' | websocat --no-close ws://{listen}{WEBSOCKET_PATH}\n\
+         health: http://{admin}/healthz",
+        env!("CARGO_PKG_VERSION"),
+        settings.server.listen,
+    )
+}
+
+/// An address that this machine can connect to: loopback for an unspecified address.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The warning if the relay serves plain HTTP beyond loopback and no proxy that could do TLS is named.
+#[must_use]
+pub fn exposure(settings: &Settings) -> Option<String> {
+    let listen = settings.server.listen;
+    if listen.ip().to_canonical().is_loopback() || !settings.server.trusted_proxies.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "PLAIN HTTP ON A PUBLIC ADDRESS: server.listen={listen} has no TLS, so everyone on the way sees who talks \
+         to whom, and resume tokens; put a TLS proxy in front and name it in server.trusted_proxies, or \
+         listen on 127.0.0.1"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(listen: &str, proxies: &[&str]) -> Settings {
+        let mut settings = Settings::default();
+        settings.server.listen = listen.parse().expect("an address");
+        settings.server.trusted_proxies =
+            proxies.iter().map(|proxy| proxy.parse().expect("a network")).collect();
+        settings
+    }
+
+    #[test]
+    fn the_first_lines_say_where_it_listens_what_to_try_and_where_health_is() {
+        let lines = first_lines(&settings("0.0.0.0:8081", &[]));
+        assert_eq!(lines.lines().count(), 3);
+        assert!(lines.contains("listening on 0.0.0.0:8081"));
+        assert!(lines.contains("websocat") && lines.contains("ws://127.0.0.1:8081/ws"));
+        assert!(lines.contains("http://127.0.0.1:9090/healthz"));
+        assert!(first_lines(&settings("[::]:8081", &[])).contains("ws://[::1]:8081/ws"));
+    }
+
+    #[test]
+    fn plain_http_on_a_public_address_is_warned_of() {
+        for public in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"] {
+            assert!(
+                exposure(&settings(public, &[])).is_some_and(|warning| warning.contains(public))
+            );
+        }
+    }
+
+    #[test]
+    fn loopback_and_a_named_proxy_are_no_exposure() {
+        for private in ["127.0.0.1:8080", "127.9.9.9:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert_eq!(exposure(&settings(private, &[])), None, "{private}");
+        }
+        assert_eq!(exposure(&settings("0.0.0.0:8080", &["10.0.0.0/8"])), None);
+    }
+}
