@@ -1,9 +1,9 @@
-//! The driver: one small future that keeps a connection going and brings it to its end.
+//! The connection task: the future that runs a connection to its end.
 //!
-//! It polls the actor's context, writes what the actor said, and goes on polling the actor when
-//! the socket takes no more: an actor whose peer does not read must still hear its mailbox and its
-//! clock. Once the actor has stopped, only the goodbye is left: flush, wait a little for the peer's
-//! Close, shut down.
+//! The task polls the actor's context, writes the output, and goes on polling the actor when the
+//! socket accepts no more bytes: an actor whose peer does not read must still handle its mailbox and
+//! its timers. Once the actor has stopped, the closing handshake is left: flush, wait a little for the
+//! peer's Close, shut down.
 
 use std::{
     cell::RefCell,
@@ -32,22 +32,22 @@ use super::{
     timer::Timer,
 };
 
-/// Polls of the actor within one poll of the driver, before the other connections have their turn.
+/// Polls of the actor within one poll of the task, before other connections are polled.
 const ROUNDS: usize = 16;
-/// Input that is read and forgotten during a goodbye, bytes.
+/// Input that is read and dropped during the closing handshake, bytes.
 const LINGER_BYTES: usize = 1024 * 1024;
-/// A deadline found this late was missed by us, stopped or overloaded, and not by the peer.
+/// A deadline found this late was missed by this process, stopped or overloaded, and not by the peer.
 const LATE: Duration = Duration::from_secs(1);
 /// The close code after the actor panicked (RFC 6455 §7.4.1: an unexpected condition).
 const PANICKED: u16 = 1011;
 
-/// What is left to do for a connection.
+/// The work that is left for a connection.
 enum Phase {
     /// The actor lives.
     Open,
-    /// The actor is gone; its last words are being written.
+    /// The actor has stopped; its last output is being written.
     Flush,
-    /// Our Close is out; the peer's has not come.
+    /// Our Close is written; the peer's has not arrived.
     Linger,
     /// Both are done: shut the writing side down.
     Shut,
@@ -62,14 +62,14 @@ pub(super) struct ConnectionTask<Io, S> {
     heartbeat: Heartbeat,
     timer: Timer,
     phase: Phase,
-    ending: Option<CloseOutcome>,
-    /// Since when the socket has taken nothing of a backlog.
+    close_outcome: Option<CloseOutcome>,
+    /// Since when the socket has accepted no byte of the waiting output.
     write_blocked_since: Option<Instant>,
-    /// The socket refuses our bytes; until when we still read what the peer sent before it left.
+    /// The socket refuses output; until this time, input that the peer sent before is still read.
     write_closed: Option<Instant>,
-    /// Input that may still be read and forgotten, bytes.
+    /// Input that may still be read and dropped, bytes.
     left: usize,
-    /// Until when the present phase of the goodbye may last.
+    /// When the present phase of the closing handshake ends at the latest.
     until: Option<Instant>,
 }
 
@@ -89,7 +89,7 @@ where
             heartbeat,
             timer,
             phase: Phase::Open,
-            ending: None,
+            close_outcome: None,
             write_blocked_since: None,
             write_closed: None,
             left: LINGER_BYTES,
@@ -97,13 +97,13 @@ where
         }
     }
 
-    /// Runs the conversation until nothing more can happen without the peer, the actor's friends or
-    /// the clock. `Ready` when it is over.
+    /// Runs the connection until nothing more can happen without the peer, the actor's mailbox or the
+    /// clock. `Ready` when the actor has stopped.
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut rounds = 0;
         loop {
             self.write(cx);
-            // Asked before the poll: what changes during it needs another.
+            // Cleared before the poll: a change during the poll needs another one.
             self.handle.take_repoll();
             let yielded = match self.poll_context(cx) {
                 Poll::Ready(Some(Ok(bytes))) => {
@@ -111,7 +111,7 @@ where
                     true
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    // Only a fragment out of order ends here, and sent_close are never fragmented.
+                    // Only a fragment out of order ends here, and actors send no fragments.
                     log::error!("session output failed error={error}");
                     self.end(CloseOutcome::Gone);
                     return Poll::Ready(());
@@ -122,7 +122,7 @@ where
                 }
                 Poll::Pending => false,
             };
-            if self.ending.is_some() {
+            if self.close_outcome.is_some() {
                 return Poll::Ready(());
             }
             self.write(cx);
@@ -131,8 +131,8 @@ where
                 return Poll::Ready(());
             }
             if !yielded && self.handle.0.ended.get() {
-                // The input told the actor that the peer is gone. If it wants to live on, it lives
-                // without a connection, and that is nothing we could drive.
+                // The end of the stream stops the actor. An actor that refuses to stop has no
+                // connection left.
                 self.end(CloseOutcome::Gone);
                 return Poll::Ready(());
             }
@@ -146,7 +146,7 @@ where
             if !self.check_deadlines(cx) {
                 return Poll::Pending;
             }
-            if self.ending.is_some() {
+            if self.close_outcome.is_some() {
                 return Poll::Ready(());
             }
         }
@@ -158,18 +158,18 @@ where
         };
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(context).poll_next(cx)));
         polled.unwrap_or_else(|_| {
-            // Its message may quote what a peer sent, so it is not repeated here.
+            // The panic's message may quote input of the peer, so it is not logged.
             log::error!("session panicked");
             self.end(CloseOutcome::Panicked);
             Poll::Pending
         })
     }
 
-    /// Offers the backlog to the socket and tells the actor what was taken.
+    /// Writes the waiting output and reports the watermarks that were reached.
     fn write(&mut self, cx: &mut Context<'_>) {
         let mut output = self.handle.output();
         if output.is_idle() && self.write_blocked_since.is_none() {
-            // Marks that stand for no new bytes.
+            // Watermarks that wait for no bytes.
             let written_through = output.written_through();
             drop(output);
             return self.handle.notify_written(written_through);
@@ -178,7 +178,7 @@ where
         match written {
             Poll::Ready(Ok(())) => self.write_blocked_since = None,
             Poll::Ready(Err(_)) => {
-                // The peer no longer reads, but what it said before may still wait to be read.
+                // The peer no longer reads, but its earlier input may still wait to be read.
                 output.close_write();
                 self.write_blocked_since = None;
                 self.write_closed = Some(Instant::now() + self.handle.limits().linger);
@@ -194,7 +194,7 @@ where
         self.handle.notify_written(written_through);
     }
 
-    /// Whether a moment has come that the actor, or the end, must hear of.
+    /// Acts on the deadlines that have passed; whether the timer fired.
     fn check_deadlines(&mut self, cx: &mut Context<'_>) -> bool {
         let limits = *self.handle.limits();
         let frame = self.handle.0.unfinished.get().map(|since| since + limits.frame_timeout);
@@ -232,18 +232,18 @@ where
         true
     }
 
-    /// The conversation is over: the actor stops now, if it has not, and the goodbye begins.
-    fn end(&mut self, ending: CloseOutcome) {
-        if self.ending.is_some() {
+    /// Stops the actor, if it has not stopped, and begins the closing handshake.
+    fn end(&mut self, outcome: CloseOutcome) {
+        if self.close_outcome.is_some() {
             return;
         }
-        self.ending = Some(ending);
+        self.close_outcome = Some(outcome);
         let whole = drop_quietly(&mut self.context);
         self.handle.forget_on_written();
         if !whole {
-            self.ending = Some(CloseOutcome::Panicked);
+            self.close_outcome = Some(CloseOutcome::Panicked);
         }
-        if self.ending == Some(CloseOutcome::Panicked) {
+        if self.close_outcome == Some(CloseOutcome::Panicked) {
             self.handle.send_close(Some(PANICKED), "");
         }
         self.write_blocked_since = None;
@@ -251,7 +251,7 @@ where
         self.phase = Phase::Flush;
     }
 
-    /// The goodbye: each step is bounded in time, and the peer can only shorten it.
+    /// The closing handshake: each phase is bounded in time, and the peer can only shorten it.
     fn close(&mut self, cx: &mut Context<'_>) -> Poll<CloseOutcome> {
         loop {
             let over = match self.until {
@@ -261,12 +261,12 @@ where
             let ended = self.handle.0.ended.get();
             match self.phase {
                 Phase::Open => return Poll::Pending,
-                _ if self.ending == Some(CloseOutcome::Stalled) => {
+                _ if self.close_outcome == Some(CloseOutcome::Stalled) => {
                     return Poll::Ready(CloseOutcome::Stalled);
                 }
                 Phase::Flush => {
                     if over {
-                        return Poll::Ready(match self.ending {
+                        return Poll::Ready(match self.close_outcome {
                             Some(CloseOutcome::Panicked) => CloseOutcome::Panicked,
                             _ => CloseOutcome::Stalled,
                         });
@@ -316,7 +316,7 @@ where
     }
 
     fn outcome(&self) -> CloseOutcome {
-        match self.ending {
+        match self.close_outcome {
             Some(CloseOutcome::Panicked) => CloseOutcome::Panicked,
             _ => match (self.handle.0.sent_close.get(), self.handle.0.received_close.get()) {
                 (Some(code), _) | (None, Some(code)) => CloseOutcome::Closed(code),

@@ -1,9 +1,9 @@
-//! The frame guard: what a peer may put on the wire, judged before it is believed.
+//! The frame decoder: bytes in, messages and control frames out (RFC 6455 §5).
 //!
-//! The codec above checks a frame's length only once the whole frame has arrived, so a header that
-//! declares 2^40 bytes would be collected until memory ends. The guard follows the same bytes with
-//! a few words of state and refuses at the first byte that shows a violation. It reads no clock and no
-//! socket: bytes go in, the place where a frame ends comes out.
+//! The decoder refuses at the first byte that shows a violation: a length is checked before a byte of
+//! its payload is kept, and text is checked as it arrives. Payloads are unmasked straight into the
+//! buffer of their message, which never has room for more than `Limits::message_bytes`. The decoder
+//! reads no clock and no socket.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -24,7 +24,7 @@ pub(super) const CLOSE: u8 = 0x8;
 pub(super) const PING: u8 = 0x9;
 pub(super) const PONG: u8 = 0xA;
 
-/// Why a peer is not listened to any longer.
+/// Why the peer's input is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolViolation {
     /// A frame, or the fragments of a message together, declare more than `message_bytes`.
@@ -40,7 +40,7 @@ pub enum ProtocolViolation {
 }
 
 impl ProtocolViolation {
-    /// The close code that answers it (RFC 6455 §7.4.1).
+    /// The close code that answers the violation (RFC 6455 §7.4.1).
     pub fn code(self) -> u16 {
         match self {
             ProtocolViolation::Protocol => 1002,
@@ -65,7 +65,7 @@ impl ProtocolViolation {
 /// A frame that ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
-    /// A frame that its message goes on after.
+    /// A frame after which its message goes on.
     Fragment,
     /// A whole text message.
     Text(ByteString),
@@ -169,7 +169,7 @@ impl FrameDecoder {
         self.end().map(Some)
     }
 
-    /// Whether the peer has begun something that it has not ended.
+    /// Whether a frame or a message has begun and not ended.
     pub(super) fn unfinished(&self) -> bool {
         self.have > 0 || self.message.is_some()
     }
@@ -220,7 +220,7 @@ impl FrameDecoder {
         Ok(Some(length))
     }
 
-    /// What the first byte says: reserved bits, opcode, and its place in a message (RFC 6455 §5.4).
+    /// Checks the first byte: reserved bits, opcode, and the place in a message (RFC 6455 §5.4).
     fn check_kind(&self) -> Result<(), ProtocolViolation> {
         if self.header[0] & 0x70 != 0 {
             return Err(ProtocolViolation::Protocol);
@@ -235,7 +235,7 @@ impl FrameDecoder {
         }
     }
 
-    /// What the length says, before a byte of the payload is accepted.
+    /// Checks the length before a byte of the payload is accepted.
     fn check_length(&self, length: u64) -> Result<(), ProtocolViolation> {
         // RFC 6455 §5.2: the most significant bit of a 64-bit length must be 0.
         if length > i64::MAX as u64 {

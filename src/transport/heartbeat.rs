@@ -1,7 +1,7 @@
-//! The heartbeat of a connection, judged outside its actor.
+//! The heartbeat of a connection, checked outside its actor, which therefore cannot delay it.
 //!
 //! Silence is added up between checks, and no check adds more than one beat. A process that was
-//! stopped for a minute, or a machine that slept, has not heard its peers either, and must not
+//! stopped for a minute, or a machine that slept, has not read either, and must not
 //! conclude that all of them are gone.
 
 use std::time::Duration;
@@ -19,16 +19,16 @@ pub(super) struct Heartbeat {
     checked: Instant,
     next: Instant,
     silence: Duration,
-    heard: bool,
-    said: bool,
+    frame_seen: bool,
+    reported: bool,
 }
 
 /// What a check found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// A beat is due; whether nothing was heard since the last one.
+    /// A heartbeat is due; whether no frame arrived since the last one.
     pub(super) beat: Option<bool>,
-    /// The peer has been silent for too long; said once.
+    /// The peer has been silent for too long; reported once.
     pub(super) silent: bool,
 }
 
@@ -42,8 +42,8 @@ impl Heartbeat {
             checked: now,
             next: beat.min(now + limits.idle_timeout),
             silence: Duration::ZERO,
-            heard: false,
-            said: false,
+            frame_seen: false,
+            reported: false,
         }
     }
 
@@ -52,30 +52,30 @@ impl Heartbeat {
         self.next
     }
 
-    /// Judges the time since the last check. `heard` is when the last frame came, if one came since
-    /// then; `blocked` says that we are not listening just now, and silence proves nothing.
-    pub(super) fn check(&mut self, now: Instant, heard: Option<Instant>, blocked: bool) -> Found {
+    /// Counts the time since the last check. `frame` is when the last frame arrived, if one did since
+    /// then; `blocked` says that input is not read just now, and silence proves nothing.
+    pub(super) fn check(&mut self, now: Instant, frame: Option<Instant>, blocked: bool) -> Found {
         let passed = now.duration_since(self.checked).min(self.every);
         self.checked = now;
-        if let Some(at) = heard {
+        if let Some(at) = frame {
             self.silence = now.duration_since(at).min(passed);
-            self.heard = true;
-            self.said = false;
+            self.frame_seen = true;
+            self.reported = false;
         } else if !blocked {
             self.silence += passed;
         }
 
         let mut found = Found::default();
         if now >= self.beat {
-            found.beat = Some(!self.heard && !blocked);
-            self.heard = false;
+            found.beat = Some(!self.frame_seen && !blocked);
+            self.frame_seen = false;
             self.beat = now + self.every;
         }
-        if self.silence >= self.idle && !self.said {
+        if self.silence >= self.idle && !self.reported {
             found.silent = true;
-            self.said = true;
+            self.reported = true;
         }
-        self.next = if self.said {
+        self.next = if self.reported {
             self.beat
         } else {
             self.beat.min(now + self.idle.saturating_sub(self.silence))

@@ -1,16 +1,15 @@
 //! The transport: a WebSocket session on the raw upgraded socket.
 //!
 //! A session is an actix actor whose context is `actix_web_actors::ws::WebsocketContext`. Under it
-//! lies not an HTTP response but this floor, which knows no message of the relay:
+//! lies, in place of an HTTP response, this floor, which knows no message of the relay:
 //!
-//! * [`connection`] joins the two and is one future per connection (`driver`);
-//! * on the way in, bytes are judged before they are believed (`input`, `guard`, `utf8`);
-//! * on the way out, what the socket would not take waits within a bound (`output`);
-//! * time is one lazy timer (`timer`) and a heartbeat that the actor cannot delay (`pulse`);
-//! * the actor holds a [`SocketHandle`] to what lies below, and a [`WebSocketWriter`] to its peer; what it says through the
-//!   context instead would come late, after everything that its wire has said in the same poll.
+//! * [`connection`] joins the two and is one future per connection (`connection_task`);
+//! * on the way in, bytes are checked, decoded and joined to messages (`input`, `frame_decoder`, `utf8`);
+//! * on the way out, bytes that the socket does not take wait within a bound (`outbound`);
+//! * time is one lazy timer (`timer`) and a heartbeat that the actor cannot delay (`heartbeat`);
+//! * the actor controls its connection by a [`SocketHandle`] and writes by a [`WebSocketWriter`].
 //!
-//! Invariants: no frame is believed before its header is judged; memory per connection is bounded by
+//! Invariants: no payload is kept before its frame's header is checked; memory per connection is bounded by
 //! [`Limits`]; an idle connection holds no buffer; `Actor::stopped` runs exactly once for every
 //! connection that began, however it ended, unless the actor panics in `stopping` or refuses to stop.
 
@@ -39,7 +38,7 @@ pub use self::{
     websocket_writer::WebSocketWriter,
 };
 
-/// What one connection may cost.
+/// The resources that one connection may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest message from the peer, bytes, its fragments joined. Over it: close 1009, as soon
@@ -58,11 +57,11 @@ pub struct Limits {
     pub outbound_high_watermark: usize,
     /// Unwritten output above which the peer is dropped, bytes. Default 4 MiB.
     pub outbound_max: usize,
-    /// How long a backlog may stay without the socket taking a byte, and how long the last words may
-    /// take. Then the peer is dropped. Default 30 s.
+    /// How long unwritten output may stay without the socket accepting a byte, and how long the last
+    /// flush may take. Then the peer is dropped. Default 30 s.
     pub write_timeout: Duration,
-    /// How long the peer's Close is awaited after sent_close. What else it sends is read and forgotten, up
-    /// to 1 MiB. Default 2 s.
+    /// How long the peer's Close is awaited after ours. Other input is read and dropped, up to 1 MiB.
+    /// Default 2 s.
     pub linger: Duration,
 }
 
@@ -85,22 +84,23 @@ impl Default for Limits {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseOutcome {
-    /// With a Close frame. The code is sent_close if we sent one, else the peer's; 1005 if it had none
+    /// With a Close frame. The code is ours if we sent one, else the peer's; 1005 if the frame had none
     /// (RFC 6455 §7.1.5).
     Closed(u16),
-    /// Without a Close frame: the peer vanished, or the actor stopped without a word.
+    /// Without a Close frame: the peer vanished, or the actor stopped without closing.
     Gone,
-    /// The peer did not read fast enough: over `outbound_max`, or `stall` without progress.
+    /// The peer did not read fast enough: over `outbound_max`, or `write_timeout` without progress.
     Stalled,
-    /// The actor panicked. The peer was told 1011.
+    /// The actor panicked. The peer was closed with 1011.
     Panicked,
 }
 
 /// Runs one upgraded WebSocket until it has ended.
 ///
-/// `read_ahead` is what was read from `io` behind the handshake's request. `actor` is called at once
-/// with the connection's [`SocketHandle`]; in `started()` it adds [`SocketHandle::events`] to its context, and it
-/// passes every message through one [`WebSocketWriter`]. The actor must not refuse to stop.
+/// `read_ahead` holds the bytes that were read from `io` behind the handshake's request. `actor` is
+/// called at once with the connection's [`SocketHandle`]. The actor handles [`Event`]s and writes by a
+/// [`WebSocketWriter`]; it must not refuse to stop. The handler of `Result<Message, ProtocolError>`,
+/// which `WebsocketContext` requires, is never called.
 ///
 /// The future must be polled on one thread of a tokio runtime with I/O and time; dropping it stops
 /// the actor and closes the socket.

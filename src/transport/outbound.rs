@@ -1,9 +1,9 @@
-//! The way out: frames that the actor wrote and the socket has not taken.
+//! The way out: frames that the actor wrote and the socket has not accepted.
 //!
 //! Small frames are written one behind the other into a buffer that all connections of a thread share,
-//! so what one poll says leaves in one write and an idle connection holds nothing. A large payload is
-//! never copied. What the socket would not take stays here, and the actor goes on being polled
-//! meanwhile.
+//! so the output of one poll leaves in one write and an idle connection holds nothing. A large payload
+//! is never copied. Bytes that the socket does not accept stay here, and the actor goes on being
+//! polled meanwhile.
 
 use std::{
     cell::Cell,
@@ -23,30 +23,30 @@ const SLICES: usize = 32;
 const LARGE: usize = 8 * 1024;
 /// Small frames that are collected before they are set aside for writing, bytes.
 const CHUNK: usize = 64 * 1024;
-/// The first bit of a frame that is a message's last (RFC 6455 §5.2); sent_close all are.
+/// The first bit of a frame that is a message's last (RFC 6455 §5.2); all that we send are.
 const FIN: u8 = 0x80;
 
 thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Unwritten bytes, and the marks that wait for them.
+/// Unwritten bytes, and the watermarks that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
-    /// What goes before `open`.
+    /// Bytes that go before `open`.
     waiting: VecDeque<Bytes>,
     /// Frames that are still being collected.
     open: Vec<u8>,
     bytes: usize,
-    /// Bytes ever pushed, and ever taken by the socket.
+    /// Bytes ever pushed, and ever accepted by the socket.
     pushed: u64,
-    taken: u64,
+    written: u64,
     /// The socket holds bytes that it was not yet made to pass on (TLS keeps a buffer).
     unflushed: bool,
-    /// Nobody reads any more.
+    /// The peer reads no more.
     write_closed: bool,
-    /// Each mark with the count of pushed bytes that it stands for.
-    marks: VecDeque<(u64, u64)>,
+    /// Each watermark, behind the count of pushed bytes that it waits for.
+    watermarks: VecDeque<(u64, u64)>,
 }
 
 impl Outbound {
@@ -115,48 +115,48 @@ impl Outbound {
         }
     }
 
-    /// Everything pushed so far is up to `mark`.
+    /// Sets `watermark` behind everything pushed so far.
     pub(super) fn watermark(&mut self, watermark: u64) {
         if self.write_closed {
             return;
         }
-        match self.marks.back_mut() {
+        match self.watermarks.back_mut() {
             Some((at, last)) if *at == self.pushed => *last = watermark,
-            _ => self.marks.push_back((self.pushed, watermark)),
+            _ => self.watermarks.push_back((self.pushed, watermark)),
         }
     }
 
-    /// The highest mark whose bytes the socket took since this was last asked.
+    /// The highest watermark that was reached since the last call.
     pub(super) fn written_through(&mut self) -> Option<u64> {
         let mut written_through = None;
-        while let Some((at, watermark)) = self.marks.front() {
-            if *at > self.taken {
+        while let Some((at, watermark)) = self.watermarks.front() {
+            if *at > self.written {
                 break;
             }
             written_through = Some(*watermark);
-            self.marks.pop_front();
+            self.watermarks.pop_front();
         }
         written_through
     }
 
-    /// Bytes that the socket has not taken.
+    /// Bytes that the socket has not accepted.
     pub(super) fn backlog(&self) -> usize {
         self.bytes
     }
 
-    /// Whether the socket still has something to do for us.
+    /// Whether nothing waits to be written or flushed.
     pub(super) fn is_idle(&self) -> bool {
         self.bytes == 0 && !self.unflushed
     }
 
-    /// Forgets what was not written and what is still to come: nobody will read it.
+    /// Drops the waiting bytes and all later ones: the peer reads no more.
     pub(super) fn close_write(&mut self) {
         self.return_buffer();
         *self = Outbound { write_closed: true, ..Outbound::default() };
     }
 
-    /// Writes as much as the socket takes; `Ready` when nothing is left. The flag tells whether the
-    /// socket took anything.
+    /// Writes as much as the socket accepts; `Ready` when nothing is left. The flag says whether the
+    /// socket accepted any byte.
     pub(super) fn write<Io: AsyncWrite + Unpin>(
         &mut self,
         io: &mut Io,
@@ -170,7 +170,7 @@ impl Outbound {
                 Poll::Pending => {
                     self.freeze();
                     self.return_buffer();
-                    // What the socket did take is passed on even while it takes no more.
+                    // Accepted bytes are flushed even while the socket accepts no more.
                     return match self.flush(io, cx) {
                         Poll::Ready(Err(error)) => (moved, Poll::Ready(Err(error))),
                         _ => (moved, Poll::Pending),
@@ -219,7 +219,7 @@ impl Outbound {
         let flushed = Pin::new(io).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
             self.unflushed = false;
-            self.taken = self.pushed - self.bytes as u64;
+            self.written = self.pushed - self.bytes as u64;
         }
         flushed
     }
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_reached_when_their_bytes_are_taken_and_not_before() {
+    fn watermarks_are_reached_when_their_bytes_are_written_and_not_before() {
         let mut output = Outbound::default();
         let mut io = Narrow { room: 4, got: Vec::new() };
         let mut cx = Context::from_waker(Waker::noop());

@@ -1,7 +1,7 @@
-//! The line: what the actor, its input stream and the driver of one connection share.
+//! The socket handle: state that the actor, its event stream and the connection task share.
 //!
-//! All three live on one thread, so a handful of cells is enough. The actor sees the public half;
-//! the rest is how input and driver tell each other what happened.
+//! All three live on one thread, so cells are enough. The actor uses the public methods; the event
+//! stream and the task use the others to coordinate.
 
 use std::{
     cell::{Cell, RefCell, RefMut},
@@ -24,31 +24,29 @@ use super::{
 /// Stands for a Close frame without a code (RFC 6455 §7.1.5).
 pub(super) const NO_CODE: u16 = 1005;
 
-/// Whom [`SocketHandle::on_written`] names.
+/// The callback of [`SocketHandle::on_written`].
 type OnWritten = Box<dyn Fn(u64)>;
 
 pub(super) struct Shared {
     pub(super) limits: Arc<Limits>,
     paused: Cell<bool>,
     backlog: Cell<usize>,
-    /// What was written and not yet taken by the socket.
+    /// Output that the socket has not accepted.
     output: RefCell<Outbound>,
-    /// Who is told what the socket took.
     on_written: RefCell<Option<OnWritten>>,
-    // Events are kept as facts, not as a queue: what the actor has not heard yet is overtaken by
-    // what is true now, and nothing can pile up.
+    // Not a queue: a later heartbeat replaces one that the actor has not handled, so nothing piles up.
     pub(super) heartbeat_due: Cell<Option<bool>>,
     pub(super) idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     polling: Cell<bool>,
     repoll: Cell<bool>,
-    /// Bytes that may still be read in this poll of the driver.
+    /// Bytes that may still be read in this poll of the task.
     pub(super) budget: Cell<usize>,
-    /// A frame was completed since the driver last looked.
+    /// A frame was completed since the last heartbeat check.
     pub(super) frame_seen: Cell<bool>,
-    /// When the socket last gave bytes.
+    /// When the socket last yielded bytes.
     pub(super) last_read_at: Cell<Option<Instant>>,
-    /// Since when a frame or message is unfinished, while we are listening.
+    /// Since when a frame or message is unfinished, while the input is read.
     pub(super) unfinished: Cell<Option<Instant>>,
     /// The peer will send nothing more.
     pub(super) ended: Cell<bool>,
@@ -90,24 +88,24 @@ impl SocketHandle {
         }))
     }
 
-    /// Has `tell` called whenever the socket took every byte up to a watermark, and so up to every lower one:
-    /// they are the kernel's now. Not called on the actor's turn, so that nothing need be polled for it;
-    /// forgotten when the actor ends.
-    pub fn on_written(&self, tell: impl Fn(u64) + 'static) {
-        self.0.on_written.replace(Some(Box::new(tell)));
+    /// Calls `notify` with a watermark once the socket has accepted every byte up to it, and so up to
+    /// every lower one. `notify` runs outside the actor's context, so that the actor need not be polled;
+    /// it is dropped when the actor stops.
+    pub fn on_written(&self, notify: impl Fn(u64) + 'static) {
+        self.0.on_written.replace(Some(Box::new(notify)));
     }
 
-    /// Stops (`true`) or resumes (`false`) reading the socket. While paused no further frame is
-    /// heard, the peer's silence is not held against it, and its deadline for an unfinished message
-    /// does not run.
+    /// Stops (`true`) or resumes (`false`) reading the socket. While paused, no further
+    /// message is handed over, and neither the idle timeout nor the deadline for an unfinished message
+    /// runs.
     pub fn pause(&self, yes: bool) {
         if self.0.paused.replace(yes) && !yes {
             self.wake();
         }
     }
 
-    /// Declares that everything written so far is "up to `mark`". Marks only grow.
-    /// Whoever asked by [`Self::on_written`] is told once the socket took those bytes.
+    /// Marks the end of everything written so far. Watermarks only grow. The callback of
+    /// [`Self::on_written`] receives the watermark once the socket has accepted those bytes.
     pub fn watermark(&self, watermark: u64) {
         self.output().watermark(watermark);
         if !self.0.polling.get() {
@@ -115,7 +113,7 @@ impl SocketHandle {
         }
     }
 
-    /// Bytes that were written by the actor and not yet taken by the socket.
+    /// Bytes that the actor has written and the socket has not accepted.
     pub fn backlog(&self) -> usize {
         self.0.backlog.get()
     }
@@ -125,7 +123,7 @@ impl SocketHandle {
         &self.0.limits
     }
 
-    /// Whether the input must rest: by the actor's wish, or because the peer does not read.
+    /// Whether input is not read: the actor paused it, or the peer does not read.
     pub(super) fn blocked(&self) -> bool {
         self.0.paused.get() || self.0.backlog.get() > self.0.limits.outbound_high_watermark
     }
@@ -143,12 +141,12 @@ impl SocketHandle {
     }
 
     pub(super) fn notify_written(&self, watermark: Option<u64>) {
-        if let (Some(watermark), Some(tell)) = (watermark, &*self.0.on_written.borrow()) {
-            tell(watermark);
+        if let (Some(watermark), Some(notify)) = (watermark, &*self.0.on_written.borrow()) {
+            notify(watermark);
         }
     }
 
-    /// Whoever asked has no actor any more, though others may still hold its handle.
+    /// Drops the callback of [`Self::on_written`]: clones of the handle may outlive the actor.
     pub(super) fn forget_on_written(&self) {
         self.0.on_written.take();
     }
@@ -172,7 +170,7 @@ impl SocketHandle {
         self.output().small_frame(frame_decoder::CLOSE, &[bytes, reason.as_bytes()]);
     }
 
-    /// Passes on at the actor's next poll, for which this asks, what the clock found.
+    /// Hands the result of a heartbeat check to the actor, and asks for a poll.
     pub(super) fn note_heartbeat(&self, found: Found) {
         if found.beat.is_some() {
             self.0.heartbeat_due.set(found.beat);
@@ -181,7 +179,7 @@ impl SocketHandle {
         self.0.repoll.set(true);
     }
 
-    /// Records the first breach; the input stream passes it on to the actor.
+    /// Records the first violation; the event stream closes the connection at its next poll.
     pub(super) fn violation(&self, violation: ProtocolViolation) {
         if self.0.violation.get().is_none() {
             self.0.violation.set(Some(violation));
@@ -189,7 +187,7 @@ impl SocketHandle {
         }
     }
 
-    /// The driver's poll begins: from here to `rest`, wishes are heard without a wake-up.
+    /// The task's poll begins: until [`Self::end_poll`], `repoll` is enough and no wake-up is needed.
     pub(super) fn begin_poll(&self, waker: &Waker, budget: usize) {
         self.0.polling.set(true);
         self.0.budget.set(budget);

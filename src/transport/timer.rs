@@ -1,8 +1,8 @@
 //! One timer per connection, armed lazily.
 //!
 //! Moving a deadline on with every message would cost more than the message. So a timer that was
-//! armed too early is left to fire, and then armed for what is due next. And until it fires it is not
-//! even looked at: what an idle connection's timer is made of has long left the caches.
+//! armed too early is left to fire, and then armed for the next deadline. Until then tokio's timer is
+//! not read: the memory of an idle connection's timer has left the caches.
 
 use std::{
     future::Future,
@@ -19,7 +19,7 @@ use tokio::{
 #[derive(Debug)]
 pub(super) struct Timer {
     sleep: Pin<Box<Sleep>>,
-    /// When it fires, and whom it wakes then.
+    /// When it fires, and the waker of the task.
     armed: Option<(Instant, Waker)>,
 }
 
@@ -48,7 +48,7 @@ impl Timer {
             }
             self.sleep.as_mut().reset(due);
         }
-        // A task that has used up its share is sent away before the timer has heard of it.
+        // A task without cooperative budget gets `Pending` before the timer has registered its waker.
         if coop::has_budget_remaining() {
             self.armed = Some((self.sleep.deadline(), cx.waker().clone()));
         }

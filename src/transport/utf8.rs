@@ -1,11 +1,11 @@
-//! UTF-8, judged as the bytes arrive.
+//! UTF-8, checked as the bytes arrive.
 //!
 //! RFC 6455 §8.1 lets an endpoint fail the connection as soon as text stops being UTF-8. Waiting
 //! for the end of a long message would let a peer make us keep bytes that are already worthless.
 
 use std::str;
 
-/// The bytes that end in the middle of one character, and the verdict so far.
+/// Checks text that arrives in pieces; holds the bytes of a character that is not complete.
 #[derive(Debug, Default)]
 pub(super) struct Utf8Validator {
     carry: [u8; 4],
@@ -17,7 +17,7 @@ pub(super) struct Utf8Validator {
 pub(super) struct NotUtf8;
 
 impl Utf8Validator {
-    /// Judges the next bytes of the text.
+    /// Checks the next bytes of the text.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), NotUtf8> {
         while self.carried > 0 {
             let Some((first, rest)) = bytes.split_first() else {
@@ -50,7 +50,7 @@ impl Utf8Validator {
 mod tests {
     use super::*;
 
-    /// The verdict on `bytes` when they come in pieces of `size`.
+    /// Whether `bytes` are accepted in pieces of `size`.
     fn in_pieces(bytes: &[u8], size: usize) -> bool {
         let mut utf8 = Utf8Validator::default();
         bytes.chunks(size).all(|piece| utf8.feed(piece).is_ok()) && utf8.carried == 0

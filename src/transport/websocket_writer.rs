@@ -1,7 +1,7 @@
 //! The way out as an actor uses it: messages, pings and the Close frame.
 //!
-//! What an actor writes here goes to the socket behind everything written before. A message that it
-//! gives to its `WebsocketContext` instead leaves only after the poll, and so behind all of these.
+//! A message that an actor gives to its `WebsocketContext` instead leaves only after the poll, and so
+//! behind everything that the writer has written in the same poll.
 
 use std::cell::RefCell;
 
@@ -15,7 +15,7 @@ use super::{frame_decoder, socket_handle::SocketHandle};
 /// The longest reason beside a close code, bytes (RFC 6455 §5.5: 125 with the code).
 const REASON_MAX: usize = 123;
 
-/// What an actor writes to its peer with. After the first Close, by either side, nothing is written.
+/// Writes to the peer. After the first Close, by either side, nothing is written.
 #[derive(Debug)]
 pub struct WebSocketWriter {
     handle: SocketHandle,
@@ -27,12 +27,12 @@ impl WebSocketWriter {
         WebSocketWriter { handle }
     }
 
-    /// Sends a text message; nothing once the wire is closed.
+    /// Sends a text message; nothing once the connection is closed.
     pub fn text(&self, text: impl Into<ByteString>) {
         self.handle.send(frame_decoder::TEXT, text.into().into_bytes());
     }
 
-    /// Sends a short text message that `write` puts into an empty string; nothing once the wire is closed.
+    /// Sends a short text message that `write` puts into an empty string; nothing once the connection is closed.
     pub fn compose(&self, write: impl FnOnce(&mut String)) {
         thread_local! {
             static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
@@ -46,12 +46,12 @@ impl WebSocketWriter {
         }
     }
 
-    /// Sends a binary message; nothing once the wire is closed.
+    /// Sends a binary message; nothing once the connection is closed.
     pub fn binary(&self, bytes: impl Into<Bytes>) {
         self.handle.send(frame_decoder::BINARY, bytes.into());
     }
 
-    /// Sends an empty ping; nothing once the wire is closed.
+    /// Sends an empty ping; nothing once the connection is closed.
     pub fn ping(&self) {
         self.handle.send(frame_decoder::PING, Bytes::new());
     }
@@ -77,7 +77,7 @@ impl WebSocketWriter {
         self.handle.0.sent_close.get().is_none()
     }
 
-    /// The line that this wire belongs to.
+    /// The handle of the connection.
     pub fn handle(&self) -> &SocketHandle {
         &self.handle
     }

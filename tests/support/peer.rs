@@ -1,4 +1,4 @@
-//! A WebSocket client in bytes: it sends exactly the bytes of the test.
+//! A WebSocket client that sends exactly the given bytes.
 
 use std::{future::Future, time::Duration};
 

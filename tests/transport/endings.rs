@@ -1,4 +1,4 @@
-//! However a connection ends, its session says goodbye exactly once ([`Watch::ending`] checks it).
+//! However a connection ends, its session stops exactly once ([`Watch::ending`] checks it).
 
 use std::{net::Shutdown, time::Duration};
 
@@ -51,10 +51,10 @@ async fn by_a_reset() {
 #[actix_rt::test]
 async fn by_our_close_and_the_peers_answer() {
     let (mut peer, mut watch) = connect(linger(LONG)).await;
-    peer.send(&[text("bye"), text("unheard")].concat()).await;
+    peer.send(&[text("bye"), text("not handled")].concat()).await;
     watch.expect(Report::text("bye")).await;
     peer.expect(FIN | 0x8, [&4000u16.to_be_bytes()[..], b"as you wish"].concat()).await;
-    peer.send(&[text("unheard"), close(4000)].concat()).await;
+    peer.send(&[text("not handled"), close(4000)].concat()).await;
     peer.expect_end().await;
     assert_eq!(watch.ending().await, CloseOutcome::Closed(4000));
 }
@@ -84,7 +84,7 @@ async fn by_a_panic_of_the_session_while_another_lives_on() {
 }
 
 #[actix_rt::test]
-async fn by_a_panic_in_the_goodbye_itself() {
+async fn by_a_panic_in_stopped_itself() {
     let (mut peer, watch) = connect(linger(SHORT)).await;
     watch.act(|session, _| session.panic_in_stopped = true).await;
     peer.send(&close(1000)).await;
@@ -97,22 +97,22 @@ async fn by_the_runtime_dropping_the_connection() {
     let (mut peer, mut watch) = connect(Limits::default()).await;
     watch.task.abort();
     assert!(soon("the abort", &mut watch.task).await.is_err());
-    watch.goodbye().await;
+    watch.expect_stopped().await;
     peer.expect_end().await;
 }
 
 #[actix_rt::test]
-async fn by_the_runtime_dropping_a_session_that_panics_in_its_goodbye() {
+async fn by_the_runtime_dropping_a_session_that_panics_in_stopped() {
     let (mut peer, mut watch) = connect(Limits::default()).await;
     watch.act(|session, _| session.panic_in_stopped = true).await;
     watch.task.abort();
     assert!(soon("the abort", &mut watch.task).await.is_err_and(|error| error.is_cancelled()));
-    watch.goodbye().await;
+    watch.expect_stopped().await;
     peer.expect_end().await;
 }
 
 #[actix_rt::test]
-async fn what_a_peer_said_before_it_hung_up_is_heard() {
+async fn input_from_before_the_peer_hung_up_is_handled() {
     // The answers meet a closed socket, and the reset that they cause must not cost the messages
     // that are still unread.
     let (mut peer, mut watch) = connect(Limits::default()).await;

@@ -23,20 +23,20 @@ fn patient() -> Limits {
 }
 
 #[actix_rt::test]
-async fn a_session_is_heard_while_its_peer_does_not_read() {
+async fn a_session_handles_its_mailbox_while_its_peer_does_not_read() {
     let (mut peer, mut watch) = connect_narrow(patient(), 4096).await;
     watch
         .act(|session, _| {
-            session.wire.text("x".repeat(HEAP));
-            session.line.watermark(1);
-            session.wire.text("end");
-            session.line.watermark(2);
+            session.writer.text("x".repeat(HEAP));
+            session.handle.watermark(1);
+            session.writer.text("end");
+            session.handle.watermark(2);
         })
         .await;
     // The mailbox works, the backlog is seen, and what the peer says waits in its socket.
     peer.send(&text("ignored for now")).await;
     watch.expect_nothing().await;
-    assert!(watch.line.backlog() > HEAP / 2);
+    assert!(watch.handle.backlog() > HEAP / 2);
     let before = watch.polls();
     watch.act(|_, _| {}).await;
     assert!(watch.polls() - before < 5, "a blocked connection is not polled for nothing");
@@ -45,29 +45,29 @@ async fn a_session_is_heard_while_its_peer_does_not_read() {
     peer.expect_text("end").await;
     peer.expect_text("ignored for now").await;
     let mut seen = Vec::new();
-    while !seen.contains(&Report::Taken(2)) || !seen.contains(&Report::text("ignored for now")) {
+    while !seen.contains(&Report::Written(2)) || !seen.contains(&Report::text("ignored for now")) {
         seen.push(watch.report().await);
     }
-    assert_eq!(watch.line.backlog(), 0);
+    assert_eq!(watch.handle.backlog(), 0);
 }
 
 #[actix_rt::test]
-async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
+async fn watermarks_come_back_in_order_and_only_for_bytes_that_were_written() {
     let (mut peer, mut watch) = connect_narrow(patient(), 4096).await;
     watch
         .act(|session, _| {
-            session.wire.text("small");
-            session.line.watermark(1);
+            session.writer.text("small");
+            session.handle.watermark(1);
         })
         .await;
-    watch.expect(Report::Taken(1)).await;
-    watch.line.watermark(2);
-    watch.expect(Report::Taken(2)).await;
+    watch.expect(Report::Written(1)).await;
+    watch.handle.watermark(2);
+    watch.expect(Report::Written(2)).await;
     for mark in 3..10 {
         watch
             .act(move |session, _| {
-                session.wire.text("y".repeat(HEAP / 8));
-                session.line.watermark(mark);
+                session.writer.text("y".repeat(HEAP / 8));
+                session.handle.watermark(mark);
             })
             .await;
     }
@@ -78,7 +78,7 @@ async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
         // The peer has read what `mark` stands for, so the socket has taken it.
         while last < mark {
             match watch.report().await {
-                Report::Taken(taken) => {
+                Report::Written(taken) => {
                     assert!(taken > last);
                     last = taken;
                 }
@@ -93,7 +93,7 @@ async fn marks_come_back_in_order_and_only_for_bytes_that_were_taken() {
 async fn a_backlog_over_the_bound_drops_the_peer() {
     let limits = Limits { outbound_max: HEAP / 2, ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
-    watch.act(|session, _| session.wire.text("x".repeat(HEAP))).await;
+    watch.act(|session, _| session.writer.text("x".repeat(HEAP))).await;
     assert_eq!(watch.ending().await, CloseOutcome::Stalled);
     drop(peer);
 }
@@ -102,19 +102,19 @@ async fn a_backlog_over_the_bound_drops_the_peer() {
 async fn a_backlog_without_progress_drops_the_peer() {
     let limits = Limits { write_timeout: Duration::from_millis(30), ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
-    watch.act(|session, _| session.wire.text("x".repeat(HEAP))).await;
+    watch.act(|session, _| session.writer.text("x".repeat(HEAP))).await;
     assert_eq!(watch.ending().await, CloseOutcome::Stalled);
     drop(peer);
 }
 
 #[actix_rt::test]
-async fn last_words_that_nobody_reads_do_not_keep_a_connection() {
+async fn output_that_nobody_reads_does_not_keep_a_connection() {
     let limits = Limits { write_timeout: Duration::from_millis(30), ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
     watch
         .act(|session, ctx| {
-            session.wire.text("x".repeat(HEAP));
-            session.wire.close(1001, "going", ctx);
+            session.writer.text("x".repeat(HEAP));
+            session.writer.close(1001, "going", ctx);
         })
         .await;
     assert_eq!(watch.ending().await, CloseOutcome::Stalled);
@@ -122,12 +122,12 @@ async fn last_words_that_nobody_reads_do_not_keep_a_connection() {
 }
 
 #[actix_rt::test]
-async fn last_words_are_written_to_a_peer_that_reads_late() {
+async fn the_last_output_is_written_to_a_peer_that_reads_late() {
     let (mut peer, watch) = connect_narrow(patient(), 4096).await;
     watch
         .act(|session, ctx| {
-            session.wire.text("x".repeat(HEAP));
-            session.wire.close(1001, "going", ctx);
+            session.writer.text("x".repeat(HEAP));
+            session.writer.close(1001, "going", ctx);
         })
         .await;
     peer.expect_text("x".repeat(HEAP)).await;
@@ -145,7 +145,7 @@ async fn a_pause_is_exact_to_the_frame() {
     peer.expect_text("one").await;
     watch.expect_nothing().await;
     let before = watch.polls();
-    watch.line.pause(false);
+    watch.handle.pause(false);
     watch.expect(Report::text("two")).await;
     watch.expect(Report::text("three")).await;
     peer.expect_text("two").await;
@@ -159,7 +159,7 @@ async fn a_peer_that_hung_up_during_a_pause_is_noticed_after_it() {
     peer.send(&[text("pause"), text("two")].concat()).await;
     watch.expect(Report::text("pause")).await;
     drop(peer);
-    watch.act(|session, _| session.line.pause(false)).await;
+    watch.act(|session, _| session.handle.pause(false)).await;
     watch.expect(Report::text("two")).await;
     assert_eq!(soon("the end", watch.ending()).await, CloseOutcome::Gone);
 }

@@ -3,7 +3,6 @@
 //! Nothing here sleeps. A test waits for bytes, for a word of the session, or for the end, and the
 //! limits that involve a clock are set to milliseconds.
 
-mod breaches;
 mod endings;
 mod flow;
 #[path = "../support/peer.rs"]
@@ -11,3 +10,4 @@ mod peer;
 mod session;
 mod speech;
 mod time;
+mod violations;

@@ -1,4 +1,4 @@
-//! A session that echoes, obeys a few words, and reports all that it hears.
+//! A session that echoes, obeys a few commands, and reports every event.
 
 use std::{
     cell::Cell,
@@ -31,7 +31,7 @@ use super::peer::{Peer, soon};
 pub enum Report {
     Incoming(Incoming),
     Event(Event),
-    Taken(u64),
+    Written(u64),
     Stopped,
 }
 
@@ -42,8 +42,8 @@ impl Report {
 }
 
 pub struct Session {
-    pub line: SocketHandle,
-    pub wire: WebSocketWriter,
+    pub handle: SocketHandle,
+    pub writer: WebSocketWriter,
     report: UnboundedSender<Report>,
     started: Option<oneshot::Sender<(Addr<Session>, SocketHandle)>>,
     pub panic_in_stopped: bool,
@@ -57,11 +57,11 @@ impl Actor for Session {
 
     fn started(&mut self, ctx: &mut Ctx) {
         let report = self.report.clone();
-        self.line.on_written(move |mark| {
-            let _ = report.send(Report::Taken(mark));
+        self.handle.on_written(move |mark| {
+            let _ = report.send(Report::Written(mark));
         });
         if let Some(started) = self.started.take() {
-            let _ = started.send((ctx.address(), self.line.clone()));
+            let _ = started.send((ctx.address(), self.handle.clone()));
         }
     }
 
@@ -82,22 +82,22 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for Session {
 }
 
 impl Session {
-    fn on_incoming(&mut self, heard: Incoming, ctx: &mut Ctx) {
-        let _ = self.report.send(Report::Incoming(heard.clone()));
-        match heard {
-            Incoming::Text(text) if text == "pause" => self.line.pause(true),
+    fn on_incoming(&mut self, incoming: Incoming, ctx: &mut Ctx) {
+        let _ = self.report.send(Report::Incoming(incoming.clone()));
+        match incoming {
+            Incoming::Text(text) if text == "pause" => self.handle.pause(true),
             Incoming::Text(text) if text == "panic" => panic!("told to"),
             Incoming::Text(text) if text == "panic twice" => {
                 self.panic_in_stopped = true;
                 panic!("told to");
             }
             Incoming::Text(text) if text == "bye" => {
-                self.wire.close(4000, "as you wish", ctx);
-                self.wire.text("too late");
-                self.wire.close(4001, "too late", ctx);
+                self.writer.close(4000, "as you wish", ctx);
+                self.writer.text("too late");
+                self.writer.close(4001, "too late", ctx);
             }
-            Incoming::Text(text) if self.echo => self.wire.text(text),
-            Incoming::Binary(bytes) if self.echo => self.wire.binary(bytes),
+            Incoming::Text(text) if self.echo => self.writer.text(text),
+            Incoming::Binary(bytes) if self.echo => self.writer.binary(bytes),
             _ => {}
         }
     }
@@ -109,29 +109,29 @@ impl StreamHandler<Event> for Session {
             Event::Incoming(incoming) => return self.on_incoming(incoming, ctx),
             Event::ReadComplete => return,
             Event::HeartbeatDue { .. } => {}
-            Event::IdleTimeout => self.wire.close(4408, "silent", ctx),
+            Event::IdleTimeout => self.writer.close(4408, "silent", ctx),
         }
         let _ = self.report.send(Report::Event(event));
     }
 }
 
-type Deed = Box<dyn FnOnce(&mut Session, &mut Ctx) + Send>;
+type Action = Box<dyn FnOnce(&mut Session, &mut Ctx) + Send>;
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Do(Deed);
+struct RunOnActor(Action);
 
-impl Handler<Do> for Session {
+impl Handler<RunOnActor> for Session {
     type Result = ();
 
-    fn handle(&mut self, Do(deed): Do, ctx: &mut Ctx) {
-        deed(self, ctx);
+    fn handle(&mut self, RunOnActor(action): RunOnActor, ctx: &mut Ctx) {
+        action(self, ctx);
     }
 }
 
 /// The server's side of one connection, as a test sees it.
 pub struct Watch {
-    pub line: SocketHandle,
+    pub handle: SocketHandle,
     pub address: Addr<Session>,
     reports: UnboundedReceiver<Report>,
     pub task: JoinHandle<CloseOutcome>,
@@ -149,7 +149,7 @@ impl Watch {
     }
 
     /// The next report that is not a beat.
-    pub async fn deed_of_peer(&mut self) -> Report {
+    pub async fn next_but_heartbeats(&mut self) -> Report {
         loop {
             match self.report().await {
                 Report::Event(Event::HeartbeatDue { .. }) => {}
@@ -171,27 +171,27 @@ impl Watch {
     }
 
     /// Runs something inside the session, and returns once it ran.
-    pub async fn act(&self, deed: impl FnOnce(&mut Session, &mut Ctx) + Send + 'static) {
-        let sent = self.address.send(Do(Box::new(deed)));
+    pub async fn act(&self, action: impl FnOnce(&mut Session, &mut Ctx) + Send + 'static) {
+        let sent = self.address.send(RunOnActor(Box::new(action)));
         soon("the mailbox", sent).await.expect("the session lives");
     }
 
-    /// How the connection ended, after checking that the session said goodbye exactly once and
-    /// heard nothing afterwards.
+    /// How the connection ended, after checking that the session stopped exactly once and
+    /// reported nothing afterwards.
     pub async fn ending(mut self) -> CloseOutcome {
         let ending = soon("the end", &mut self.task).await.expect("no panic escapes");
-        self.goodbye().await;
+        self.expect_stopped().await;
         ending
     }
 
-    /// Reads the remaining reports: exactly one goodbye, and it is the last.
-    pub async fn goodbye(&mut self) {
-        let mut goodbyes = 0;
+    /// Reads the remaining reports: exactly one stop, and it is the last.
+    pub async fn expect_stopped(&mut self) {
+        let mut stops = 0;
         while let Some(report) = soon("the reports' end", self.reports.recv()).await {
-            assert_eq!(goodbyes, 0, "{report:?} after the goodbye");
-            goodbyes += usize::from(report == Report::Stopped);
+            assert_eq!(stops, 0, "{report:?} after the stop");
+            stops += usize::from(report == Report::Stopped);
         }
-        assert_eq!(goodbyes, 1, "goodbyes");
+        assert_eq!(stops, 1, "stops");
     }
 
     pub fn polls(&self) -> usize {
@@ -227,17 +227,17 @@ pub async fn open(limits: Limits, read_ahead: Bytes, buffers: Option<u32>) -> (P
     let (report, reports) = unbounded_channel();
     let (started, start) = oneshot::channel();
     let polls = Rc::new(Cell::new(0));
-    let future = connection(accepted, read_ahead, limits, |line| Session {
-        wire: WebSocketWriter::new(line.clone()),
-        line,
+    let future = connection(accepted, read_ahead, limits, |handle| Session {
+        writer: WebSocketWriter::new(handle.clone()),
+        handle,
         report,
         started: Some(started),
         panic_in_stopped: false,
         echo: true,
     });
     let task = actix_rt::spawn(counted(future, polls.clone()));
-    let (address, line) = soon("the session's start", start).await.unwrap();
-    let watch = Watch { line, address, reports, task, polls };
+    let (address, handle) = soon("the session's start", start).await.unwrap();
+    let watch = Watch { handle, address, reports, task, polls };
     (Peer { stream }, watch)
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 
 #[actix_rt::test]
-async fn what_was_read_behind_the_handshake_is_heard_first() {
+async fn input_read_behind_the_handshake_is_handled_first() {
     let (first, second) = (text("first"), text("second"));
     let (ahead, rest) = first.split_at(3);
     let (mut peer, watch) = open(Limits::default(), ahead.to_vec().into(), None).await;

@@ -62,25 +62,25 @@ async fn a_deadline_does_not_run_while_we_do_not_listen() {
     let (mut peer, mut watch) = connect(limits).await;
     let words = text("two");
     peer.send(&[&text("one")[..], &words[..4]].concat()).await;
-    assert_eq!(watch.deed_of_peer().await, Report::text("one"));
-    watch.line.pause(true);
+    assert_eq!(watch.next_but_heartbeats().await, Report::text("one"));
+    watch.handle.pause(true);
     watch.act(|_, _| {}).await;
     for _ in 0..4 {
         watch.expect(Report::Event(Event::HeartbeatDue { quiet: false })).await;
     }
     peer.send(&words[4..]).await;
-    watch.line.pause(false);
+    watch.handle.pause(false);
     peer.expect_text("one").await;
     peer.expect_text("two").await;
 }
 
 #[actix_rt::test]
-async fn beats_tell_whether_anything_was_heard() {
+async fn heartbeats_say_whether_a_frame_arrived() {
     let limits = Limits { heartbeat_interval: SHORT, ..patient() };
     let (mut peer, mut watch) = connect(limits).await;
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
     peer.send(&text("here")).await;
-    assert_eq!(watch.deed_of_peer().await, Report::text("here"));
+    assert_eq!(watch.next_but_heartbeats().await, Report::text("here"));
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: false })).await;
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
     // Half a frame is no sign of life.
@@ -90,7 +90,7 @@ async fn beats_tell_whether_anything_was_heard() {
 }
 
 #[actix_rt::test]
-async fn silence_is_told_and_closed_by_the_session() {
+async fn an_idle_timeout_is_reported_and_closed_by_the_session() {
     let limits = Limits { heartbeat_interval: SHORT, idle_timeout: 3 * SHORT, ..patient() };
     let (mut peer, watch) = connect(limits).await;
     assert_eq!(peer.close_code().await, Some(4408));
@@ -99,7 +99,7 @@ async fn silence_is_told_and_closed_by_the_session() {
 }
 
 #[actix_rt::test]
-async fn an_idle_connection_is_polled_once_a_beat() {
+async fn an_idle_connection_is_polled_once_a_heartbeat() {
     let limits = Limits { heartbeat_interval: SHORT, ..patient() };
     let (_peer, mut watch) = connect(limits).await;
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;

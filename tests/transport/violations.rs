@@ -97,7 +97,7 @@ async fn text_that_is_not_utf_8_is_refused() {
 }
 
 #[actix_rt::test]
-async fn frames_before_a_breach_are_heard_and_frames_after_it_are_not() {
+async fn frames_before_a_violation_are_handled_and_frames_after_it_are_not() {
     let (mut peer, watch) = connect(Limits::default()).await;
     let bytes = [text("one"), text("two"), frame(FIN | 0x3, b""), text("three")].concat();
     peer.send(&bytes).await;
