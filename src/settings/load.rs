@@ -1,7 +1,7 @@
-//! Where settings come from: the file, the environment and the command line, laid over the defaults.
+//! The sources of the settings: the file, the environment and the command line, merged over the defaults by `config`.
 //!
-//! `config` does the laying. What it would swallow or stumble over is looked at first: a file that is
-//! no TOML, a section that is no section, a key or variable nobody knows.
+//! Input that `config` would ignore or misread is checked before it: a file that is not TOML, a section that is no
+//! table, an unknown key or variable.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -112,7 +112,7 @@ pub fn print(settings: &Settings) -> String {
     text
 }
 
-/// The file as a table; empty if there need not be one; `None` with a problem if it is not to be had.
+/// The file as a table; empty if there need not be one; `None` and a problem if it cannot be read.
 fn read_file(named: Option<&Path>, default: &Path, problems: &mut Problems) -> Option<Table> {
     let path = named.map_or_else(|| default.to_path_buf(), PathBuf::from);
     let name = path.display().to_string();

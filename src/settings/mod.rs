@@ -116,17 +116,17 @@ settings! {
         /// Where devices connect. Loopback by default, because without TLS a public address is a mistake
         /// unless a proxy stands in front. Port 0 lets the system choose.
         listen: SocketAddr = Address,
-        /// Where operators look: metrics and health. Never reachable for devices, so it has its own address.
+        /// Where operators find health. Devices never need it, so it has its own address.
         admin_listen: SocketAddr = Address,
         /// Threads that carry connections. One is enough for tens of thousands of quiet devices.
         workers: usize = Count(1..=1024),
-        /// How long a shutdown may take to say goodbye to everyone before it stops waiting.
+        /// How long a shutdown waits for all sessions to close.
         drain_timeout: Duration = Span(S..=HOUR),
-        /// Proxies whose word about the client's address is believed. Empty: nobody's.
+        /// Proxies whose `X-Forwarded-For` is believed. Empty: none.
         trusted_proxies: Vec<IpNet> = Networks { may_be_everyone: false },
         /// Other sites whose pages may connect: values of the `Origin` header (RFC 6455, section 10.2), in
-        /// lower case. A page of the relay's own origin may always; so may clients that send no `Origin`,
-        /// which is everything but browsers. Empty: no other site.
+        /// lower case. The relay's own pages may always connect, and so may clients that send no `Origin`: all but
+        /// browsers. Empty: no other site.
         allowed_origins: Vec<String> = Origins,
         /// How long sent bytes may stay unconfirmed by the peer's TCP before the connection counts as dead
         /// (`TCP_USER_TIMEOUT`, RFC 5482).
@@ -155,8 +155,8 @@ settings! {
         register_timeout: Duration = Span(100 * MS..=10 * MIN),
         /// Bytes of the JSON text of one frame, all of it. More is answered 413.
         message_bytes: usize = Size(KIB..=16 * MIB),
-        /// Bytes of one WebSocket message before it is read as JSON. More closes with 1009, and is noticed
-        /// before it is buffered. Never below `message_bytes`; what lies between both is answered 413.
+        /// Bytes of one WebSocket message before it is read as JSON. A larger one closes with 1009 before it
+        /// is buffered. Never below `message_bytes`; a size between the two is answered 413.
         frame_bytes: usize = Size(KIB..=64 * MIB),
         /// Frames one WebSocket message may be cut into, because every empty fragment costs work but no bytes.
         fragments: usize = Count(1..=65_536),
@@ -165,13 +165,13 @@ settings! {
         /// Malformed frames in a row before the connection is closed with 1008. A well-formed one resets.
         strikes: u32 = Count(1..=1000),
     }
-    /// Section `rate_limit`: how fast things may be said. Allowances refill continuously.
+    /// Section `rate_limit`: how many frames and registrations are allowed each minute. Allowances refill continuously.
     rate_limit: RateLimit {
         /// `Send` and other relayed frames of one device, each minute. More are answered 429.
         messages_per_minute: NonZeroU32 = Count(1..=u32::MAX),
-        /// How many of those may come at once, after a pause.
+        /// How many of those frames may come at once, after a pause.
         burst: NonZeroU32 = Count(1..=LARGEST_BURST),
-        /// Pings, pongs, stray acknowledgements and malformed frames of one connection, each minute.
+        /// Pings, pongs, unmatched Acks and malformed frames of one connection, each minute.
         control_per_minute: NonZeroU32 = Count(1..=u32::MAX),
         /// Registrations from one address, each minute.
         registrations_per_minute: NonZeroU32 = Count(1..=u32::MAX),
@@ -180,23 +180,23 @@ settings! {
     }
     /// Section `heartbeat`: how a dead connection is noticed.
     heartbeat: Heartbeat {
-        /// How often the relay pings. Below the 30 to 60 seconds after which many proxies cut an idle line.
+        /// How often the relay pings. Below the 30 to 60 seconds after which many proxies close an idle connection.
         interval: Duration = Span(100 * MS..=HOUR),
-        /// How long a connection may be silent before it is closed. Longer than `interval`; three of them
+        /// How long a connection may be idle before it is closed. Longer than `interval`; three of them
         /// forgive two lost pings.
         timeout: Duration = Span(200 * MS..=DAY),
     }
-    /// Section `queue`: what is kept for devices that are away, and for how long.
+    /// Section `queue`: the messages that wait for devices, and for how long.
     queue: Queue {
-        /// Whether the queue outlives the process. Without it a restart loses what was acked and not delivered.
+        /// Whether the queue outlives the process. Without it a restart loses messages that were acked and not delivered.
         durable: bool = Flag,
         /// Where the queue is kept; one relay at a time.
         path: PathBuf = Directory,
-        /// How long a commit waits for more to write, so that one sync serves many senders.
+        /// How long a commit waits for more changes, so that one sync serves many senders.
         commit_interval: Duration = Span(Duration::from_micros(100)..=S),
-        /// Changes that are written without waiting any longer.
+        /// Number of changes that are written without waiting any longer.
         commit_batch: usize = Count(1..=1_000_000),
-        /// Lifetime of a message that names none.
+        /// Lifetime of a message without a `ttl`.
         default_ttl: Duration = Span(S..=365 * DAY),
         /// Longest lifetime a message may ask for.
         max_ttl: Duration = Span(S..=365 * DAY),
@@ -214,11 +214,11 @@ settings! {
         /// Lifetime of a key rotation, which must outlive ordinary messages to be of use.
         key_rotation_ttl: Duration = Span(S..=365 * DAY),
     }
-    /// Section `delivery`: how much a connection may hold that its device has not taken yet.
+    /// Section `delivery`: how much may be in flight to one connection.
     delivery: Delivery {
-        /// Messages handed to one connection and not yet taken. The rest waits in the queue.
+        /// Messages in flight to one connection. The rest waits in the queue.
         window: usize = Count(1..=65_536),
-        /// Bytes handed to one connection and not yet taken. Never below `limits.message_bytes`.
+        /// Bytes in flight to one connection. Never below `limits.message_bytes`.
         bytes: usize = Size(KIB..=GIB),
     }
     /// Section `session`: how long a device is remembered after its connection ended.
@@ -233,9 +233,9 @@ settings! {
         /// How long an exchange may take from its first frame to its last.
         exchange_ttl: Duration = Span(100 * MS..=HOUR),
     }
-    /// Section `sweeper`: the clock of expiry.
+    /// Section `sweeper`: the search for expired messages.
     sweeper: Sweeper {
-        /// How often expired messages are looked for; also how late an expiry may be noticed.
+        /// How often the search runs; also the longest delay of an expiry.
         interval: Duration = Span(10 * MS..=MIN),
     }
 }

@@ -1,5 +1,4 @@
-//! What is wrong with the settings, in sentences. All of it at once: an operator who mends one line
-//! and starts again should not meet the next surprise.
+//! Problems of the settings, one sentence each. All are reported at once, so that an operator corrects them in one go.
 
 use std::fmt;
 

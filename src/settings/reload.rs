@@ -1,9 +1,9 @@
-//! What becomes of fresh settings while the relay runs.
+//! Which changed settings a running relay applies, and which need a restart.
 
 use super::problem::printable;
 use super::{KEYS, Log, Queue, Server, Settings, check};
 
-/// What a reload comes to.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reload {
     /// The settings to go on with.

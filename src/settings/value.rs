@@ -1,9 +1,8 @@
-//! The kinds of values a setting can have: how each is written, read and bounded.
+//! The kinds of values: how each is read, bounded and written.
 //!
-//! A value arrives as TOML has it, or as text from the environment and the command line; so a number
-//! may be text everywhere, and a list may be one text with commas. Nothing is guessed beyond that: a
-//! number is not a text, and a fraction is not a whole number. Every kind says in one sentence what
-//! it wants.
+//! A value is a TOML value of the file, or text of the environment and the command line. So a number may be text, and a
+//! list may be one text with commas. Nothing else is converted: a number is not a text, and a fraction is not a whole
+//! number. Each kind describes in one sentence which values are valid.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;

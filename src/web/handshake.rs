@@ -1,7 +1,7 @@
 //! Whether a request becomes a WebSocket: RFC 6455 §4.2.1 to the letter, and the Origin.
 //!
 //! `actix_http::ws::verify_handshake` checks the key; it lets pass junk around `websocket`, HTTP/1.0 and repeated headers,
-//! which a proxy may read otherwise than we do.
+//! which a proxy may interpret differently.
 
 use actix_http::header::{self, HeaderMap, HeaderName};
 use actix_http::{RequestHead, StatusCode, Version, ws};
@@ -47,11 +47,11 @@ pub const TOO_MANY: HandshakeRejection = HandshakeRejection::new(
 pub const NOT_HERE: HandshakeRejection =
     HandshakeRejection::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
 
-/// Judges a request for the WebSocket.
+/// Validates a request for the WebSocket.
 ///
 /// # Errors
 ///
-/// 405, 426, 400 or 403, with the sentence for whoever tries.
+/// 405, 426, 400 or 403, with a sentence for the client.
 pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeRejection> {
     let bad = |sentence| Err(HandshakeRejection::new(StatusCode::BAD_REQUEST, sentence));
     let headers = head.headers();
