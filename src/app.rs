@@ -59,7 +59,6 @@ pub struct App {
     admin: SocketAddr,
 }
 
-/// Changes a running relay.
 #[derive(Clone)]
 pub struct ReloadHandle(Arc<Ingress>);
 
@@ -107,12 +106,10 @@ impl App {
         self.public
     }
 
-    /// Where health is told.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
     }
 
-    /// What changes this relay while it runs.
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.ingress.clone())
     }

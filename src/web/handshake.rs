@@ -9,7 +9,6 @@ use actix_http::{RequestHead, StatusCode, Version, ws};
 /// A refusal before the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeRejection {
-    /// The HTTP status.
     pub status: StatusCode,
     /// One sentence, the body.
     pub sentence: &'static str,
@@ -27,23 +26,19 @@ impl HandshakeRejection {
     }
 }
 
-/// Refused while the relay goes away.
 pub const DRAINING: HandshakeRejection =
     HandshakeRejection::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is draining. Reconnect.\n")
         .with("Retry-After", "5");
-/// Refused over `limits.connections`.
 pub const FULL: HandshakeRejection = HandshakeRejection::new(
     StatusCode::SERVICE_UNAVAILABLE,
     "The relay is full. Try again later.\n",
 )
 .with("Retry-After", "30");
-/// Refused over `limits.connections_per_address`.
 pub const TOO_MANY: HandshakeRejection = HandshakeRejection::new(
     StatusCode::TOO_MANY_REQUESTS,
     "Too many connections from this address.\n",
 )
 .with("Retry-After", "60");
-/// Refused at any path but the one.
 pub const NOT_HERE: HandshakeRejection =
     HandshakeRejection::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
 
