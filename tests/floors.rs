@@ -59,6 +59,40 @@ const LINES_PER_TEST_FILE: usize = 600;
 const NO_PANICS: &[&str] =
     &["unwrap_used", "expect_used", "panic", "todo", "unimplemented", "unreachable"];
 
+/// Each row of the walk names a file, a type and a function; the type and the function must be in that file.
+#[test]
+fn the_walk_of_a_send_names_what_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/architecture.md")).expect("the page is there");
+    let walk = page.split("## The walk of one Send").nth(1).expect("the walk is there");
+    let walk = walk.split("\n## ").next().unwrap_or_default();
+    let (mut rows, mut wrong, mut forms) = (0, Vec::new(), std::collections::BTreeSet::new());
+    for row in walk.lines().filter(|line| {
+        line.starts_with("| the ") || line.starts_with("| what ") || line.starts_with("| identity ")
+    }) {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let [_, _, file, name, function, form, _] = cells[..] else {
+            wrong.push(format!("not five cells: {row}"));
+            continue;
+        };
+        rows += 1;
+        forms.extend(form.split(" → ").filter(|form| !form.is_empty()));
+        let text = fs::read_to_string(root.join(file)).unwrap_or_default();
+        let has_type = [format!("struct {name}"), format!("for {name}"), format!("impl {name}")];
+        if !has_type.iter().any(|name| text.contains(name)) {
+            wrong.push(format!("{file} does not know {name}"));
+        }
+        if !text.contains(&format!("fn {function}(")) && !text.contains(&format!("fn {function}<"))
+        {
+            wrong.push(format!("{file} has no function {function}"));
+        }
+    }
+    assert!(wrong.is_empty(), "docs/architecture.md:\n{}", wrong.join("\n"));
+    assert!(rows >= 15, "only {rows} rows of the walk were found");
+    let expected = ["bytes", "envelope", "frame", "record"];
+    assert!(forms.iter().copied().eq(expected), "the forms of a message are {forms:?}");
+}
+
 #[test]
 fn imports_point_down_only() {
     let mut wrong = Vec::new();

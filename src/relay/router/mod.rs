@@ -170,7 +170,7 @@ impl Router {
         owes_ack
     }
 
-    /// Delivers what waits for a device, as far as there is credit.
+    /// Delivers what waits for a device until there is no more credit.
     fn dispatch(&mut self, step: &mut Step, slot: Slot) {
         let credit = self.credit();
         let Self { directory, expiry, counters, .. } = self;
@@ -202,7 +202,7 @@ impl Router {
             self.report(step, &item, id, status);
         }
         if item.stored {
-            let fingerprint = self.fingerprint_to_store(recipient, &item);
+            let fingerprint = self.fingerprint_to_store(step, recipient, &item);
             self.store.remove(item.seq, fingerprint);
         }
     }
@@ -243,12 +243,18 @@ impl Router {
     }
 
     /// The fingerprint that a restart needs of a delivered message: its sender may come back and repeat the message.
-    fn fingerprint_to_store(&self, recipient: DeviceId, item: &Item) -> Option<Fingerprint> {
+    fn fingerprint_to_store(
+        &self,
+        step: &Step,
+        recipient: DeviceId,
+        item: &Item,
+    ) -> Option<Fingerprint> {
         let Subject::Message(id) = item.envelope.subject else { return None };
         let sender = item.envelope.from;
-        let slot = self.directory.find(sender)?;
+        self.directory.find(sender).filter(|slot| self.directory[*slot].is_resumable())?;
         let fingerprint = Fingerprint::new(sender, recipient, id, item.envelope.content);
-        self.directory[slot].is_resumable().then(|| fingerprint.with_ttl(item.envelope.ttl))
+        let recorded_at = step.now.wall_ms;
+        Some(Fingerprint { recorded_at, ..fingerprint.with_ttl(item.envelope.ttl) })
     }
 }
 
