@@ -31,6 +31,26 @@ fn it_says_exactly_the_defaults() {
     assert_eq!(loaded, Ok(Settings::default()));
 }
 
+/// The file is the default, so a change of the file alone would pass the test above. These promises stand in
+/// docs/protocol.md.
+#[test]
+fn the_defaults_are_the_promised_ones() {
+    let settings = Settings::default();
+    assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.rate_limit.messages_per_minute.get(), 60);
+    assert_eq!(settings.rate_limit.burst.get(), 60);
+    assert_eq!(settings.limits.message_bytes, 64 * 1024);
+    assert_eq!(settings.delivery.window, 64);
+    assert_eq!((settings.queue.messages, settings.queue.bytes), (1_000, 16 * 1024 * 1024));
+    assert_eq!(settings.queue.max_ttl.as_secs(), 7 * 86_400);
+    assert_eq!(settings.queue.default_ttl.as_secs(), 86_400);
+    assert_eq!(settings.session.plain_ttl.as_secs(), 3_600);
+    assert_eq!(settings.heartbeat.interval.as_secs(), 25);
+    assert_eq!(settings.heartbeat.timeout.as_secs(), 75);
+    assert_eq!(settings.auth.exchange_ttl.as_secs(), 60);
+    assert!(settings.queue.durable);
+}
+
 #[test]
 fn it_lists_every_key_and_no_other() {
     assert_eq!(keys(&text()), keys(&print(&Settings::default())));
