@@ -146,17 +146,14 @@ impl Exchanges {
         }
     }
 
-    #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    #[must_use]
     pub fn len(&self) -> usize {
         self.by_pair.len()
     }
 
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_pair.is_empty()
     }

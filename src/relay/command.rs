@@ -82,7 +82,6 @@ pub struct SendCommand {
 
 impl Command {
     /// What an `Error` that answers this command refers to.
-    #[must_use]
     pub fn error_context(&self) -> ErrorContext {
         let (subject, recipient) = match self {
             Self::Send(send) => (Some(Subject::Message(send.id)), Some(send.recipient)),

@@ -23,13 +23,11 @@ const AT_ONCE: u64 = 1;
 
 impl Fingerprint {
     /// The fingerprint of a message that is still here. A sender could only forge its own.
-    #[must_use]
     pub fn new(sender: DeviceId, recipient: DeviceId, id: MessageId, content: u64) -> Self {
         Self { sender, key: key(recipient, id), content: content & !AT_ONCE, recorded_at: 0 }
     }
 
     /// Marks the fingerprint of a message with ttl 0: its recipient does not ack it, so a repeat gets another status.
-    #[must_use]
     pub fn with_ttl(self, ttl: u64) -> Self {
         Self { content: self.content | if ttl == 0 { AT_ONCE } else { 0 }, ..self }
     }
@@ -43,7 +41,6 @@ fn key(recipient: DeviceId, id: MessageId) -> u64 {
 }
 
 /// The hash by which two contents are compared.
-#[must_use]
 pub fn digest(content: &str) -> u64 {
     xxh3_64(content.as_bytes())
 }
@@ -79,7 +76,6 @@ struct Sent {
 }
 
 impl DedupWindow {
-    #[must_use]
     pub fn seen(&self, fingerprint: Fingerprint) -> Seen {
         match self.current.get(&fingerprint.key).or_else(|| self.previous.get(&fingerprint.key)) {
             None => Seen::New,

@@ -60,7 +60,6 @@ pub struct Step {
 }
 
 impl Step {
-    #[must_use]
     pub fn at(now: Now) -> Self {
         Self { now, out: Vec::new() }
     }

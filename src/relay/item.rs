@@ -15,7 +15,6 @@ pub enum SettledBy {
 }
 
 impl SettledBy {
-    #[must_use]
     pub fn of(envelope: &Envelope, resumable: bool) -> Self {
         match envelope.subject {
             // A message with a ttl of 0 is for this moment only: nothing is left to be acked later.
@@ -47,7 +46,6 @@ pub struct Item {
 
 impl Item {
     /// A new item for a device that is resumable or plain: not stored, not in flight.
-    #[must_use]
     pub fn new(seq: Seq, deadline: Moment, envelope: Envelope, resumable: bool) -> Self {
         Self {
             seq,
@@ -62,7 +60,6 @@ impl Item {
     }
 
     /// Whether the item must survive a restart once it waits for its device.
-    #[must_use]
     pub fn must_be_stored(&self, resumable: bool) -> bool {
         match self.envelope.subject {
             Subject::Message(_) | Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => true,
@@ -74,13 +71,11 @@ impl Item {
     }
 
     /// What the item counts in every byte limit.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.envelope.body.len() as u64
     }
 
     /// The record that the store keeps of the item.
-    #[must_use]
     pub fn record(&self, now: Now, recipient: DeviceId) -> MessageRecord<&Envelope> {
         let expires_at = now.wall_ms_at(self.deadline);
         MessageRecord { seq: self.seq, to: recipient, expires_at, envelope: &self.envelope }

@@ -62,48 +62,40 @@ struct Place {
 }
 
 impl Mailbox {
-    #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.places.len() - self.holes - self.in_flight
     }
 
     /// Messages and key rotations, waiting or in flight: what a resuming client is about to receive.
-    #[must_use]
     pub fn messages(&self) -> usize {
         self.messages
     }
 
     /// What counts against the quota: what waits, and what is in flight until its Ack.
-    #[must_use]
     pub fn usage(&self) -> Usage {
         self.usage.total()
     }
 
     /// Notices, waiting or in flight.
-    #[must_use]
     pub fn notices(&self) -> usize {
         self.notices
     }
 
     /// The first deadline of the items that can expire here, or an earlier one whose item has left already.
-    #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         self.deadlines.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
     /// Whether an item of `bytes` could be in flight at once, overtaking nothing.
-    #[must_use]
     pub fn has_credit(&self, credit: Credit, bytes: u64) -> bool {
         self.waiting() == 0 && self.credit_covers(credit, bytes)
     }
 
     /// Whether the quota has no place for an item of `bytes` from that sender.
-    #[must_use]
     pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
         self.usage.is_full(quota, from, bytes)
     }
@@ -208,7 +200,6 @@ impl Mailbox {
     }
 
     /// Places of what waits, empty ones included: the unit of [`Self::unstored`].
-    #[must_use]
     pub fn waiting_places(&self) -> usize {
         self.places.len() - self.in_flight
     }
@@ -249,14 +240,12 @@ impl Mailbox {
     }
 
     /// The message with that id from that sender.
-    #[must_use]
     pub fn find(&self, id: MessageId, from: DeviceId) -> Option<&Item> {
         self.items().find(|item| {
             item.envelope.from == from && item.envelope.subject == Subject::Message(id)
         })
     }
 
-    #[must_use]
     pub fn get(&self, seq: Seq) -> Option<&Item> {
         self.item_at(self.index_of(seq)?)
     }

@@ -52,12 +52,10 @@ pub struct MailboxUsage {
 }
 
 impl MailboxUsage {
-    #[must_use]
     pub fn total(&self) -> Usage {
         self.total
     }
 
-    #[must_use]
     pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
         if self.total.exceeds_with(bytes, quota.messages, quota.bytes) {
             return true;

@@ -46,7 +46,6 @@ impl GovernorClock for Clock {
 }
 
 /// A limit of `rate` per minute that allows `burst` at once.
-#[must_use]
 pub fn per_minute(rate: NonZeroU32, burst: NonZeroU32) -> Quota {
     Quota::per_minute(rate).allow_burst(burst)
 }
@@ -60,7 +59,6 @@ pub struct RatePlan {
 }
 
 impl RatePlan {
-    #[must_use]
     pub fn new(rates: RateLimit, clock: Clock) -> Arc<Self> {
         Arc::new(Self { generation: AtomicU64::new(0), rates: RwLock::new(rates), clock })
     }
@@ -131,7 +129,6 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    #[must_use]
     pub fn new(plan: Arc<RatePlan>) -> Arc<Self> {
         let buckets = Mutex::new(plan.buckets());
         Arc::new(Self { plan, buckets })
@@ -156,7 +153,6 @@ impl Allowance {
 }
 
 /// Milliseconds, rounded up, so that a client that waits that long has waited long enough.
-#[must_use]
 pub fn whole_ms(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -38,7 +38,6 @@ impl Router {
 
     /// Entries in all collections: what is left when no device is known any more.
     #[doc(hidden)]
-    #[must_use]
     pub fn residue(&self) -> usize {
         self.directory.residue()
             + self.exchanges.residue()

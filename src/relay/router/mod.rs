@@ -65,7 +65,6 @@ pub struct Snapshot {
 }
 
 impl Router {
-    #[must_use]
     pub fn new(settings: Arc<Settings>, store: Box<dyn Store>) -> Self {
         Self {
             settings,
@@ -85,7 +84,6 @@ impl Router {
         self.settings = settings;
     }
 
-    #[must_use]
     pub fn observe(&self) -> Snapshot {
         Snapshot {
             devices: self.directory.len(),
@@ -96,7 +94,6 @@ impl Router {
     }
 
     /// Grows with every record that is put.
-    #[must_use]
     pub fn last_put(&self) -> PutSeq {
         self.pending.last()
     }

@@ -64,7 +64,6 @@ impl Router {
     }
 
     /// When the sweeper should look again; never too late.
-    #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         self.expiry.next_deadline().into_iter().chain(self.exchanges.next_deadline()).min()
     }
