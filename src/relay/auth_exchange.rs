@@ -158,9 +158,9 @@ impl Exchanges {
         self.by_pair.is_empty()
     }
 
-    /// Number of entries in all collections; tests check that nothing is left.
-    pub(super) fn residue(&self) -> usize {
-        self.by_pair.len() + self.peers.len() + self.deadlines.len()
+    /// Entries in the three collections.
+    pub(super) fn indexed(&self) -> [usize; 3] {
+        [self.by_pair.len(), self.peers.len(), self.deadlines.len()]
     }
 
     fn remove_peer(&mut self, device: DeviceId, peer: DeviceId) {

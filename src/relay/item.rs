@@ -70,6 +70,11 @@ impl Item {
         }
     }
 
+    /// Whether the item can expire and counts against the limits of the queue: it waits, or awaits its Ack.
+    pub fn is_held(&self) -> bool {
+        !self.in_flight || self.settles == SettledBy::Ack
+    }
+
     /// What the item counts in every byte limit.
     pub fn bytes(&self) -> u64 {
         self.envelope.body.len() as u64

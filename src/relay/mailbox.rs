@@ -8,6 +8,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 
 use super::item::{Item, SettledBy};
 use super::mailbox_quota::{MailboxQuota, MailboxUsage, Usage};
@@ -135,9 +136,7 @@ impl Mailbox {
         if head.settles == SettledBy::Write {
             self.usage.remove(head);
         }
-        self.mark_in_flight();
-        let moved = self.places.get(self.in_flight - 1).and_then(|place| place.item.as_ref());
-        moved.map_or(Next::Nothing, Next::InFlight)
+        self.mark_in_flight().map_or(Next::Nothing, Next::InFlight)
     }
 
     /// The socket has taken everything through this sequence number: items settled by write leave, in order.
@@ -199,36 +198,23 @@ impl Mailbox {
         Some(item)
     }
 
-    /// Places of what waits, empty ones included: the unit of [`Self::unstored`].
-    pub fn waiting_places(&self) -> usize {
-        self.places.len() - self.in_flight
-    }
-
-    /// Among the first `first` places of what waits, the items that the store was not asked to keep, in order.
-    pub fn unstored(&mut self, first: usize) -> impl Iterator<Item = &mut Item> {
-        let waiting = self.places.iter_mut().skip(self.in_flight).take(first);
-        waiting.filter_map(|place| place.item.as_mut()).filter(|item| !item.stored)
-    }
-
-    /// Of the items in flight that await an Ack, those that the store was not asked to keep, in order.
-    pub fn unstored_in_flight(&mut self) -> impl Iterator<Item = &mut Item> {
-        let in_flight = self.places.iter_mut().take(self.in_flight);
-        let items = in_flight.filter_map(|place| place.item.as_mut());
-        items.filter(|item| item.settles == SettledBy::Ack && !item.stored)
+    /// Of the items in some places, those that wait or await an Ack and that the store was not asked to keep, in order.
+    pub fn unstored(&mut self, places: Range<usize>) -> impl Iterator<Item = &mut Item> {
+        let places = self.places.iter_mut().skip(places.start).take(places.len());
+        let items = places.filter_map(|place| place.item.as_mut());
+        items.filter(|item| !item.stored && item.is_held())
     }
 
     /// Takes out at most `limit` expired items, in the order of their deadlines.
-    pub fn expire(&mut self, now: Moment, limit: usize, mut expired: impl FnMut(Item)) {
-        let mut left = limit;
-        while left > 0 {
-            let Some(Reverse((deadline, seq))) = self.deadlines.peek().copied() else { break };
-            if deadline > now {
-                break;
-            }
+    pub fn expire(&mut self, now: Moment, mut limit: usize, mut expired: impl FnMut(Item)) {
+        while limit > 0
+            && let Some(Reverse((deadline, seq))) = self.deadlines.peek().copied()
+            && deadline <= now
+        {
             self.deadlines.pop();
             if let Some(item) = self.take(seq) {
                 expired(item);
-                left -= 1;
+                limit -= 1;
             }
         }
         self.give_back_memory();
@@ -239,13 +225,6 @@ impl Mailbox {
         std::mem::take(self).places.into_iter().filter_map(|place| place.item)
     }
 
-    /// The message with that id from that sender.
-    pub fn find(&self, id: MessageId, from: DeviceId) -> Option<&Item> {
-        self.items().find(|item| {
-            item.envelope.from == from && item.envelope.subject == Subject::Message(id)
-        })
-    }
-
     pub fn get(&self, seq: Seq) -> Option<&Item> {
         self.item_at(self.index_of(seq)?)
     }
@@ -253,46 +232,6 @@ impl Mailbox {
     pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Item> {
         let index = self.index_of(seq)?;
         self.places[index].item.as_mut()
-    }
-
-    /// Recounts everything that is kept twice; for tests.
-    pub(super) fn audit(&self) -> Result<(), String> {
-        let mut watched: Vec<_> = self.deadlines.iter().map(|Reverse(entry)| *entry).collect();
-        watched.sort_unstable();
-        let mut found = Self::default();
-        for (index, place) in self.places.iter().enumerate() {
-            let Some(item) = &place.item else {
-                found.holes += 1;
-                continue;
-            };
-            let in_flight = index < self.in_flight;
-            if item.in_flight != in_flight || item.seq != place.seq {
-                return Err(format!("{} is not where it says", item.seq));
-            }
-            if in_flight {
-                found.in_flight += 1;
-                found.in_flight_bytes += item.bytes();
-            }
-            found.returned += usize::from(!in_flight && item.seen);
-            found.messages += usize::from(item.envelope.subject.is_counted());
-            found.notices += usize::from(item.envelope.subject == Subject::Notice);
-            if !in_flight || item.settles == SettledBy::Ack {
-                found.hold(item);
-                let can_expire = item.deadline < Moment::NEVER;
-                if can_expire && watched.binary_search(&(item.deadline, item.seq)).is_err() {
-                    return Err(format!("nobody watches the deadline of {}", item.seq));
-                }
-            }
-        }
-        let counts = |mailbox: &Self| {
-            let Self { in_flight, in_flight_bytes, holes, returned, .. } = *mailbox;
-            let Self { messages, notices, .. } = *mailbox;
-            (in_flight, in_flight_bytes, holes, returned, messages, notices)
-        };
-        let agrees = counts(&found) == counts(self)
-            && found.usage == self.usage
-            && self.places.iter().is_sorted_by(|a, b| a.seq < b.seq);
-        if agrees { Ok(()) } else { Err(format!("the mailbox does not add up: {self:?}")) }
     }
 
     pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
@@ -321,15 +260,13 @@ impl Mailbox {
     }
 
     /// The first waiting item is in flight from now on; its place stays the same.
-    fn mark_in_flight(&mut self) {
-        let Some(item) = self.places.get_mut(self.in_flight).and_then(|place| place.item.as_mut())
-        else {
-            return;
-        };
+    fn mark_in_flight(&mut self) -> Option<&Item> {
+        let item = self.places.get_mut(self.in_flight)?.item.as_mut()?;
         item.in_flight = true;
         item.seen = true;
         self.in_flight_bytes += item.bytes();
         self.in_flight += 1;
+        Some(item)
     }
 
     fn ack_where(&mut self, fits: impl Fn(&Envelope) -> bool) -> Option<Item> {
@@ -342,11 +279,9 @@ impl Mailbox {
             returned -= usize::from(look && waits && place.item.is_some());
             look
         });
-        let acked = candidates.find(|(_, place)| place.item.as_ref().is_some_and(acks));
-        let seq = acked?.1.seq;
-        let item = self.take(seq)?;
-        self.give_back_memory();
-        Some(item)
+        let (_, acked) = candidates.find(|(_, place)| place.item.as_ref().is_some_and(acks))?;
+        let seq = acked.seq;
+        self.withdraw(seq)
     }
 
     /// Removes a waiting item, or one in flight that awaits its Ack. An item in flight that settles by write cannot be
@@ -440,6 +375,8 @@ impl Mailbox {
     }
 }
 
+#[path = "mailbox_audit.rs"]
+mod audit;
 #[cfg(test)]
 #[path = "mailbox_tests.rs"]
 mod tests;

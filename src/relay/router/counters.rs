@@ -94,6 +94,6 @@ impl Counters {
     }
 }
 
-fn counted(item: &Item) -> u64 {
+pub(super) fn counted(item: &Item) -> u64 {
     u64::from(item.envelope.subject.is_counted())
 }

@@ -1,5 +1,8 @@
 //! What survives a restart, and what follows from the reports of the store.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use super::Router;
 use super::directory::Slot;
 use crate::clock::Now;
@@ -13,8 +16,6 @@ use crate::relay::item::Item;
 use crate::relay::rate_limit::Allowance;
 use crate::store::records::{DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{Loaded, PutOutcome, PutSeq};
-
-use std::sync::Arc;
 
 impl Router {
     /// Restores what a store has kept, before any device is connected. Each device gets an allowance of its own.
@@ -64,14 +65,16 @@ impl Router {
     /// The store takes writes again: what should be stored and is not is put once more.
     pub fn recovered(&mut self, step: &mut Step) {
         for slot in self.directory.slots() {
-            let places = self.directory[slot].mailbox.waiting_places();
-            self.store_waiting(step, slot, places);
-            self.store_in_flight(step, slot);
+            let in_flight = self.directory[slot].mailbox.in_flight();
+            self.store_places(step, slot, in_flight..usize::MAX);
+            let in_flight = self.directory[slot].mailbox.in_flight();
+            self.store_places(step, slot, 0..in_flight);
         }
     }
 
-    /// Puts the items in the first `places` places of what waits for a device, except those that are stored already.
-    pub(super) fn store_waiting(&mut self, step: &mut Step, slot: Slot, places: usize) {
+    /// Puts the items in some places of a mailbox, except those that are stored already. An item in flight that is rejected
+    /// stays in flight.
+    pub(super) fn store_places(&mut self, step: &mut Step, slot: Slot, places: Range<usize>) {
         let Self { directory, store, pending, .. } = self;
         let device = &mut directory[slot];
         let is_resumable = device.is_resumable();
@@ -91,26 +94,6 @@ impl Router {
         }
         for seq in rejected {
             self.refuse_unstored(step, slot, seq);
-        }
-    }
-
-    /// Puts the items in flight that await an Ack, except those that are stored already. An item that is rejected stays in
-    /// flight.
-    fn store_in_flight(&mut self, step: &mut Step, slot: Slot) {
-        let Self { directory, store, pending, .. } = self;
-        let device = &mut directory[slot];
-        let mut durable = Vec::new();
-        for item in device.mailbox.unstored_in_flight() {
-            let outcome = store.put(item.record(step.now, device.id), pending.next());
-            item.stored = outcome != PutOutcome::Rejected;
-            match outcome {
-                PutOutcome::Durable => durable.push(item.seq),
-                PutOutcome::Pending => pending.push(device.id, item.seq),
-                PutOutcome::Rejected => {}
-            }
-        }
-        for seq in durable {
-            self.ack_queued(step, slot, seq);
         }
     }
 

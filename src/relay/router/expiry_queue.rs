@@ -126,35 +126,8 @@ impl ExpiryQueue {
         deadline.into_iter().chain(forget_at).chain(at_once).min()
     }
 
-    /// Entries in all collections; for tests.
-    pub fn residue(&self) -> usize {
-        self.deadlines.len()
-            + self.forget_at.len()
-            + self.awaiting_notice.len()
-            + self.awaiting.len()
-    }
-
-    /// Checks the entries against the devices; for tests.
-    pub fn audit<'a>(
-        &self,
-        devices: impl Iterator<Item = (Slot, &'a Device)>,
-    ) -> Result<(), String> {
-        let (mut scheduled, mut absent) = (0, 0);
-        for (slot, device) in devices {
-            let first = device.mailbox.next_deadline().unwrap_or(Moment::NEVER);
-            let watched = device.scheduled.is_some_and(|moment| moment <= first);
-            let fits = (watched || first == Moment::NEVER)
-                && device.scheduled.is_none_or(|at| self.deadlines.contains(&(at, slot)))
-                && device.forget_at.is_none_or(|at| self.forget_at.contains(&(at, slot)));
-            if !fits {
-                return Err(format!("the deadlines of {:?} do not fit", device.id));
-            }
-            scheduled += usize::from(device.scheduled.is_some());
-            absent += usize::from(device.forget_at.is_some());
-        }
-        let agrees = scheduled == self.deadlines.len()
-            && absent == self.forget_at.len()
-            && self.awaiting.len() == self.awaiting_notice.len();
-        if agrees { Ok(()) } else { Err("the expiry queue has entries of no device".into()) }
+    /// The entries for devices: deadlines in mailboxes, and when to forget.
+    pub fn entries(&self) -> [&BTreeSet<(Moment, Slot)>; 2] {
+        [&self.deadlines, &self.forget_at]
     }
 }

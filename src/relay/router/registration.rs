@@ -154,7 +154,7 @@ impl Router {
             item.in_flight = false;
             expiry.push(device.id, item);
         }
-        self.store_waiting(step, slot, requeued);
+        self.store_places(step, slot, 0..requeued);
         self.expiry.schedule(slot, &mut self.directory[slot]);
     }
 }

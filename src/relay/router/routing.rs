@@ -11,7 +11,7 @@ use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Envelope, Subject};
 use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{ErrorContext, Expired, Refusal};
+use crate::protocol::refusal::{Expired, Refusal};
 use crate::relay::command::{Command, ConnectionId, SendCommand};
 use crate::relay::dedup::Seen;
 use crate::relay::delivery::{Delivery, Step};
@@ -37,99 +37,113 @@ impl Router {
         commands: impl IntoIterator<Item = Command>,
     ) {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
-        let sender = Sender { slot, id: self.directory[slot].id, connection };
+        let from = Sender { slot, id: self.directory[slot].id, connection };
         for command in commands {
-            self.handle_one(step, sender, command);
+            let context = command.error_context();
+            // The device has the key, even if its answer finds no room.
+            let acked = match &command {
+                Command::KeyRotationAck { recipient, key_id, .. } => {
+                    self.directory[slot].mailbox.ack_key(key_id, *recipient)
+                }
+                _ => None,
+            };
+            if let Err(refusal) = self.handle_one(step, from, command) {
+                step.refuse(connection, refusal, context);
+            }
+            if let Some(item) = acked {
+                self.delivered(step, from.id, item, Status::Processed);
+                self.dispatch(step, slot);
+            }
         }
     }
 
-    fn handle_one(&mut self, step: &mut Step, from: Sender, command: Command) {
+    fn handle_one(
+        &mut self,
+        step: &mut Step,
+        from: Sender,
+        command: Command,
+    ) -> Result<(), Refusal> {
         match command {
-            Command::Send(message) => self.send(step, from, message),
+            Command::Send(message) => return self.send(step, from, message),
             Command::Ack { message_id, sender } => self.ack(step, from, message_id, sender),
             Command::Auth { step: AuthStep::Request, recipient, body } => {
-                let outcome = self.auth_request(step, from, recipient, body);
-                refuse_auth(step, from, recipient, outcome);
+                return self.auth_request(step, from, recipient, body);
             }
             Command::Auth { step: auth_step, recipient, body } => {
-                let outcome = self.auth_step(step, from, auth_step, recipient, body);
-                refuse_auth(step, from, recipient, outcome);
+                let now = step.now.mono;
+                let (to, end) = self.exchanges.recipient_of(now, from.id, auth_step, recipient)?;
+                // A step that found no room can be repeated.
+                self.forward_auth(step, from, to, end, body)?;
+                self.exchanges.advance(from.id, to, auth_step);
             }
             Command::AuthSuccess { recipient, body } => {
-                let verified = self.exchanges.verified(step.now.mono, from.id, recipient);
-                let outcome =
-                    verified.and_then(|end| self.forward_auth(step, from, recipient, end, body));
-                refuse_auth(step, from, Some(recipient), outcome);
+                let end = self.exchanges.verified(step.now.mono, from.id, recipient)?;
+                return self.forward_auth(step, from, recipient, end, body);
             }
             Command::KeyRotation { recipient, key_id, body } => {
-                self.rotate_key(step, from, recipient, Subject::KeyRotation(key_id), body);
+                return self.rotate_key(step, from, recipient, Subject::KeyRotation(key_id), body);
             }
             Command::KeyRotationAck { recipient, key_id, body } => {
-                let acked = self.directory[from.slot].mailbox.ack_key(&key_id, recipient);
-                self.rotate_key(step, from, recipient, Subject::KeyRotationAck(key_id), body);
-                if let Some(item) = acked {
-                    self.delivered(step, from.id, item, Status::Processed);
-                    self.dispatch(step, from.slot);
-                }
+                let subject = Subject::KeyRotationAck(key_id);
+                return self.rotate_key(step, from, recipient, subject, body);
             }
             Command::Status(presence) => self.set_presence(step, from.slot, presence),
             Command::Ping => step.deliver(from.connection, Delivery::Pong),
         }
+        Ok(())
     }
 
     /// (protocol: Send)
-    fn send(&mut self, step: &mut Step, from: Sender, message: SendCommand) {
+    fn send(
+        &mut self,
+        step: &mut Step,
+        from: Sender,
+        message: SendCommand,
+    ) -> Result<(), Refusal> {
         let SendCommand { recipient, id, ttl, content, body } = message;
-        let context = || ErrorContext::about(Some(&Subject::Message(id)), Some(recipient));
-        let Some(slot) = self.directory.find_alive(step.now, recipient) else {
-            return step.refuse(from.connection, Refusal::UnknownRecipient, context());
-        };
+        let subject = Subject::Message(id);
+        let slot = self.directory.find_alive(step.now, recipient);
+        let slot = slot.ok_or(Refusal::UnknownRecipient)?;
         let fingerprint = Fingerprint::new(from.id, recipient, id, content);
         match self.directory[from.slot].dedup.seen(fingerprint) {
             Seen::New => {}
             Seen::Duplicate { at_once, seq } => {
-                let item = self.directory[slot].mailbox.get(seq);
-                let item = item.filter(|item| {
-                    item.envelope.from == from.id && item.envelope.subject == Subject::Message(id)
+                let item = self.directory[slot].mailbox.get(seq).filter(|item| {
+                    item.envelope.from == from.id && item.envelope.subject == subject
                 });
                 if item.is_some_and(|item| item.owes_ack) || self.expiry.contains(seq) {
                     // The answer is on its way: the Ack after the commit, or the notice that the message expired.
-                    return;
+                    return Ok(());
                 }
-                let acked = self.directory[slot].is_resumable() && !at_once;
                 let status = match item {
                     Some(item) => Status::Queued(step.now.unix_at(item.deadline)),
-                    None if acked => Status::Processed,
+                    None if self.directory[slot].is_resumable() && !at_once => Status::Processed,
                     None => Status::Delivered,
                 };
                 let status = self.wants_receipts(from).then_some(status);
-                return step.deliver(from.connection, Delivery::Ack { id, status });
+                step.deliver(from.connection, Delivery::Ack { id, status });
+                return Ok(());
             }
-            Seen::OtherContent => {
-                return step.refuse(from.connection, Refusal::OtherContent, context());
-            }
+            Seen::OtherContent => return Err(Refusal::OtherContent),
         }
         let queue = &self.settings.queue;
         let ttl = ttl.unwrap_or(queue.default_ttl.as_secs()).min(queue.max_ttl.as_secs());
         let bytes = body.len() as u64;
         if ttl == 0 && !self.directory[slot].has_credit(self.credit(), bytes) {
-            let expired = Refusal::Expired(Expired::Message(id), 0);
-            return step.refuse(from.connection, expired, context());
+            return Err(Refusal::Expired(Expired::Message(id), 0));
         }
-        if let Err(refusal) = self.check_room(step, slot, from.id, bytes) {
-            return step.refuse(from.connection, refusal, context());
-        }
+        self.check_room(step, slot, from.id, bytes)?;
         let receipts = self.record_peer(from, recipient);
         let (now, window) = (step.now.mono, self.settings.queue.dedup_window);
         let dedup = &mut self.directory[from.slot].dedup;
         dedup.remember(now, window, fingerprint.with_ttl(ttl), self.next_seq);
         let deadline = now + Duration::from_secs(ttl);
-        let subject = Subject::Message(id);
         let envelope = Envelope { from: from.id, subject, ttl, body, receipts, content };
         if !self.enqueue(step, slot, envelope, deadline) {
             let status = receipts.then(|| Status::Queued(step.now.unix_at(deadline)));
             step.deliver(from.connection, Delivery::Ack { id, status });
         }
+        Ok(())
     }
 
     /// The recipient has processed a message. (protocol: Ack)
@@ -154,21 +168,18 @@ impl Router {
         &mut self,
         step: &mut Step,
         from: Sender,
-        recipient: DeviceId,
+        to: DeviceId,
         subject: Subject,
         body: ByteString,
-    ) {
-        match self.find_room(step, from, recipient, body.len()) {
-            Ok(slot) => {
-                self.record_peer(from, recipient);
-                let ttl = self.settings.queue.key_rotation_ttl;
-                self.forward(step, from, slot, subject, ttl, step.now.mono + ttl, body);
-            }
-            Err(refusal) => {
-                let context = ErrorContext::about(Some(&subject), Some(recipient));
-                step.refuse(from.connection, refusal, context);
-            }
-        }
+    ) -> Result<(), Refusal> {
+        let ttl = self.settings.queue.key_rotation_ttl;
+        let deadline = step.now.mono + ttl;
+        let ttl = ttl.as_secs();
+        let envelope =
+            Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
+        self.forward(step, to, envelope, deadline)?;
+        self.record_peer(from, to);
+        Ok(())
     }
 
     /// (protocol: AuthRequest)
@@ -187,26 +198,9 @@ impl Router {
             (None, _) => return Err(Refusal::NobodyYet),
         };
         let end = step.now.mono + self.settings.auth.exchange_ttl;
-        self.find_room(step, from, to, body.len())?;
+        self.find_room(step, to, from.id, body.len())?;
         self.exchanges.open(from.id, to, end)?;
         self.forward_auth(step, from, to, end, body)
-    }
-
-    /// (protocol: AuthResponse, AuthVerify)
-    fn auth_step(
-        &mut self,
-        step: &mut Step,
-        from: Sender,
-        auth_step: AuthStep,
-        named: Option<DeviceId>,
-        body: ByteString,
-    ) -> Result<(), Refusal> {
-        let now = step.now.mono;
-        let (to, end) = self.exchanges.recipient_of(now, from.id, auth_step, named)?;
-        // A step that found no room can be repeated.
-        self.forward_auth(step, from, to, end, body)?;
-        self.exchanges.advance(from.id, to, auth_step);
-        Ok(())
     }
 
     /// An `Auth*` frame goes to the other side, as long as the exchange lasts.
@@ -218,44 +212,40 @@ impl Router {
         end: Moment,
         body: ByteString,
     ) -> Result<(), Refusal> {
-        let slot = self.find_room(step, from, to, body.len())?;
-        let ttl = self.settings.auth.exchange_ttl;
-        self.forward(step, from, slot, Subject::Auth, ttl, end, body);
-        Ok(())
+        let (subject, ttl) = (Subject::Auth, self.settings.auth.exchange_ttl.as_secs());
+        let envelope =
+            Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
+        self.forward(step, to, envelope, end)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each argument is a part of the envelope")]
     fn forward(
         &mut self,
         step: &mut Step,
-        from: Sender,
-        to: Slot,
-        subject: Subject,
-        ttl: Duration,
+        to: DeviceId,
+        envelope: Envelope,
         deadline: Moment,
-        body: ByteString,
-    ) {
-        let (from, ttl) = (from.id, ttl.as_secs());
-        let envelope = Envelope { from, subject, ttl, body, receipts: false, content: 0 };
-        self.enqueue(step, to, envelope, deadline);
+    ) -> Result<(), Refusal> {
+        let slot = self.find_room(step, to, envelope.from, envelope.body.len())?;
+        self.enqueue(step, slot, envelope, deadline);
+        Ok(())
     }
 
     /// The recipient's slot, if there is room for an envelope of `bytes`.
     fn find_room(
         &mut self,
-        step: &mut Step,
-        from: Sender,
+        step: &Step,
         to: DeviceId,
+        from: DeviceId,
         bytes: usize,
     ) -> Result<Slot, Refusal> {
         let slot = self.directory.find_alive(step.now, to).ok_or(Refusal::UnknownRecipient)?;
-        self.check_room(step, slot, from.id, bytes as u64).map(|()| slot)
+        self.check_room(step, slot, from, bytes as u64).map(|()| slot)
     }
 
     /// Whether there is room for an envelope; expired items are moved out before a queue is called full.
     fn check_room(
         &mut self,
-        step: &mut Step,
+        step: &Step,
         slot: Slot,
         from: DeviceId,
         bytes: u64,
@@ -267,10 +257,9 @@ impl Router {
             return Ok(());
         }
         let total = self.counters.counts().queued_bytes.saturating_add(bytes);
-        if total > self.settings.queue.total_bytes as u64 {
-            return Err(Refusal::Full);
-        }
-        if self.store.is_failing() && !in_flight_at_once {
+        if total > self.settings.queue.total_bytes as u64
+            || (self.store.is_failing() && !in_flight_at_once)
+        {
             return Err(Refusal::Full);
         }
         let quota = self.quota();
@@ -294,16 +283,5 @@ impl Router {
     fn wants_receipts(&self, device: Sender) -> bool {
         let connection = self.directory[device.slot].connection.as_ref();
         connection.is_some_and(|connection| connection.receipts)
-    }
-}
-
-fn refuse_auth(
-    step: &mut Step,
-    from: Sender,
-    recipient: Option<DeviceId>,
-    outcome: Result<(), Refusal>,
-) {
-    if let Err(refusal) = outcome {
-        step.refuse(from.connection, refusal, ErrorContext::about(None, recipient));
     }
 }
