@@ -40,8 +40,7 @@ impl Router {
         let kept = [counts.in_flight, counts.queued, counts.queued_bytes, counts.accepted];
         let accepted = counts.delivered + counts.expired + queued + in_flight;
         agree("counters", kept, [in_flight, queued, bytes, accepted])?;
-        let waits = |(_, expired): &(_, &ExpiredItem)| expiry.contains(expired.item.seq);
-        agree("awaiting", expiry.awaiting(), expiry.iter().filter(waits).count())
+        agree("awaiting a notice", expiry.indexed(), expiry.len())
     }
 
     /// Entries in all collections: what is left when no device is known any more.
@@ -51,6 +50,7 @@ impl Router {
         let scheduled = self.expiry.entries().map(BTreeSet::len);
         indexed.chain(scheduled).sum::<usize>()
             + self.directory.len()
+            + self.expiry.indexed()
             + self.expiry.len()
             + self.pending.len()
             + self.settled.len()

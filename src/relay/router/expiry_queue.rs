@@ -130,4 +130,9 @@ impl ExpiryQueue {
     pub fn entries(&self) -> [&BTreeSet<(Moment, Slot)>; 2] {
         [&self.deadlines, &self.forget_at]
     }
+
+    /// Sequence numbers of the items that wait for their notices.
+    pub fn indexed(&self) -> usize {
+        self.awaiting.len()
+    }
 }

@@ -94,12 +94,7 @@ impl Router {
     }
 
     /// (protocol: Send)
-    fn send(
-        &mut self,
-        step: &mut Step,
-        from: Sender,
-        message: SendCommand,
-    ) -> Result<(), Refusal> {
+    fn send(&mut self, step: &mut Step, from: Sender, message: SendCommand) -> Result<(), Refusal> {
         let SendCommand { recipient, id, ttl, content, body } = message;
         let subject = Subject::Message(id);
         let slot = self.directory.find_alive(step.now, recipient);
@@ -175,8 +170,7 @@ impl Router {
         let ttl = self.settings.queue.key_rotation_ttl;
         let deadline = step.now.mono + ttl;
         let ttl = ttl.as_secs();
-        let envelope =
-            Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
+        let envelope = Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
         self.forward(step, to, envelope, deadline)?;
         self.record_peer(from, to);
         Ok(())
@@ -213,8 +207,7 @@ impl Router {
         body: ByteString,
     ) -> Result<(), Refusal> {
         let (subject, ttl) = (Subject::Auth, self.settings.auth.exchange_ttl.as_secs());
-        let envelope =
-            Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
+        let envelope = Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
         self.forward(step, to, envelope, end)
     }
 
