@@ -26,7 +26,6 @@ struct Connection {
     is_ready: bool,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
     connections: HashMap<ConnectionId, Connection, FixedState>,
@@ -44,17 +43,14 @@ impl ConnectionTable {
         self.connections.remove(&id);
     }
 
-    #[must_use]
     pub fn contains(&self, id: ConnectionId) -> bool {
         self.connections.contains_key(&id)
     }
 
-    #[must_use]
     pub fn len(&self) -> usize {
         self.connections.len()
     }
 
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
@@ -77,9 +73,9 @@ impl ConnectionTable {
     pub fn next_batch(
         &mut self,
     ) -> Option<(ConnectionId, &Recipient<DeliveryBatch>, DeliveryBatch)> {
-        // A connection may have ended since its batch became ready.
         let id = loop {
             let id = self.ready.pop()?;
+            // A connection may have ended since its batch became ready.
             if self.connections.contains_key(&id) {
                 break id;
             }
@@ -99,7 +95,6 @@ impl ConnectionTable {
     }
 
     /// Connections that were not asked to close.
-    #[must_use]
     pub fn staying(&self) -> usize {
         self.connections.values().filter(|connection| !connection.closing).count()
     }

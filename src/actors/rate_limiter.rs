@@ -45,7 +45,6 @@ impl From<IpAddr> for AddressKey {
 }
 
 /// Whether an address is in one of the networks that limits by address do not apply to.
-#[must_use]
 pub fn is_exempt(exempt: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     exempt.iter().any(|network| network.contains(&address))
@@ -73,7 +72,6 @@ pub struct ResumeFailed {
     pub address: IpAddr,
 }
 
-/// Replaces the limits.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Reload(pub Arc<Settings>);
@@ -119,21 +117,15 @@ impl RateLimiter {
         }
         let key = AddressKey::from(address);
         let now = self.clock.moment();
-        let (limit, wait) = if resuming {
-            match self.barred.get(&key) {
-                Some(until) if *until > now => {
-                    (self.settings.rate_limit.resume_failures_per_minute, *until - now)
-                }
-                _ => return Ok(()),
-            }
+        let rates = &self.settings.rate_limit;
+        let limited = if resuming {
+            let until = self.barred.get(&key).filter(|until| **until > now);
+            until.map(|until| (rates.resume_failures_per_minute, *until - now))
         } else {
-            match self.registrations.check_key(&key) {
-                Err(early) => {
-                    (self.settings.rate_limit.registrations_per_minute, early.wait_time_from(now))
-                }
-                Ok(_) => return Ok(()),
-            }
+            let early = self.registrations.check_key(&key).err();
+            early.map(|early| (rates.registrations_per_minute, early.wait_time_from(now)))
         };
+        let Some((limit, wait)) = limited else { return Ok(()) };
         Err(Refused {
             refusal: Refusal::RateLimited(limit.get()),
             context: ErrorContext { retry_after_ms: Some(whole_ms(wait)), ..ErrorContext::NOTHING },

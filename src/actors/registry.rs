@@ -4,7 +4,6 @@
 //! [`DeliveryBatch`] to each session for which something follows.
 
 use std::cell::Cell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,7 +12,7 @@ use actix::{
     Actor, AsyncContext as _, Context, Handler, Message, MessageResult, Recipient, StreamHandler,
     WrapFuture as _,
 };
-use futures_core::Stream;
+use futures_util::stream;
 
 use super::connection_table::{ConnectionTable, DeliveryBatch};
 use super::write_watermarks::{Watermark, WriteWatermarks};
@@ -97,7 +96,6 @@ pub struct Drain {
     pub slice: usize,
 }
 
-/// A report of the store.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Stored(pub Outcome);
@@ -111,7 +109,6 @@ pub struct CloseStore;
 #[rtype(result = "()")]
 pub struct Reload(pub Arc<Settings>);
 
-/// Asks what can be seen from outside.
 #[derive(Message)]
 #[rtype(result = "Snapshot")]
 pub struct Observe;
@@ -119,7 +116,6 @@ pub struct Observe;
 /// The mailbox is empty: what follows from its messages is sent.
 struct MailboxDrained;
 
-/// See the module.
 pub struct Registry {
     clock: Clock,
     router: Router,
@@ -158,7 +154,6 @@ impl Registry {
         }
     }
 
-    /// Restores what a store has kept.
     pub fn restore(&mut self, loaded: Loaded, plan: &Arc<RatePlan>) {
         self.router.restore(self.clock.now(), loaded, || Allowance::new(plan.clone()));
     }
@@ -168,10 +163,15 @@ impl Registry {
         self.connections.session(connection)
     }
 
-    /// Starts a step of `work` commands. Write progress comes first. From time to time the other tasks of this thread get their
-    /// turn: actix polls an actor for as long as its mailbox holds anything, and with sessions on other threads it may always
-    /// hold something.
-    fn start_step(&mut self, work: usize, ctx: &mut Context<Self>) {
+    /// One step of `work` commands: write progress, then `rules`; what follows goes to the next batch of each connection. From
+    /// time to time the other tasks of this thread get their turn: actix polls an actor for as long as its mailbox holds
+    /// anything, and with sessions on other threads it may always hold something.
+    fn step<T>(
+        &mut self,
+        work: usize,
+        ctx: &mut Context<Self>,
+        rules: impl FnOnce(&mut Router, &mut Step) -> T,
+    ) -> T {
         self.step.now = self.clock.now();
         self.dirty.set(true);
         self.watermarks.exchange(&mut self.written);
@@ -184,6 +184,9 @@ impl Registry {
             self.work_since_yield = 0;
             ctx.wait(tokio::task::yield_now().into_actor(self));
         }
+        let result = rules(&mut self.router, &mut self.step);
+        self.stage();
+        result
     }
 
     /// Adds what follows from a step to the next batch of each connection.
@@ -220,21 +223,11 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(CORE_MAILBOX);
-        ctx.add_stream(WhenDrained(self.dirty.clone()));
-    }
-}
-
-/// An actor polls its streams when its mailbox is empty, or when it yields.
-struct WhenDrained(Rc<Cell<bool>>);
-
-impl Stream for WhenDrained {
-    type Item = MailboxDrained;
-
-    fn poll_next(
-        self: Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> Poll<Option<MailboxDrained>> {
-        if self.0.take() { Poll::Ready(Some(MailboxDrained)) } else { Poll::Pending }
+        // An actor polls its streams when its mailbox is empty, or when it yields.
+        let dirty = self.dirty.clone();
+        ctx.add_stream(stream::poll_fn(move |_| {
+            if dirty.take() { Poll::Ready(Some(MailboxDrained)) } else { Poll::Pending }
+        }));
     }
 }
 
@@ -255,14 +248,12 @@ impl Handler<Connected> for Registry {
     type Result = ();
 
     fn handle(&mut self, message: Connected, ctx: &mut Self::Context) {
-        let Connected { connection, session } = message;
-        self.start_step(0, ctx);
+        self.step(0, ctx, |_, _| ());
         if self.draining {
             // The connection was accepted just before the drain began.
-            close_session(&session, CloseReason::Draining);
+            close_session(&message.session, CloseReason::Draining);
         }
-        self.connections.insert(connection, session, self.draining);
-        self.stage();
+        self.connections.insert(message.connection, message.session, self.draining);
     }
 }
 
@@ -271,15 +262,14 @@ impl Handler<Register> for Registry {
 
     fn handle(&mut self, message: Register, ctx: &mut Self::Context) {
         let Register { connection, registration, allowance } = message;
-        self.start_step(0, ctx);
-        if self.connections.contains(connection) {
-            let step = &mut self.step;
-            let registered = self.router.register(step, connection, registration, allowance);
-            if let Err(refusal) = registered {
+        let is_open = self.connections.contains(connection);
+        self.step(0, ctx, |router, step| {
+            if is_open
+                && let Err(refusal) = router.register(step, connection, registration, allowance)
+            {
                 step.refuse(connection, refusal, ErrorContext::NOTHING);
             }
-        }
-        self.stage();
+        });
     }
 }
 
@@ -288,11 +278,12 @@ impl Handler<CommandBatch> for Registry {
 
     fn handle(&mut self, batch: CommandBatch, ctx: &mut Self::Context) {
         let CommandBatch { connection, commands } = batch;
-        self.start_step(commands.len(), ctx);
-        let before = self.router.last_put();
-        self.router.handle(&mut self.step, connection, commands);
-        self.stage();
-        if self.router.last_put() > before && self.router.store_mut().is_backlogged() {
+        let put = self.step(commands.len(), ctx, |router, step| {
+            let before = router.last_put();
+            router.handle(step, connection, commands);
+            router.last_put() > before
+        });
+        if put && self.router.store_mut().is_backlogged() {
             // The batch gave the disk more to do: the next one waits, and with it the socket, until the disk has caught up.
             // Batches of messages that pass through, and of Acks, go on.
             self.throttled.push(connection);
@@ -306,8 +297,7 @@ impl Handler<WriteProgress> for Registry {
     type Result = ();
 
     fn handle(&mut self, _: WriteProgress, ctx: &mut Self::Context) {
-        self.start_step(0, ctx);
-        self.stage();
+        self.step(0, ctx, |_, _| ());
     }
 }
 
@@ -316,8 +306,7 @@ impl Handler<Disconnected> for Registry {
 
     fn handle(&mut self, message: Disconnected, ctx: &mut Self::Context) {
         let Disconnected { connection, commands } = message;
-        self.start_step(commands.len(), ctx);
-        self.router.handle(&mut self.step, connection, commands);
+        self.step(commands.len(), ctx, |router, step| router.handle(step, connection, commands));
         self.forget(connection);
     }
 }
@@ -326,9 +315,7 @@ impl Handler<NextExpired> for Registry {
     type Result = MessageResult<NextExpired>;
 
     fn handle(&mut self, message: NextExpired, ctx: &mut Self::Context) -> Self::Result {
-        self.start_step(0, ctx);
-        self.stage();
-        MessageResult(self.router.next_expired(self.step.now, message.limit))
+        MessageResult(self.step(0, ctx, |router, step| router.next_expired(step.now, message.limit)))
     }
 }
 
@@ -337,9 +324,7 @@ impl Handler<DropExpired> for Registry {
 
     fn handle(&mut self, message: DropExpired, ctx: &mut Self::Context) {
         let DropExpired { end, notices } = message;
-        self.start_step(notices.len(), ctx);
-        self.router.drop_expired(&mut self.step, end, notices);
-        self.stage();
+        self.step(notices.len(), ctx, |router, step| router.drop_expired(step, end, notices));
     }
 }
 
@@ -362,13 +347,11 @@ impl Handler<Stored> for Registry {
     type Result = ();
 
     fn handle(&mut self, Stored(outcome): Stored, ctx: &mut Self::Context) {
-        self.start_step(0, ctx);
-        match outcome {
-            Outcome::Committed(through) => self.router.committed(&mut self.step, through),
-            Outcome::Failed(through) => self.router.failed(&mut self.step, through),
-            Outcome::Recovered => self.router.recovered(&mut self.step),
-        }
-        self.stage();
+        self.step(0, ctx, |router, step| match outcome {
+            Outcome::Committed(through) => router.committed(step, through),
+            Outcome::Failed(through) => router.failed(step, through),
+            Outcome::Recovered => router.recovered(step),
+        });
         if !self.router.store_mut().is_backlogged() {
             for connection in std::mem::take(&mut self.throttled) {
                 self.connections.acknowledge(connection);
@@ -397,9 +380,7 @@ impl Handler<Observe> for Registry {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
-        self.start_step(0, ctx);
-        self.stage();
-        MessageResult(self.router.observe())
+        MessageResult(self.step(0, ctx, |router, _| router.observe()))
     }
 }
 

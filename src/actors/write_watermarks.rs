@@ -17,7 +17,6 @@ pub struct WriteWatermarks(Arc<Mutex<Vec<Watermark>>>);
 
 impl WriteWatermarks {
     /// Adds a watermark. Returns whether it is the first, so that the Registry needs a message.
-    #[must_use]
     pub fn record(&self, watermark: Watermark) -> bool {
         let mut watermarks = self.lock();
         watermarks.push(watermark);
