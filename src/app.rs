@@ -10,7 +10,7 @@ use actix::Addr;
 use actix_http::{Extensions, HttpService};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerHandle};
-use actix_service::{Service as _, apply_fn_factory, fn_service, map_config};
+use actix_service::{Service as _, ServiceFactory, apply_fn_factory, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::{App as Site, web};
 use socket2::{SockRef, TcpKeepalive};
@@ -70,7 +70,7 @@ impl App {
     /// When an address cannot be bound; the error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
         let settings = Arc::new(settings);
-        let queue = Arc::new(Mutex::new(Some(Queue::open(&settings, &clock)?)));
+        let queue = Arc::new(Mutex::new(Queue::open(&settings, &clock)?));
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
         let ingress = Arc::new(Ingress::new(settings.clone(), plan));
         let listener = bind("server.listen", settings.server.listen)?;
@@ -154,19 +154,20 @@ fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// The queue as it was found, before anybody is served.
-enum Queue {
-    /// It lives and dies with the process.
-    InMemory,
-    /// It is kept in a directory.
-    OnDisk { directory: Directory, disk: Database, sync_failed: SyncFailed, loaded: Loaded },
+/// The queue on disk as it was found, before anybody is served.
+struct Queue {
+    directory: Directory,
+    disk: Database,
+    sync_failed: SyncFailed,
+    loaded: Loaded,
 }
 
 impl Queue {
-    fn open(settings: &Settings, clock: &Clock) -> io::Result<Self> {
+    /// `None` for a queue that lives and dies with the process.
+    fn open(settings: &Settings, clock: &Clock) -> io::Result<Option<Self>> {
         let queue = &settings.queue;
         if !queue.durable {
-            return Ok(Self::InMemory);
+            return Ok(None);
         }
         let began = clock.moment();
         let sync_failed = SyncFailed::default();
@@ -174,14 +175,10 @@ impl Queue {
         let disk = directory.open(&sync_failed).map_err(io::Error::other)?;
         let loaded =
             disk.load(clock.now().wall_ms, queue.dedup_window).map_err(io::Error::other)?;
-        // Nothing to tell a newcomer about an empty one.
-        let level = if loaded.messages.is_empty() && loaded.devices.is_empty() {
-            log::Level::Debug
-        } else {
-            log::Level::Info
-        };
+        // An empty queue is no news for a newcomer.
+        let is_empty = loaded.messages.is_empty() && loaded.devices.is_empty();
         log::log!(
-            level,
+            if is_empty { log::Level::Debug } else { log::Level::Info },
             "queue opened path={} messages={} devices={} after_ms={}",
             queue.path.display(),
             loaded.messages.len(),
@@ -191,7 +188,7 @@ impl Queue {
         if loaded.damaged > 0 {
             log::error!("damaged records were dropped from the queue count={}", loaded.damaged);
         }
-        Ok(Self::OnDisk { directory, disk, sync_failed, loaded })
+        Ok(Some(Self { directory, disk, sync_failed, loaded }))
     }
 }
 
@@ -227,7 +224,7 @@ fn start_store(
     queue: Option<Queue>,
     registry: Addr<Registry>,
 ) -> (Box<dyn Store>, Loaded) {
-    let Some(Queue::OnDisk { directory, disk, sync_failed, loaded }) = queue else {
+    let Some(Queue { directory, disk, sync_failed, loaded }) = queue else {
         return (Box::new(Memory), Loaded::default());
     };
     let policy = CommitPolicy {
@@ -250,21 +247,12 @@ fn start_store(
 fn public_service(
     ingress: &Arc<Ingress>,
     user_timeout: Duration,
-) -> impl actix_service::ServiceFactory<
-    TcpStream,
-    Config = (),
-    Response = (),
-    Error = actix_http::error::DispatchError,
-    InitError = (),
-> + use<> {
-    let site = {
-        let ingress = web::Data::new(ingress.clone());
-        Site::new()
-            .app_data(ingress)
-            .route("/livez", web::get().to(health::livez))
-            .route("/readyz", web::get().to(health::readyz))
-            .route(ws::PATH, web::route().to(ws::not_upgrading))
-    };
+) -> impl ServiceFactory<TcpStream, Config = ()> + use<> {
+    let site = Site::new()
+        .app_data(web::Data::new(ingress.clone()))
+        .route("/livez", web::get().to(health::livez))
+        .route("/readyz", web::get().to(health::readyz))
+        .route(ws::PATH, web::route().to(ws::not_upgrading));
     let (ingress, way) = (ingress.clone(), ingress.clone());
     let http = HttpService::build()
         .client_request_timeout(HEAD_TIMEOUT)
@@ -281,26 +269,15 @@ fn public_service(
         .tcp();
     // Connections that never become a session are counted here, and one too many is not even answered.
     apply_fn_factory(http, move |socket: TcpStream, http| {
-        let permit = way.admit(&socket);
-        let served = permit.map(|permit| (permit, http.call(socket)));
+        let served = way.admit(&socket).map(|permit| (permit, http.call(socket)));
         async move {
-            let Some((permit, serving)) = served else { return Ok(()) };
-            let served = serving.await;
-            drop(permit);
-            served
+            let Some((_permit, serving)) = served else { return Ok(()) };
+            serving.await
         }
     })
 }
 
-fn admin_service(
-    ingress: &Arc<Ingress>,
-) -> impl actix_service::ServiceFactory<
-    TcpStream,
-    Config = (),
-    Response = (),
-    Error = actix_http::error::DispatchError,
-    InitError = (),
-> + use<> {
+fn admin_service(ingress: &Arc<Ingress>) -> impl ServiceFactory<TcpStream, Config = ()> + use<> {
     let site = Site::new()
         .app_data(web::Data::new(ingress.clone()))
         .route("/livez", web::get().to(health::livez))

@@ -28,7 +28,6 @@ pub enum CapReached {
     TooManyFromAddress,
 }
 
-/// Counts the open connections.
 #[derive(Debug, Default)]
 pub struct ConnectionCounter {
     open: Mutex<Open>,
@@ -77,7 +76,6 @@ impl ConnectionCounter {
         self.count(&mut self.open(), counted_address(address, caps))
     }
 
-    #[must_use]
     pub fn total(&self) -> usize {
         self.open().total
     }

@@ -50,12 +50,12 @@ pub const NOT_HERE: HandshakeRejection =
 pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeRejection> {
     let bad = |sentence| Err(HandshakeRejection::new(StatusCode::BAD_REQUEST, sentence));
     let headers = head.headers();
+    let wrong = |status, sentence, name, value| {
+        Err(HandshakeRejection::new(status, sentence).with(name, value))
+    };
     if head.method != actix_http::Method::GET {
-        let wrong = HandshakeRejection::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "A WebSocket begins with GET.\n",
-        );
-        return Err(wrong.with("Allow", "GET"));
+        let sentence = "A WebSocket begins with GET.\n";
+        return wrong(StatusCode::METHOD_NOT_ALLOWED, sentence, "Allow", "GET");
     }
     if head.version != Version::HTTP_11 {
         return bad("A WebSocket needs HTTP/1.1.\n");
@@ -65,21 +65,15 @@ pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeR
     }
     match single(headers, &header::UPGRADE) {
         None if !headers.contains_key(header::UPGRADE) => {
-            let wrong = HandshakeRejection::new(
-                StatusCode::UPGRADE_REQUIRED,
-                "This is a WebSocket endpoint.\n",
-            );
-            return Err(wrong.with("Upgrade", "websocket"));
+            let sentence = "This is a WebSocket endpoint.\n";
+            return wrong(StatusCode::UPGRADE_REQUIRED, sentence, "Upgrade", "websocket");
         }
         Some(value) if value.eq_ignore_ascii_case("websocket") => {}
         _ => return bad("The Upgrade header must be: websocket.\n"),
     }
     if single(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
-        let wrong = HandshakeRejection::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "WebSocket version 13 is served.\n",
-        );
-        return Err(wrong.with("Sec-WebSocket-Version", "13"));
+        let sentence = "WebSocket version 13 is served.\n";
+        return wrong(StatusCode::UPGRADE_REQUIRED, sentence, "Sec-WebSocket-Version", "13");
     }
     if single(headers, &header::SEC_WEBSOCKET_KEY).is_none() {
         return bad("One Sec-WebSocket-Key is needed.\n");
@@ -88,10 +82,8 @@ pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeR
         return bad("Not a WebSocket handshake (RFC 6455, section 4.2.1).\n");
     }
     if !origin_is_allowed(headers, origins) {
-        return Err(HandshakeRejection::new(
-            StatusCode::FORBIDDEN,
-            "This Origin may not connect.\n",
-        ));
+        let sentence = "This Origin may not connect.\n";
+        return Err(HandshakeRejection::new(StatusCode::FORBIDDEN, sentence));
     }
     Ok(())
 }

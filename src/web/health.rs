@@ -50,10 +50,9 @@ pub async fn healthz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
         }
         None => None,
     };
-    let status = if relay.is_some() { "ok" } else { "failing" };
-    let mut response = match relay {
-        Some(_) => HttpResponse::Ok(),
-        None => HttpResponse::ServiceUnavailable(),
+    let (mut response, status) = match relay {
+        Some(_) => (HttpResponse::Ok(), "ok"),
+        None => (HttpResponse::ServiceUnavailable(), "failing"),
     };
     response.json(Health { status, connections, relay })
 }

@@ -40,7 +40,6 @@ pub struct Ingress {
 
 impl Ingress {
     /// No connection is served before [`Self::core_or`] has started the core.
-    #[must_use]
     pub fn new(settings: Arc<Settings>, plan: Arc<RatePlan>) -> Self {
         Self {
             in_force: RwLock::new(settings.into()),

@@ -7,15 +7,13 @@ use std::sync::Arc;
 use actix_codec::{AsyncRead, AsyncWrite, Framed};
 use actix_http::{Request, RequestHead, Response, body::BodySize, h1, ws};
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _};
 
 use super::connection_counter::{CapReached, Permit};
 use super::handshake::{self, HandshakeRejection, validate};
 use super::ingress::{InForce, Ingress, connection_caps, socket_caps};
-use crate::actors::session::{CoreHandles, Session};
+use crate::actors::session::Session;
 use crate::client_address::{FORWARDED, client_address};
-use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::Allowance;
 use crate::settings::Settings;
 use crate::transport;
@@ -26,17 +24,6 @@ pub const PATH: &str = "/ws";
 /// The peer's address, as it was when the connection was accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
-
-/// A connection that has been accepted.
-struct Accepted<Io> {
-    socket: Io,
-    read_ahead: Bytes,
-    address: IpAddr,
-    in_force: InForce,
-    core: Arc<CoreHandles>,
-    /// As a session, and as a socket.
-    permits: [Permit; 2],
-}
 
 /// Serves a request to upgrade. The session is a task of its own: inside the future that served HTTP it would keep the memory of
 /// that future, and be polled through it, for as long as the connection lasts. A socket that fails before the session starts
@@ -52,75 +39,54 @@ pub async fn upgrade<Io>(
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    match accept(&ingress, request, framed).await {
-        Ok(Some(accepted)) => {
-            let allowance = Allowance::new(ingress.plan.clone());
-            actix_rt::spawn(session(accepted, ingress.next_connection(), allowance));
-        }
-        Ok(None) => {}
-        Err(failed) => log::debug!("upgrade failed error={failed}"),
+    if let Err(failed) = accept(&ingress, request, framed).await {
+        log::debug!("upgrade failed error={failed}");
     }
     Ok(())
 }
 
-/// A connection from its handshake to its end.
-fn session<Io>(
-    accepted: Accepted<Io>,
-    id: ConnectionId,
-    allowance: Arc<Allowance>,
-) -> impl Future<Output = ()>
-where
-    Io: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let Accepted { socket, read_ahead, address, in_force, core, permits } = accepted;
-    let InForce { settings, transport: limits } = in_force;
-    let connection = transport::connection(socket, read_ahead, limits, move |socket| {
-        Session::new(id, address, settings, core, allowance, socket)
-    });
-    connection.map(move |ending| {
-        log::debug!("connection over connection={} ending={ending:?}", id.0);
-        drop(permits);
-    })
-}
-
-/// Answers the handshake.
+/// Answers the handshake, and starts the session.
 async fn accept<Io>(
     ingress: &Ingress,
     request: Request,
     mut framed: Framed<Io, h1::Codec>,
-) -> io::Result<Option<Accepted<Io>>>
+) -> io::Result<()>
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let in_force = ingress.in_force();
-    let settings = &*in_force.settings;
-    let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(None) };
-    let Some(core) = ingress.core().cloned() else { return Ok(None) };
+    let InForce { settings, transport: limits } = ingress.in_force();
+    let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(()) };
+    let Some(core) = ingress.core().cloned() else { return Ok(()) };
     let forwarded = request.head().headers.get_all(FORWARDED).filter_map(|line| line.to_str().ok());
     let address = client_address(peer, forwarded, &settings.server.trusted_proxies);
-    let session = match permit(ingress, settings, request.head(), request.path(), address) {
+    let session = match permit(ingress, &settings, request.head(), request.path(), address) {
         Ok(permit) => permit,
         Err(refused) => {
             log::debug!("upgrade refused status={}", refused.status.as_u16());
-            refuse(&mut framed, refused).await?;
-            return Ok(None);
+            return refuse(&mut framed, refused).await;
         }
     };
     let accepted = ws::handshake_response(request.head()).finish().drop_body();
     framed.send(h1::Message::Item((accepted, BodySize::None))).await?;
     let parts = framed.into_parts();
     let read_ahead = parts.read_buf.freeze();
-    let permits = [session, ingress.sockets.transfer(peer, &socket_caps(settings))];
-    Ok(Some(Accepted { socket: parts.io, read_ahead, address, in_force, core, permits }))
+    // As a session, and as a socket.
+    let permits = [session, ingress.sockets.transfer(peer, &socket_caps(&settings))];
+    let (id, allowance) = (ingress.next_connection(), Allowance::new(ingress.plan.clone()));
+    let connection = transport::connection(parts.io, read_ahead, limits, move |socket| {
+        Session::new(id, address, settings, core, allowance, socket)
+    });
+    actix_rt::spawn(connection.map(move |ending| {
+        log::debug!("connection over connection={} ending={ending:?}", id.0);
+        drop(permits);
+    }));
+    Ok(())
 }
 
 /// Answers a request for the path that does not ask for an upgrade: never a success.
 pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
-    let refused =
-        match validate(request.head(), &ingress.in_force().settings.server.allowed_origins) {
-            Err(refused) => refused,
-            Ok(()) => handshake::NOT_HERE,
-        };
+    let origins = &ingress.in_force().settings.server.allowed_origins;
+    let refused = validate(request.head(), origins).err().unwrap_or(handshake::NOT_HERE);
     let mut response = HttpResponse::build(refused.status);
     if let Some(hint) = refused.hint {
         response.insert_header(hint);
