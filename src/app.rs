@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,11 +64,7 @@ pub struct App {
 pub struct ReloadHandle(Arc<Ingress>);
 
 impl App {
-    /// Binds the addresses and prepares everything; nobody is served before [`Self::run`].
-    ///
-    /// # Errors
-    ///
-    /// When an address cannot be bound; the error names the setting.
+    /// Binds the addresses and prepares everything; nobody is served before [`Self::run`]. An error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let queue = Arc::new(Mutex::new(Queue::open(&settings, &clock)?));
@@ -86,9 +83,9 @@ impl App {
                 let (ingress, settings) = (ingress.clone(), settings.clone());
                 move || {
                     // This runs on each worker's own thread; the core lives on the first one's.
-                    ingress.core_or(|| {
+                    ingress.core.get_or_init(|| {
                         let queue = queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-                        start_core(&settings, &clock, &ingress, queue)
+                        Arc::new(start_core(&settings, &clock, &ingress, queue))
                     });
                     public_service(&ingress, settings.server.tcp_user_timeout)
                 }
@@ -115,10 +112,6 @@ impl App {
     }
 
     /// Serves until `shutdown`, then sends everybody away and ends.
-    ///
-    /// # Errors
-    ///
-    /// When the server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let handle = self.server.handle();
         let server = actix_rt::spawn(self.server);
@@ -137,7 +130,7 @@ impl ReloadHandle {
     pub fn reload(&self, settings: &Settings) {
         let settings = Arc::new(settings.clone());
         self.0.reload(settings.clone());
-        let Some(core) = self.0.core() else { return };
+        let Some(core) = self.0.core.get() else { return };
         let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
         let rules = core.registry.try_send(registry::Reload(settings));
         if limits.is_err() || rules.is_err() {
@@ -306,12 +299,12 @@ fn tune(socket: &TcpStream, user_timeout: Duration) {
 
 /// Sends all sessions away, slice by slice, and stops the server when they are gone or the time is over.
 async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
-    ingress.drain();
+    ingress.draining.store(true, Relaxed);
     let sessions = ingress.connections.total();
     log::info!("draining sessions={sessions}");
     let slice = (sessions / DRAIN_SLICES).max(DRAIN_SLICE);
     let goodbyes = async {
-        if let Some(core) = ingress.core() {
+        if let Some(core) = ingress.core.get() {
             while core.registry.send(Drain { slice }).await.is_ok_and(|left| left > 0) {
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
@@ -321,7 +314,7 @@ async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
     if tokio::time::timeout(timeout, goodbyes).await.is_err() {
         log::warn!("drained in part, the time is over sessions={}", ingress.connections.total());
     }
-    if let Some(core) = ingress.core()
+    if let Some(core) = ingress.core.get()
         && core.registry.send(CloseStore).await.is_err()
     {
         log::error!("the queue could not be closed; what was acked is safe all the same");

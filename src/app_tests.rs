@@ -95,7 +95,7 @@ async fn a_session_that_panics_ends_alone() {
     while victim.next().await.is_some_and(|message| message.is_ok()) {}
     bystander.send(Message::text(r#"{"type":"Ping"}"#)).await.expect("sent");
     assert!(next(&mut bystander).await.to_text().expect("text").contains("Pong"));
-    let core = ingress.core().expect("a core").clone();
+    let core = ingress.core.get().expect("a core").clone();
     assert_eq!(core.registry.send(Observe).await.expect("it lives").connected, 1);
     drop((bystander, victim));
     tokio::time::timeout(Duration::from_secs(20), ingress.connections.all_closed())

@@ -47,10 +47,12 @@ impl ConnectionTable {
         self.connections.contains_key(&id)
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.connections.len()
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }

@@ -68,9 +68,7 @@ pub struct Admit {
 /// The Registry refused a resume token.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct ResumeFailed {
-    pub address: IpAddr,
-}
+pub struct ResumeFailed(pub IpAddr);
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -139,10 +137,7 @@ impl RateLimiter {
         let registration = Registration {
             resumable: admit.resumable,
             receipts: admit.receipts,
-            resume: admit.token.clone().map(|token| {
-                let hash = hash(&token.0);
-                (token, hash)
-            }),
+            resume: admit.token.clone().map(hashed),
             fresh_id: DeviceId::random(),
             fresh_token: fresh_token().map_err(|_| full())?,
         };
@@ -169,17 +164,16 @@ fn by_address(rate: NonZeroU32, clock: &Clock) -> ByAddress {
     Governor::hashmap_with_clock(per_minute(rate, rate), clock.clone()).with_middleware()
 }
 
-fn hash(token: &str) -> TokenHash {
-    TokenHash(Sha256::digest(token.as_bytes()).into())
+fn hashed(token: Token) -> (Token, TokenHash) {
+    let hash = TokenHash(Sha256::digest(&token.0).into());
+    (token, hash)
 }
 
 /// 256 random bits from the operating system, as 64 hexadecimal digits.
 fn fresh_token() -> Result<(Token, TokenHash), getrandom::Error> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let hash = hash(&token);
-    Ok((Token(token), hash))
+    Ok(hashed(Token(random.iter().map(|byte| format!("{byte:02x}")).collect())))
 }
 
 impl Actor for RateLimiter {
@@ -205,7 +199,7 @@ impl Handler<Admit> for RateLimiter {
 impl Handler<ResumeFailed> for RateLimiter {
     type Result = ();
 
-    fn handle(&mut self, ResumeFailed { address }: ResumeFailed, _: &mut Self::Context) {
+    fn handle(&mut self, ResumeFailed(address): ResumeFailed, _: &mut Self::Context) {
         let key = AddressKey::from(address);
         let now = self.clock.moment();
         let until = match self.failures.check_key(&key) {

@@ -315,7 +315,9 @@ impl Handler<NextExpired> for Registry {
     type Result = MessageResult<NextExpired>;
 
     fn handle(&mut self, message: NextExpired, ctx: &mut Self::Context) -> Self::Result {
-        MessageResult(self.step(0, ctx, |router, step| router.next_expired(step.now, message.limit)))
+        MessageResult(
+            self.step(0, ctx, |router, step| router.next_expired(step.now, message.limit)),
+        )
     }
 }
 

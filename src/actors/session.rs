@@ -21,7 +21,6 @@ use super::registry::{CommandBatch, Connected, Disconnected, Registry, WriteProg
 use super::write_watermarks::WriteWatermarks;
 use crate::protocol::encode::{self, ClientLimits, Extension, Token};
 use crate::protocol::frame::Register;
-use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::{Command, ConnectionId};
 use crate::relay::connection_state::{Registered, Request, Unregistered};
@@ -52,7 +51,6 @@ pub struct CoreHandles {
     pub watermarks: WriteWatermarks,
 }
 
-/// See the module.
 pub struct Session {
     id: ConnectionId,
     address: IpAddr,
@@ -125,23 +123,17 @@ impl Session {
             State::Unregistered => Unregistered.parse(&text, max_bytes),
             State::Registered { me, .. } => me.parse(&text, max_bytes),
         };
+        let is_malformed = parsed.as_ref().is_err_and(|(refusal, _)| refusal.is_malformed());
+        self.strikes = if is_malformed { self.strikes + 1 } else { 0 };
         match parsed {
-            Ok(request) => {
-                self.strikes = 0;
-                self.serve(request, ctx);
-            }
-            Err((refusal, context)) if refusal.is_malformed() => {
-                self.strikes += 1;
-                if self.strikes >= self.settings.limits.strikes {
-                    self.refuse(refusal, &context);
-                    self.close(CloseReason::Strikes, ctx);
-                } else if self.allow(Class::Control, context.clone(), ctx) {
-                    self.refuse(refusal, &context);
-                }
+            Ok(request) => self.serve(request, ctx),
+            Err((refusal, context)) if self.strikes >= self.settings.limits.strikes => {
+                self.refuse(refusal, &context);
+                self.close(CloseReason::Strikes, ctx);
             }
             Err((refusal, context)) => {
-                self.strikes = 0;
-                if self.allow(Class::Message, context.clone(), ctx) {
+                let class = if is_malformed { Class::Control } else { Class::Message };
+                if self.allow(class, context.clone(), ctx) {
                     self.refuse(refusal, &context);
                 }
             }
@@ -196,9 +188,9 @@ impl Session {
 
     fn register(&mut self, register: Register<'_>, ctx: &mut Ctx) {
         if let State::Registered { me, extension } = &self.state {
-            return self.send_register_response(me.device, extension.as_deref());
+            self.writer.text(encode::register_response(me.device, extension.as_deref()));
+            return;
         }
-        let token = register.resume_token.map(|token| Token(token.into_owned()));
         self.state = State::Registering { extended: register.extended, buffered: Vec::new() };
         self.socket.pause(true);
         let admit = Admit {
@@ -208,7 +200,7 @@ impl Session {
             allowance: self.allowance.clone(),
             resumable: register.resumable,
             receipts: register.receipts,
-            token,
+            token: register.resume_token.map(|token| Token(token.into_owned())),
         };
         if self.core.limiter.try_send(admit).is_err() {
             self.on_refused(Refusal::Full, &ErrorContext::NOTHING, ctx);
@@ -222,7 +214,7 @@ impl Session {
         }
         if refusal == Refusal::BadToken {
             // Only a count: it may be lost if the limiter is that busy.
-            let _ = self.core.limiter.try_send(ResumeFailed { address: self.address });
+            let _ = self.core.limiter.try_send(ResumeFailed(self.address));
         }
         self.replay_buffered(State::Unregistered, ctx);
     }
@@ -236,7 +228,7 @@ impl Session {
             let (session_ttl, limits) = (ttl.as_secs(), client_limits(&self.settings));
             Box::new(Extension { resume_token: token, resumed, queued, session_ttl, limits })
         });
-        self.send_register_response(device, extension.as_deref());
+        self.writer.text(encode::register_response(device, extension.as_deref()));
         self.allowance = allowance;
         let (core, id) = (self.core.clone(), self.id);
         self.socket.on_written(move |seq| {
@@ -250,10 +242,6 @@ impl Session {
         }
         log::debug!("registered connection={} device={device:?} resumed={resumed}", self.id.0);
         self.replay_buffered(State::Registered { me: Registered { device }, extension }, ctx);
-    }
-
-    fn send_register_response(&self, device_id: DeviceId, extension: Option<&Extension>) {
-        self.writer.text(encode::register_response(device_id, extension));
     }
 
     /// The registration is decided: handles what the client sent meanwhile.
@@ -298,41 +286,6 @@ impl Session {
         self.update_read_pause();
     }
 
-    fn on_batch(&mut self, batch: DeliveryBatch, ctx: &mut Ctx) {
-        let mut written_through = None;
-        for delivery in batch.deliveries {
-            match delivery {
-                Delivery::Registered(accepted) => self.on_registered(*accepted, ctx),
-                Delivery::Frame { seq, body } => {
-                    self.writer.text(body);
-                    written_through = Some(seq);
-                }
-                Delivery::Ack { id, status } => {
-                    self.writer.compose(|text| encode::write_ack(text, id, status));
-                }
-                Delivery::Pong => self.writer.text(ByteString::from_static(encode::PONG)),
-                Delivery::Refused(refused) => {
-                    self.on_refused(refused.refusal, &refused.context, ctx);
-                }
-                Delivery::UnmatchedAck => {
-                    // An Error never answers an Ack; only a flood of them has a consequence.
-                    if self.allowance.check(Class::Control) == Verdict::Flooding {
-                        self.close(CloseReason::Flooding, ctx);
-                    }
-                }
-                Delivery::Close(reason) => self.close(reason, ctx),
-            }
-        }
-        if let Some(seq) = written_through.filter(|_| self.writer.is_open()) {
-            self.socket.watermark(seq);
-        }
-        if batch.acknowledges {
-            self.batch_in_flight = false;
-            self.update_read_pause();
-        }
-        self.flush(ctx);
-    }
-
     fn refuse(&self, refusal: Refusal, context: &ErrorContext) {
         self.writer.text(encode::error(refusal, context));
     }
@@ -358,11 +311,11 @@ impl Actor for Session {
             ctx.stop();
             return;
         }
-        let deadline = ctx.run_later(self.settings.limits.register_timeout, |session, ctx| {
+        let timeout = self.settings.limits.register_timeout;
+        self.register_deadline = Some(ctx.run_later(timeout, |session, ctx| {
             session.register_deadline = None;
             session.close(CloseReason::NotRegistered, ctx);
-        });
-        self.register_deadline = Some(deadline);
+        }));
     }
 
     /// The Registry must learn of the end even where its mailbox is full; there is one such message per session.
@@ -403,7 +356,38 @@ impl Handler<DeliveryBatch> for Session {
     type Result = ();
 
     fn handle(&mut self, batch: DeliveryBatch, ctx: &mut Self::Context) {
-        self.on_batch(batch, ctx);
+        let mut written_through = None;
+        for delivery in batch.deliveries {
+            match delivery {
+                Delivery::Registered(accepted) => self.on_registered(*accepted, ctx),
+                Delivery::Frame { seq, body } => {
+                    self.writer.text(body);
+                    written_through = Some(seq);
+                }
+                Delivery::Ack { id, status } => {
+                    self.writer.compose(|text| encode::write_ack(text, id, status));
+                }
+                Delivery::Pong => self.writer.text(ByteString::from_static(encode::PONG)),
+                Delivery::Refused(refused) => {
+                    self.on_refused(refused.refusal, &refused.context, ctx);
+                }
+                Delivery::UnmatchedAck => {
+                    // An Error never answers an Ack; only a flood of them has a consequence.
+                    if self.allowance.check(Class::Control) == Verdict::Flooding {
+                        self.close(CloseReason::Flooding, ctx);
+                    }
+                }
+                Delivery::Close(reason) => self.close(reason, ctx),
+            }
+        }
+        if let Some(seq) = written_through.filter(|_| self.writer.is_open()) {
+            self.socket.watermark(seq);
+        }
+        if batch.acknowledges {
+            self.batch_in_flight = false;
+            self.update_read_pause();
+        }
+        self.flush(ctx);
     }
 }
 

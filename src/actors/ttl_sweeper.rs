@@ -6,9 +6,7 @@
 
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 
 use super::registry::{DropExpired, NextExpired};
 use crate::protocol::encode;
@@ -28,11 +26,6 @@ pub struct TtlSweeper {
     forget: Recipient<DropExpired>,
     sweeping: bool,
 }
-
-/// Starts a sweep now.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Sweep;
 
 impl TtlSweeper {
     pub fn new(
@@ -71,7 +64,7 @@ impl TtlSweeper {
         ctx.spawn(dropped.map(move |_, sweeper, ctx| {
             sweeper.sweeping = false;
             if full {
-                ctx.notify_later(Sweep, PAUSE);
+                ctx.run_later(PAUSE, Self::sweep);
             }
         }));
     }
@@ -81,15 +74,7 @@ impl Actor for TtlSweeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(self.interval, |sweeper, ctx| sweeper.sweep(ctx));
-    }
-}
-
-impl Handler<Sweep> for TtlSweeper {
-    type Result = ();
-
-    fn handle(&mut self, _: Sweep, ctx: &mut Self::Context) {
-        self.sweep(ctx);
+        ctx.run_interval(self.interval, Self::sweep);
     }
 }
 
@@ -98,7 +83,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use actix::MessageResult;
+    use actix::{Handler, MessageResult};
     use tokio::time::Instant;
 
     use super::*;
@@ -145,7 +130,11 @@ mod tests {
         // One sweep only: the interval is too long for a second one, so every further slice comes from the sweeper itself.
         let hour = Duration::from_secs(3600);
         let started = Instant::now();
-        TtlSweeper::new(hour, find, forget).start().try_send(Sweep).unwrap();
+        TtlSweeper::create(|ctx| {
+            let mut sweeper = TtlSweeper::new(hour, find, forget);
+            sweeper.sweep(ctx);
+            sweeper
+        });
         while left.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(PAUSE).await;
         }

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
+use super::handshake::{self, HandshakeRejection};
 use crate::actors::rate_limiter::{AddressKey, is_exempt};
 
 /// The caps in force.
@@ -17,15 +18,6 @@ pub struct ConnectionCaps<'a> {
     pub per_address: usize,
     /// Networks whose addresses have no cap of their own.
     pub exempt: [&'a [IpNet]; 2],
-}
-
-/// Why a connection gets no permit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CapReached {
-    /// `limits.connections`
-    Full,
-    /// `limits.connections_per_address`
-    TooManyFromAddress,
 }
 
 #[derive(Debug, Default)]
@@ -48,30 +40,25 @@ pub struct Permit {
 }
 
 impl ConnectionCounter {
-    /// Counts one more connection.
-    ///
-    /// # Errors
-    ///
-    /// When a cap is reached.
+    /// Counts one more connection, unless a cap is reached.
     pub fn permit(
         self: &Arc<Self>,
         address: IpAddr,
         caps: &ConnectionCaps<'_>,
-    ) -> Result<Permit, CapReached> {
+    ) -> Result<Permit, HandshakeRejection> {
         let key = counted_address(address, caps);
         let mut open = self.open();
         if open.total >= caps.connections {
-            return Err(CapReached::Full);
+            return Err(handshake::FULL);
         }
         let from_address = key.and_then(|key| open.by_address.get(&key)).copied().unwrap_or(0);
         if from_address >= caps.per_address {
-            return Err(CapReached::TooManyFromAddress);
+            return Err(handshake::TOO_MANY);
         }
         Ok(self.count(&mut open, key))
     }
 
     /// Counts a connection that was permitted as something else before, whatever the caps say.
-    #[must_use]
     pub fn transfer(self: &Arc<Self>, address: IpAddr, caps: &ConnectionCaps<'_>) -> Permit {
         self.count(&mut self.open(), counted_address(address, caps))
     }
@@ -132,7 +119,10 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn permit(counter: &Arc<ConnectionCounter>, address: &str) -> Result<Permit, CapReached> {
+    fn permit(
+        counter: &Arc<ConnectionCounter>,
+        address: &str,
+    ) -> Result<Permit, HandshakeRejection> {
         let exempt: IpNet = "10.0.0.0/8".parse().unwrap();
         let caps = ConnectionCaps { connections: 3, per_address: 2, exempt: [&[exempt], &[]] };
         counter.permit(address.parse().unwrap(), &caps)
@@ -143,9 +133,9 @@ mod tests {
         let (counter, home) = (Arc::<ConnectionCounter>::default(), "192.0.2.1");
         let first = permit(&counter, home).unwrap();
         let _second = permit(&counter, home).unwrap();
-        assert_eq!(permit(&counter, home).unwrap_err(), CapReached::TooManyFromAddress);
+        assert_eq!(permit(&counter, home).unwrap_err(), handshake::TOO_MANY);
         let _third = permit(&counter, "10.0.0.1").unwrap();
-        assert_eq!(permit(&counter, "10.0.0.1").unwrap_err(), CapReached::Full);
+        assert_eq!(permit(&counter, "10.0.0.1").unwrap_err(), handshake::FULL);
         drop(first);
         assert!(permit(&counter, home).is_ok());
     }

@@ -42,11 +42,7 @@ pub const TOO_MANY: HandshakeRejection = HandshakeRejection::new(
 pub const NOT_HERE: HandshakeRejection =
     HandshakeRejection::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
 
-/// Validates a request for the WebSocket.
-///
-/// # Errors
-///
-/// 405, 426, 400 or 403, with a sentence for the client.
+/// Checks a request for the WebSocket: 405, 426, 400 or 403 if it is none.
 pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeRejection> {
     let bad = |sentence| Err(HandshakeRejection::new(StatusCode::BAD_REQUEST, sentence));
     let headers = head.headers();

@@ -1,6 +1,7 @@
 //! Whether the relay lives, is ready for connections, and is well.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
@@ -13,16 +14,15 @@ use crate::relay::router::Snapshot;
 /// How long the core may take to answer.
 const CORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// `/livez`
 pub async fn livez() -> HttpResponse {
     HttpResponse::Ok().body("alive\n")
 }
 
 /// `/readyz`: whether the relay takes new connections.
 pub async fn readyz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
-    let refused = if ingress.core().is_none() {
+    let refused = if ingress.core.get().is_none() {
         "starting\n"
-    } else if ingress.is_draining() {
+    } else if ingress.draining.load(Relaxed) {
         "draining\n"
     } else if ingress.connections.total() >= ingress.in_force().settings.limits.connections {
         "at capacity\n"
@@ -43,7 +43,7 @@ struct Health {
 /// `/healthz`: a round trip through the core, and its counters.
 pub async fn healthz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
     let connections = ingress.connections.total();
-    let relay = match ingress.core() {
+    let relay = match ingress.core.get() {
         Some(core) => {
             let answer = tokio::time::timeout(CORE_TIMEOUT, core.registry.send(Observe)).await;
             answer.ok().and_then(Result::ok)

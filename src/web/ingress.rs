@@ -33,13 +33,14 @@ pub struct Ingress {
     /// Sockets of the public listener, WebSockets or not.
     pub sockets: Arc<ConnectionCounter>,
     pub plan: Arc<RatePlan>,
-    core: OnceLock<Arc<CoreHandles>>,
-    draining: AtomicBool,
+    /// Empty until the first worker has started the core, before any connection is served.
+    pub core: OnceLock<Arc<CoreHandles>>,
+    /// No WebSocket is accepted from now on.
+    pub draining: AtomicBool,
     last_connection: AtomicU64,
 }
 
 impl Ingress {
-    /// No connection is served before [`Self::core_or`] has started the core.
     pub fn new(settings: Arc<Settings>, plan: Arc<RatePlan>) -> Self {
         Self {
             in_force: RwLock::new(settings.into()),
@@ -58,24 +59,6 @@ impl Ingress {
 
     pub fn reload(&self, settings: Arc<Settings>) {
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
-    }
-
-    /// `None` until the first worker has started the core.
-    pub fn core(&self) -> Option<&Arc<CoreHandles>> {
-        self.core.get()
-    }
-
-    pub fn core_or(&self, start: impl FnOnce() -> CoreHandles) -> &Arc<CoreHandles> {
-        self.core.get_or_init(|| Arc::new(start()))
-    }
-
-    /// No WebSocket is accepted from now on.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
     }
 
     /// Counts a socket that was just accepted, if there is place for it.

@@ -3,13 +3,15 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use actix_codec::{AsyncRead, AsyncWrite, Framed};
-use actix_http::{Request, RequestHead, Response, body::BodySize, h1, ws};
+use actix_codec::Framed;
+use actix_http::{Request, Response, body::BodySize, h1, ws};
+use actix_rt::net::TcpStream;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt as _, SinkExt as _};
 
-use super::connection_counter::{CapReached, Permit};
+use super::connection_counter::Permit;
 use super::handshake::{self, HandshakeRejection, validate};
 use super::ingress::{InForce, Ingress, connection_caps, socket_caps};
 use crate::actors::session::Session;
@@ -18,7 +20,8 @@ use crate::relay::rate_limit::Allowance;
 use crate::settings::Settings;
 use crate::transport;
 
-/// The path of the WebSocket.
+type Socket = Framed<TcpStream, h1::Codec>;
+
 pub const PATH: &str = "/ws";
 
 /// The peer's address, as it was when the connection was accepted.
@@ -28,17 +31,10 @@ pub struct Peer(pub IpAddr);
 /// Serves a request to upgrade. The session is a task of its own: inside the future that served HTTP it would keep the memory of
 /// that future, and be polled through it, for as long as the connection lasts. A socket that fails before the session starts
 /// is no error of the server.
-///
-/// # Errors
-///
-/// None; the server's service wants a result.
-pub async fn upgrade<Io>(
+pub async fn upgrade(
     ingress: Arc<Ingress>,
-    (request, framed): (Request, Framed<Io, h1::Codec>),
-) -> Result<(), actix_http::Error>
-where
-    Io: AsyncRead + AsyncWrite + Unpin + 'static,
-{
+    (request, framed): (Request, Socket),
+) -> Result<(), actix_http::Error> {
     if let Err(failed) = accept(&ingress, request, framed).await {
         log::debug!("upgrade failed error={failed}");
     }
@@ -46,20 +42,13 @@ where
 }
 
 /// Answers the handshake, and starts the session.
-async fn accept<Io>(
-    ingress: &Ingress,
-    request: Request,
-    mut framed: Framed<Io, h1::Codec>,
-) -> io::Result<()>
-where
-    Io: AsyncRead + AsyncWrite + Unpin + 'static,
-{
+async fn accept(ingress: &Ingress, request: Request, mut framed: Socket) -> io::Result<()> {
     let InForce { settings, transport: limits } = ingress.in_force();
     let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(()) };
-    let Some(core) = ingress.core().cloned() else { return Ok(()) };
+    let Some(core) = ingress.core.get().cloned() else { return Ok(()) };
     let forwarded = request.head().headers.get_all(FORWARDED).filter_map(|line| line.to_str().ok());
     let address = client_address(peer, forwarded, &settings.server.trusted_proxies);
-    let session = match permit(ingress, &settings, request.head(), request.path(), address) {
+    let session = match permit(ingress, &settings, &request, address) {
         Ok(permit) => permit,
         Err(refused) => {
             log::debug!("upgrade refused status={}", refused.status.as_u16());
@@ -97,32 +86,21 @@ pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>
 fn permit(
     ingress: &Ingress,
     settings: &Settings,
-    head: &RequestHead,
-    path: &str,
+    request: &Request,
     address: IpAddr,
 ) -> Result<Permit, HandshakeRejection> {
-    if path != PATH {
+    if request.path() != PATH {
         return Err(handshake::NOT_HERE);
     }
-    validate(head, &settings.server.allowed_origins)?;
-    if ingress.is_draining() {
+    validate(request.head(), &settings.server.allowed_origins)?;
+    if ingress.draining.load(Relaxed) {
         return Err(handshake::DRAINING);
     }
-    ingress.connections.permit(address, &connection_caps(settings)).map_err(|refused| match refused
-    {
-        CapReached::Full => handshake::FULL,
-        CapReached::TooManyFromAddress => handshake::TOO_MANY,
-    })
+    ingress.connections.permit(address, &connection_caps(settings))
 }
 
 /// Answers without upgrading; the connection ends.
-async fn refuse<Io>(
-    framed: &mut Framed<Io, h1::Codec>,
-    refused: HandshakeRejection,
-) -> io::Result<()>
-where
-    Io: AsyncRead + AsyncWrite + Unpin,
-{
+async fn refuse(framed: &mut Socket, refused: HandshakeRejection) -> io::Result<()> {
     let mut response = Response::build(refused.status);
     response.force_close();
     if let Some(hint) = refused.hint {
