@@ -114,8 +114,7 @@ impl App {
     /// Serves until `shutdown`, then sends everybody away and ends.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let handle = self.server.handle();
-        let server = actix_rt::spawn(self.server);
-        tokio::pin!(server);
+        let mut server = actix_rt::spawn(self.server);
         tokio::select! {
             ended = &mut server => return ended.map_err(io::Error::other)?,
             () = shutdown => {}
@@ -140,11 +139,8 @@ impl ReloadHandle {
 }
 
 fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    let named =
-        |failed: io::Error| io::Error::new(failed.kind(), format!("{key} = {address}: {failed}"));
-    let listener = TcpListener::bind(address).map_err(named)?;
-    listener.set_nonblocking(true).map_err(named)?;
-    Ok(listener)
+    TcpListener::bind(address)
+        .map_err(|failed| io::Error::new(failed.kind(), format!("{key} = {address}: {failed}")))
 }
 
 /// The queue on disk as it was found, before anybody is served.

@@ -145,14 +145,13 @@ async fn reload_on_hangup(
 ) {
     let Ok(mut hangup) = hangup else { return };
     while hangup.recv().await.is_some() {
-        let fresh = match settings::load(&cli) {
-            Ok(fresh) => fresh,
+        let reload = match settings::load(&cli) {
+            Ok(fresh) => running.reload(fresh),
             Err(problems) => {
                 log::error!("settings not reloaded, the old ones stay: {problems}");
                 continue;
             }
         };
-        let reload = running.reload(fresh);
         for change in &reload.changed {
             log::info!("reloaded {change}");
         }

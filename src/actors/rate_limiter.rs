@@ -141,15 +141,12 @@ impl RateLimiter {
             fresh_id: DeviceId::random(),
             fresh_token: fresh_token().map_err(|_| full())?,
         };
-        let register = Register {
-            connection: admit.connection,
-            registration,
-            allowance: admit.allowance.clone(),
-        };
+        let (connection, allowance) = (admit.connection, admit.allowance.clone());
+        let register = Register { connection, registration, allowance };
         self.registry.try_send(register).map_err(|_| full())
     }
 
-    fn remove_full(&mut self) {
+    fn remove_full(&mut self, _: &mut Context<Self>) {
         for limiter in [&self.registrations, &self.failures] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
@@ -181,7 +178,7 @@ impl Actor for RateLimiter {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(CORE_MAILBOX);
-        ctx.run_interval(REMOVE_FULL_EVERY, |limiter, _| limiter.remove_full());
+        ctx.run_interval(REMOVE_FULL_EVERY, Self::remove_full);
     }
 }
 

@@ -127,7 +127,9 @@ impl Session {
         self.strikes = if is_malformed { self.strikes + 1 } else { 0 };
         match parsed {
             Ok(request) => self.serve(request, ctx),
-            Err((refusal, context)) if self.strikes >= self.settings.limits.strikes => {
+            Err((refusal, context))
+                if is_malformed && self.strikes >= self.settings.limits.strikes =>
+            {
                 self.refuse(refusal, &context);
                 self.close(CloseReason::Strikes, ctx);
             }

@@ -56,7 +56,8 @@ pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeR
     if head.version != Version::HTTP_11 {
         return bad("A WebSocket needs HTTP/1.1.\n");
     }
-    if has_body(headers) {
+    let has_length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if has_length || headers.contains_key(header::TRANSFER_ENCODING) {
         return bad("A WebSocket handshake has no body.\n");
     }
     match single(headers, &header::UPGRADE) {
@@ -89,11 +90,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name);
     let value = values.next()?.to_str().ok()?.trim();
     values.next().is_none().then_some(value)
-}
-
-fn has_body(headers: &HeaderMap) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    length || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// A native client sends no Origin. A browser sends its page's, which must be on the list or the relay's own; so
