@@ -27,10 +27,8 @@ use bytesize::{GIB, KIB, MIB, TIB};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use value::{
-    Address, Count, Directory, Filter, Flag, Format, Kind as _, Networks, Origins, Share, Size,
-    Span, read,
-};
+use value::{ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT};
+use value::{Count, Kind as _, Networks, Origins, Share, Size, Span, read};
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
@@ -43,7 +41,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const LARGEST_BURST: u32 = 300_000_000;
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Time, level, target, message, separated by spaces.
     Text,
@@ -115,9 +114,9 @@ settings! {
     server: Server {
         /// Where devices connect. Loopback by default, because without TLS a public address is a mistake
         /// unless a proxy stands in front. Port 0 lets the system choose.
-        listen: SocketAddr = Address,
+        listen: SocketAddr = ADDRESS,
         /// Where operators find health. Devices never need it, so it has its own address.
-        admin_listen: SocketAddr = Address,
+        admin_listen: SocketAddr = ADDRESS,
         /// Threads that carry connections. One is enough for tens of thousands of quiet devices.
         workers: usize = Count(1..=1024),
         /// How long a shutdown waits for all sessions to close.
@@ -136,9 +135,9 @@ settings! {
     log: Log {
         /// A filter in the language of `env_logger`: `info`, or `info,sealpost::actors=debug`. The variable
         /// `RUST_LOG` wins where it is set.
-        level: String = Filter,
+        level: String = FILTER,
         /// Text for people, JSON for collectors.
-        format: LogFormat = Format,
+        format: LogFormat = FORMAT,
     }
     /// Section `limits`: what one connection, and all of them together, may take.
     limits: Limits {
@@ -189,9 +188,9 @@ settings! {
     /// Section `queue`: the messages that wait for devices, and for how long.
     queue: Queue {
         /// Whether the queue outlives the process. Without it a restart loses messages that were acked and not delivered.
-        durable: bool = Flag,
+        durable: bool = FLAG,
         /// Where the queue is kept; one relay at a time.
-        path: PathBuf = Directory,
+        path: PathBuf = DIRECTORY,
         /// How long a commit waits for more changes, so that one sync serves many senders.
         commit_interval: Duration = Span(Duration::from_micros(100)..=S),
         /// Number of changes that are written without waiting any longer.
