@@ -3,14 +3,14 @@
 //! Input that `config` would ignore or misread is checked before it: a file that is not TOML, a section that is no
 //! table, an unknown key or variable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 
-use config::{Config, Environment, FileFormat};
+use config::{Config, ConfigError, Environment, FileFormat};
 use toml::Table;
 
 use super::check::contradictions;
@@ -33,22 +33,17 @@ const PREFIX: &str = "SEALPOST__";
 /// A settings file has a few KiB; more is another file, or a device that never ends.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Reads and checks the settings: built-in defaults, then the file, then the environment, then the
-/// command line.
+/// Reads and checks the settings: built-in defaults, then the file, then the environment, then the command line.
 ///
 /// # Errors
 ///
-/// Everything that is wrong, at once: a file that cannot be read or is no TOML, unknown keys and
-/// variables, values of the wrong type or out of bounds, contradictions.
+/// Everything that is wrong, at once: a file that cannot be read or is no TOML, unknown keys and variables, values of the
+/// wrong type or out of bounds, contradictions.
 pub fn load(cli: &Cli) -> Result<Settings, Problems> {
     load_from(cli, Path::new(FILE_NAME), std::env::vars_os())
 }
 
-/// [`load`], with the default file and the environment given, so that tests need not share theirs.
-///
-/// # Errors
-///
-/// As [`load`].
+/// [`load`], with the default file and the environment given, so that tests need not share theirs. Its errors are the same.
 pub fn load_from(
     cli: &Cli,
     default_file: &Path,
@@ -61,22 +56,17 @@ pub fn load_from(
     let environment = known_variables(variables, &mut problems);
 
     let settings = match merge(&file, environment, cli) {
-        Ok(table) => Settings::read(&table, Some(&DEFAULTS), &mut problems),
+        Ok(table) => Settings::read(&table, Some(&DEFAULTS), &mut problems).unwrap_or_default(),
         Err(error) => {
             problems.add(Problem::without_value("settings", printable(&error.to_string())));
             return Err(problems);
         }
     };
-    let settings = settings.unwrap_or_default();
-    // A key with a problem has its default here. Nobody wrote that, so it contradicts nothing.
     if file_was_read {
-        for contradiction in contradictions(&settings) {
-            if !contradiction.keys.iter().any(|key| problems.concern(key)) {
-                problems.add(contradiction.problem);
-            }
-        }
+        let found = contradictions(&settings, &problems);
+        problems.0.extend(found);
     }
-    if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    if problems.0.is_empty() { Ok(settings) } else { Err(problems) }
 }
 
 /// The settings of the compiled-in `settings.toml`.
@@ -104,21 +94,20 @@ pub fn print(settings: &Settings) -> String {
     for ((section, key), value) in KEYS.iter().zip(settings.values()) {
         if *section != open {
             let gap = if open.is_empty() { "" } else { "\n" };
-            text.push_str(&format!("{gap}[{section}]\n"));
+            text += &format!("{gap}[{section}]\n");
             open = section;
         }
-        text.push_str(&format!("{key} = {value}\n"));
+        text += &format!("{key} = {value}\n");
     }
     text
 }
 
 /// The file as a table; empty if there need not be one; `None` and a problem if it cannot be read.
 fn read_file(named: Option<&Path>, default: &Path, problems: &mut Problems) -> Option<Table> {
-    let path = named.map_or_else(|| default.to_path_buf(), PathBuf::from);
-    let name = path.display().to_string();
+    let path = named.unwrap_or(default);
     let mut text = String::new();
     let read =
-        File::open(&path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text));
+        File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text));
     let reason = match read {
         Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
             return Some(Table::new());
@@ -127,15 +116,15 @@ fn read_file(named: Option<&Path>, default: &Path, problems: &mut Problems) -> O
             "cannot be read: it is not UTF-8".to_owned()
         }
         Err(error) => format!("cannot be read: {error}"),
-        Ok(_) if u64::try_from(text.len()).unwrap_or(u64::MAX) > LARGEST_FILE => {
+        Ok(length) if length as u64 > LARGEST_FILE => {
             "cannot be read: it is larger than 1 MiB".to_owned()
         }
-        Ok(_) => match text.parse::<Table>() {
+        Ok(_) => match text.parse() {
             Ok(table) => return Some(table),
             Err(error) => not_toml(&text, &error),
         },
     };
-    problems.add(Problem::without_value(&name, reason));
+    problems.add(Problem::without_value(&path.display().to_string(), reason));
     None
 }
 
@@ -179,31 +168,27 @@ fn known_keys(mut file: Table, problems: &mut Problems) -> Table {
     file
 }
 
-/// The variables with our prefix whose names are known and whose values are text. The rest of those
-/// with our prefix are problems; all others are nobody's business.
+/// The variables with our prefix whose names are known and whose values are text. The rest of those with our prefix are
+/// problems; all others are nobody's business.
 fn known_variables(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     problems: &mut Problems,
-) -> BTreeMap<String, String> {
-    let mut known = BTreeMap::new();
-    let mut unknown_keys = BTreeMap::new();
+) -> HashMap<String, String> {
+    let mut known = HashMap::new();
+    let mut refused = BTreeMap::new();
     for (name, value) in variables {
         let name = name.to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(PREFIX) else {
-            continue;
-        };
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let key = rest.to_ascii_lowercase().replace("__", ".");
         let is_known = rest.to_ascii_uppercase() == rest
             && KEYS.iter().any(|(section, name)| key == format!("{section}.{name}"));
         match value.into_string() {
-            Ok(value) if is_known => drop(known.insert(name, value)),
-            Err(_) if is_known => {
-                drop(unknown_keys.insert(name, "must be text in UTF-8".to_owned()));
-            }
-            _ => drop(unknown_keys.insert(name, unknown("variable", &key))),
+            _ if !is_known => drop(refused.insert(name, unknown("variable", &key))),
+            Ok(value) => drop(known.insert(name, value)),
+            Err(_) => drop(refused.insert(name, "must be text in UTF-8".to_owned())),
         }
     }
-    for (name, reason) in unknown_keys {
+    for (name, reason) in refused {
         problems.add(Problem::without_value(&name, reason));
     }
     known
@@ -212,15 +197,15 @@ fn known_variables(
 /// The defaults, under the file, under the environment, under the command line.
 fn merge(
     file: &Table,
-    environment: BTreeMap<String, String>,
+    environment: HashMap<String, String>,
     cli: &Cli,
-) -> Result<Table, config::ConfigError> {
-    // Values of the environment stay text, `try_parsing` off: it would make 7 of "007" before anyone
-    // knows what the key wants. Each kind reads text itself, lists at their commas.
+) -> Result<Table, ConfigError> {
+    // Values of the environment stay text, `try_parsing` off: it would make 7 of "007" before anyone knows what the key
+    // wants. Each kind reads text itself, lists at their commas.
     let environment = Environment::with_prefix("SEALPOST")
         .prefix_separator("__")
         .separator("__")
-        .source(Some(environment.into_iter().collect()));
+        .source(Some(environment));
     Config::builder()
         .add_source(config::File::from_str(DEFAULT_TEXT, FileFormat::Toml))
         .add_source(config::File::from_str(&file.to_string(), FileFormat::Toml))
@@ -233,25 +218,24 @@ fn merge(
 
 /// Why an unknown name is refused, with the known one that was probably meant.
 fn unknown(what: &str, name: &str) -> String {
-    let leaf = name.rsplit('.').next().unwrap_or(name);
-    let keys = KEYS.iter().map(|(section, key)| (format!("{section}.{key}"), *key));
-    let same_key = |key: &str| key == leaf;
+    let leaf = name.rsplit('.').next();
     let distance = |known: &str| strsim::damerau_levenshtein(known, &name.to_ascii_lowercase());
-
-    let closest = keys
-        .map(|(full, key)| (if same_key(key) { 0 } else { distance(&full) }, full))
+    let section = KEYS.iter().map(|(section, _)| section).find(|section| distance(section) <= 2);
+    let closest = KEYS
+        .iter()
+        .map(|(section, key)| (format!("{section}.{key}"), Some(*key) == leaf))
+        .map(|(full, same_key)| (if same_key { 0 } else { distance(&full) }, full))
         .min()
         .filter(|(distance, _)| *distance <= 3);
-    let section = KEYS.iter().map(|(section, _)| *section).find(|section| distance(section) <= 2);
-    match (section, closest) {
+    let meant = match (section, closest) {
         (Some(section), _) if what == "key" && !name.contains('.') => {
-            format!("unknown {what}; did you mean the section {section}?")
+            format!("the section {section}")
         }
         (_, Some((_, key))) if what == "variable" => {
-            let variable = key.to_ascii_uppercase().replace('.', "__");
-            format!("unknown {what}; did you mean {PREFIX}{variable}?")
+            format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
         }
-        (_, Some((_, key))) => format!("unknown {what}; did you mean {key}?"),
-        _ => format!("unknown {what}"),
-    }
+        (_, Some((_, key))) => key,
+        _ => return format!("unknown {what}"),
+    };
+    format!("unknown {what}; did you mean {meant}?")
 }

@@ -15,21 +15,13 @@ pub struct Problem {
 
 impl Problem {
     /// A value that cannot be; `value` is printable as it would be written in the file.
-    pub(super) fn with_value(
-        key: &str,
-        value: &impl fmt::Display,
-        reason: impl Into<String>,
-    ) -> Self {
-        Self {
-            key: printable(key),
-            value: Some(printable(&value.to_string())),
-            reason: reason.into(),
-        }
+    pub(super) fn with_value(key: &str, value: &impl fmt::Display, reason: String) -> Self {
+        Self { value: Some(printable(&value.to_string())), ..Self::without_value(key, reason) }
     }
 
     /// A key or file that cannot be.
-    pub(super) fn without_value(key: &str, reason: impl Into<String>) -> Self {
-        Self { key: printable(key), value: None, reason: reason.into() }
+    pub(super) fn without_value(key: &str, reason: String) -> Self {
+        Self { key: printable(key), value: None, reason }
     }
 }
 
@@ -44,24 +36,9 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong with the settings, one line each. Never empty where it is an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// The problems, one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether nothing is wrong.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Whether the value of `key`, or its section, is among the problems.
     pub(super) fn concern(&self, key: &str) -> bool {
         let section = key.split('.').next();
@@ -75,31 +52,18 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, problem) in self.0.iter().enumerate() {
-            if nth > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
+        f.write_str(&self.0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))
     }
 }
 
 impl std::error::Error for Problems {}
 
-/// One shortened line in which nothing can move the cursor or start a new line.
+/// One line of at most 80 characters, in which nothing can move the cursor or start a new line.
 pub(super) fn printable(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut line = String::new();
-    for (nth, c) in text.chars().enumerate() {
-        if nth == LONGEST {
-            line.push('…');
-            break;
-        }
-        match c {
-            '"' | '\'' | '\\' => line.push(c),
-            _ => line.extend(c.escape_debug()),
-        }
-    }
-    line
+    let shown = text.char_indices().nth(80).map(|(end, _)| &text[..end]);
+    let escape = |c: char| match c {
+        '"' | '\'' | '\\' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    shown.unwrap_or(text).chars().map(escape).chain(shown.map(|_| "…".to_owned())).collect()
 }

@@ -1,6 +1,6 @@
 //! Which changed settings a running relay applies, and which need a restart.
 
-use super::problem::printable;
+use super::problem::{Problems, printable};
 use super::{KEYS, Log, Queue, Server, Settings, check};
 
 /// The result of a reload.
@@ -15,12 +15,12 @@ pub struct Reload {
 }
 
 impl Settings {
-    /// Takes from `fresh` what can change while connections are open: `limits`, `rate_limit`, the quotas
-    /// and times of `queue`, `server.allowed_origins`, `server.trusted_proxies` and `log.level`. Everything else is bound to
-    /// sockets, threads and timers that already run, and keeps its value.
+    /// Takes from `fresh` what can change while connections are open: `limits`, `rate_limit`, the quotas and times of
+    /// `queue`, `server.allowed_origins`, `server.trusted_proxies` and `log.level`. Everything else is bound to sockets,
+    /// threads and timers that already run, and keeps its value.
     ///
-    /// If what is taken would contradict what is kept (`limits.message_bytes` above the running
-    /// `delivery.bytes`), nothing is taken and all of it waits for the restart.
+    /// If what is taken would contradict what is kept (`limits.message_bytes` above the running `delivery.bytes`), nothing
+    /// is taken and all of it waits for the restart.
     #[must_use]
     pub fn reload(&self, fresh: Self) -> Reload {
         let mut settings = Self {
@@ -41,7 +41,7 @@ impl Settings {
             },
             ..self.clone()
         };
-        if !check::contradictions(&settings).is_empty() {
+        if !check::contradictions(&settings, &Problems::default()).is_empty() {
             settings = self.clone();
         }
         let changed = differences(self, &settings);
@@ -53,8 +53,9 @@ impl Settings {
 /// The keys whose values differ, in the order of the file.
 fn differences(before: &Settings, after: &Settings) -> Vec<String> {
     let values = before.values().into_iter().zip(after.values());
-    let keyed = KEYS.iter().zip(values).filter(|(_, (before, after))| before != after);
-    keyed
+    KEYS.iter()
+        .zip(values)
+        .filter(|(_, (before, after))| before != after)
         .map(|((section, key), (before, after))| {
             let [before, after] = [before, after].map(|value| printable(&value.to_string()));
             format!("{section}.{key}: {before} -> {after}")

@@ -54,7 +54,7 @@ fn without_file_variables_and_flags_the_defaults_hold() {
 
 #[test]
 fn the_defaults_do_not_contradict_each_other() {
-    assert!(check::contradictions(&Settings::default()).is_empty());
+    assert!(check::contradictions(&Settings::default(), &Problems::default()).is_empty());
 }
 
 #[test]
@@ -559,8 +559,8 @@ fn a_file_that_was_named_is_read_instead_of_the_default() {
 fn an_address_of_the_command_line_that_cannot_be_read_is_listed_beside_the_rest() {
     let cli = Cli { listen: Some("nowhere".to_owned()), ..Cli::default() };
     let found = load_all("[limits]\nstrikes = 0\n", &[], &cli).expect_err("two problems");
-    assert_eq!(found.len(), 2, "{found}");
-    assert_eq!(found.iter().next().map(|problem| problem.key.as_str()), Some("server.listen"));
+    assert_eq!(found.0.len(), 2, "{found}");
+    assert_eq!(found.0.iter().next().map(|problem| problem.key.as_str()), Some("server.listen"));
 }
 
 #[test]
