@@ -15,18 +15,10 @@ use crate::protocol::refusal::Refusal;
 /// Maximum of open exchanges for one device; limits the time to find one of them.
 pub const MAX_PER_DEVICE: usize = 256;
 
-/// The last step of an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Requested,
-    Responded,
-    Verified,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
     initiator: DeviceId,
-    stage: Stage,
+    last: AuthStep,
     deadline: Moment,
 }
 
@@ -45,11 +37,8 @@ fn pair(a: DeviceId, b: DeviceId) -> (DeviceId, DeviceId) {
 }
 
 impl Exchanges {
-    /// Opens an exchange; replaces an older one of the same pair.
-    ///
-    /// # Errors
-    ///
-    /// 503 when one of the two devices has [`MAX_PER_DEVICE`] open exchanges.
+    /// Opens an exchange; replaces an older one of the same pair. 503 when one of the two devices has [`MAX_PER_DEVICE`] open
+    /// exchanges.
     pub fn open(
         &mut self,
         initiator: DeviceId,
@@ -60,28 +49,22 @@ impl Exchanges {
         if let Some(older) = self.by_pair.get(&pair) {
             self.deadlines.remove(&(older.deadline, pair.0, pair.1));
         } else {
-            for device in [initiator, responder] {
-                if self.peers.get(&device).is_some_and(|peers| peers.len() >= MAX_PER_DEVICE) {
-                    return Err(Refusal::Full);
-                }
+            if [initiator, responder].iter().any(|one| self.peers_of(*one).len() >= MAX_PER_DEVICE)
+            {
+                return Err(Refusal::Full);
             }
             self.peers.entry(initiator).or_default().push(responder);
             if initiator != responder {
                 self.peers.entry(responder).or_default().push(initiator);
             }
         }
-        let exchange = Exchange { initiator, stage: Stage::Requested, deadline };
-        self.by_pair.insert(pair, exchange);
+        self.by_pair.insert(pair, Exchange { initiator, last: AuthStep::Request, deadline });
         self.deadlines.insert((deadline, pair.0, pair.1));
         Ok(())
     }
 
     /// The recipient of an `AuthResponse` or `AuthVerify`, and the deadline of the exchange. `named` is the recipient that
-    /// the client names.
-    ///
-    /// # Errors
-    ///
-    /// 404 when no exchange waits for this step of this device, 409 when several do.
+    /// the client names. 404 when no exchange waits for this step of this device, 409 when several do.
     pub fn recipient_of(
         &self,
         now: Moment,
@@ -91,19 +74,17 @@ impl Exchanges {
     ) -> Result<(DeviceId, Moment), Refusal> {
         let (before, from_initiator) = match step {
             AuthStep::Request => return Err(Refusal::NoExchange),
-            AuthStep::Response => (Stage::Requested, false),
-            AuthStep::Verify => (Stage::Responded, true),
+            AuthStep::Response => (AuthStep::Request, false),
+            AuthStep::Verify => (AuthStep::Response, true),
         };
-        let waiting_exchange = |peer: DeviceId| {
-            self.open_between(now, from, peer).filter(|exchange| {
-                exchange.stage == before
-                    && (peer == from || (exchange.initiator == from) == from_initiator)
-            })
-        };
-        let mut waiting = self
-            .peers_of(from)
-            .filter(|peer| named.is_none_or(|named| named == *peer))
-            .filter_map(|peer| waiting_exchange(peer).map(|exchange| (peer, exchange.deadline)));
+        let peers = self.peers_of(from).iter().copied();
+        let mut waiting =
+            peers.filter(|peer| named.is_none_or(|named| named == *peer)).filter_map(|peer| {
+                let exchange = self.open_between(now, from, peer)?;
+                let waits = exchange.last == before
+                    && (peer == from || (exchange.initiator == from) == from_initiator);
+                waits.then_some((peer, exchange.deadline))
+            });
         let found = waiting.next().ok_or(Refusal::NoExchange)?;
         if waiting.next().is_some() {
             return Err(Refusal::Ambiguous);
@@ -113,32 +94,24 @@ impl Exchanges {
 
     /// Records that the relay accepted a step.
     pub fn advance(&mut self, from: DeviceId, peer: DeviceId, step: AuthStep) {
-        let Some(exchange) = self.by_pair.get_mut(&pair(from, peer)) else { return };
-        exchange.stage = match step {
-            AuthStep::Request => Stage::Requested,
-            AuthStep::Response => Stage::Responded,
-            AuthStep::Verify => Stage::Verified,
-        };
+        if let Some(exchange) = self.by_pair.get_mut(&pair(from, peer)) {
+            exchange.last = step;
+        }
     }
 
-    /// The deadline of an exchange between two devices that has reached `AuthVerify`.
-    ///
-    /// # Errors
-    ///
-    /// 403 when there is no such exchange.
+    /// The deadline of an exchange between two devices that has reached `AuthVerify`; 403 when there is none.
     pub fn verified(&self, now: Moment, from: DeviceId, to: DeviceId) -> Result<Moment, Refusal> {
         self.open_between(now, from, to)
-            .filter(|exchange| exchange.stage == Stage::Verified)
+            .filter(|exchange| exchange.last == AuthStep::Verify)
             .map(|exchange| exchange.deadline)
             .ok_or(Refusal::NotVerified)
     }
 
     /// Removes the exchanges whose deadline is not after `now`.
     pub fn expire(&mut self, now: Moment) {
-        while let Some((deadline, a, b)) = self.deadlines.first().copied() {
-            if deadline > now {
-                return;
-            }
+        while let Some((deadline, a, b)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
             self.deadlines.pop_first();
             self.by_pair.remove(&(a, b));
             self.remove_peer(a, b);
@@ -172,8 +145,8 @@ impl Exchanges {
         }
     }
 
-    fn peers_of(&self, device: DeviceId) -> impl Iterator<Item = DeviceId> {
-        self.peers.get(&device).into_iter().flatten().copied()
+    fn peers_of(&self, device: DeviceId) -> &[DeviceId] {
+        self.peers.get(&device).map_or(&[], Vec::as_slice)
     }
 
     fn open_between(&self, now: Moment, a: DeviceId, b: DeviceId) -> Option<Exchange> {

@@ -31,11 +31,7 @@ pub struct Registered {
 }
 
 impl Unregistered {
-    /// Parses one text message; one longer than `max_bytes` is refused.
-    ///
-    /// # Errors
-    ///
-    /// 400 malformed, 413 too large, 401 for everything but `Register`, `Ping` and `Pong`.
+    /// Parses one text message. 400 malformed, 413 longer than `max_bytes`, 401 all but `Register`, `Ping` and `Pong`.
     pub fn parse(self, text: &str, max_bytes: usize) -> Result<Request<'_>, Refused> {
         let request = Request::from(decode(text, max_bytes)?);
         match request {
@@ -46,11 +42,8 @@ impl Unregistered {
 }
 
 impl Registered {
-    /// Parses one text message; one longer than `max_bytes` is refused.
-    ///
-    /// # Errors
-    ///
-    /// 400 malformed, 413 too large, 403 where the frame names another device as its sender.
+    /// Parses one text message. 400 malformed, 413 longer than `max_bytes`, 403 where the frame names another device as its
+    /// sender.
     pub fn parse(self, text: &str, max_bytes: usize) -> Result<Request<'_>, Refused> {
         let frame = decode(text, max_bytes)?;
         match self.speaks_for_another(&frame) {

@@ -26,7 +26,6 @@ impl SettledBy {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Item {
     pub seq: Seq,
@@ -80,7 +79,6 @@ impl Item {
         self.envelope.body.len() as u64
     }
 
-    /// The record that the store keeps of the item.
     pub fn record(&self, now: Now, recipient: DeviceId) -> MessageRecord<&Envelope> {
         let expires_at = now.wall_ms_at(self.deadline);
         MessageRecord { seq: self.seq, to: recipient, expires_at, envelope: &self.envelope }

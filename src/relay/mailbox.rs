@@ -11,7 +11,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 
 use super::item::{Item, SettledBy};
-use super::mailbox_quota::{MailboxQuota, MailboxUsage, Usage};
+use super::mailbox_quota::{MailboxQuota, MailboxUsage};
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
@@ -19,27 +19,24 @@ use crate::protocol::id::{DeviceId, MessageId};
 /// An empty mailbox gives back the memory of more items than this.
 const SPARE_CAPACITY: usize = 4;
 
-/// How much may be in flight to one connection.
+/// How many items and bytes may be in flight to one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Credit {
-    /// Items.
     pub window: usize,
-    /// Bytes; one item is always allowed.
+    /// One item is always allowed.
     pub bytes: u64,
 }
 
 /// What [`Mailbox::next_deliverable`] found at the head.
 #[derive(Debug)]
 pub enum Next<'a> {
-    /// This one is in flight now.
     InFlight(&'a Item),
-    /// This one had expired and has left the mailbox.
+    /// This one has left the mailbox.
     Expired(Item),
     /// Nothing waits, or there is no credit for it.
     Nothing,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     /// By rising `seq`. The first `in_flight` places are never empty.
@@ -51,6 +48,7 @@ pub struct Mailbox {
     /// Waiting items that an earlier connection had; they are the first that wait.
     returned: usize,
     deadlines: BinaryHeap<Reverse<(Moment, Seq)>>,
+    /// What counts against the quota: what waits, and what is in flight until its Ack.
     usage: MailboxUsage,
     messages: usize,
     notices: usize,
@@ -74,11 +72,6 @@ impl Mailbox {
     /// Messages and key rotations, waiting or in flight: what a resuming client is about to receive.
     pub fn messages(&self) -> usize {
         self.messages
-    }
-
-    /// What counts against the quota: what waits, and what is in flight until its Ack.
-    pub fn usage(&self) -> Usage {
-        self.usage.total()
     }
 
     /// Notices, waiting or in flight.

@@ -28,16 +28,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    fn add(&mut self, bytes: u64) {
-        self.messages += 1;
-        self.bytes += bytes;
-    }
-
-    fn remove(&mut self, bytes: u64) {
-        self.messages -= 1;
-        self.bytes -= bytes;
-    }
-
     /// Whether one more item of `bytes` exceeds a limit.
     fn exceeds_with(&self, bytes: u64, max_messages: usize, max_bytes: u64) -> bool {
         self.messages >= max_messages || self.bytes.saturating_add(bytes) > max_bytes
@@ -47,15 +37,11 @@ impl Usage {
 /// What counts against the quota of one mailbox.
 #[derive(Debug, Default, PartialEq)]
 pub struct MailboxUsage {
-    total: Usage,
+    pub total: Usage,
     by_sender: HashMap<DeviceId, Usage, RandomState>,
 }
 
 impl MailboxUsage {
-    pub fn total(&self) -> Usage {
-        self.total
-    }
-
     pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
         if self.total.exceeds_with(bytes, quota.messages, quota.bytes) {
             return true;
@@ -68,20 +54,25 @@ impl MailboxUsage {
 
     pub fn add(&mut self, item: &Item) {
         if item.envelope.subject.takes_room() {
-            self.total.add(item.bytes());
-            self.by_sender.entry(item.envelope.from).or_default().add(item.bytes());
+            let sender = self.by_sender.entry(item.envelope.from).or_default();
+            for usage in [&mut self.total, sender] {
+                usage.messages += 1;
+                usage.bytes += item.bytes();
+            }
         }
     }
 
     pub fn remove(&mut self, item: &Item) {
-        if !item.envelope.subject.takes_room() {
-            return;
-        }
-        self.total.remove(item.bytes());
-        if let Some(usage) = self.by_sender.get_mut(&item.envelope.from) {
-            usage.remove(item.bytes());
-            if usage.messages == 0 {
-                self.by_sender.remove(&item.envelope.from);
+        let sender = item.envelope.from;
+        if item.envelope.subject.takes_room()
+            && let Some(of_sender) = self.by_sender.get_mut(&sender)
+        {
+            for usage in [&mut self.total, &mut *of_sender] {
+                usage.messages -= 1;
+                usage.bytes -= item.bytes();
+            }
+            if of_sender.messages == 0 {
+                self.by_sender.remove(&sender);
             }
         }
     }

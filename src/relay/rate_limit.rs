@@ -73,17 +73,14 @@ impl RatePlan {
         let generation = self.generation.load(Ordering::Acquire);
         let rates = self.rates.read().unwrap_or_else(PoisonError::into_inner);
         let bucket = |rate, burst| {
-            let quota = per_minute(rate, burst);
-            RateLimiter::direct_with_clock(quota, self.clock.clone())
+            RateLimiter::direct_with_clock(per_minute(rate, burst), self.clock.clone())
         };
+        let (messages, control) = (rates.messages_per_minute, rates.control_per_minute);
         let refusals = rates.burst.saturating_mul(NonZeroU32::MIN.saturating_add(FLOOD_FACTOR - 1));
         Buckets {
             generation,
-            limits: [rates.messages_per_minute, rates.control_per_minute],
-            buckets: [
-                bucket(rates.messages_per_minute, rates.burst),
-                bucket(rates.control_per_minute, rates.control_per_minute),
-            ],
+            limits: [messages, control],
+            buckets: [bucket(messages, rates.burst), bucket(control, control)],
             refused: bucket(refusals, refusals),
         }
     }
@@ -144,11 +141,8 @@ impl Allowance {
         if buckets.refused.check().is_err() {
             return Verdict::Flooding;
         }
-        let wait = early.wait_time_from(self.plan.clock.moment());
-        Verdict::Limited {
-            limit: buckets.limits[class as usize].get(),
-            retry_after_ms: whole_ms(wait),
-        }
+        let retry_after_ms = whole_ms(early.wait_time_from(self.plan.clock.moment()));
+        Verdict::Limited { limit: buckets.limits[class as usize].get(), retry_after_ms }
     }
 }
 

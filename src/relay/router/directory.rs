@@ -14,6 +14,8 @@ use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
 use crate::relay::command::{ConnectionId, TokenHash};
 use crate::relay::dedup::DedupWindow;
+use crate::relay::delivery::{Delivery, Step};
+use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
 use crate::relay::rate_limit::Allowance;
 
@@ -74,7 +76,7 @@ impl Peers {
     pub fn record(&mut self, other: DeviceId) {
         *self = match *self {
             Self::None => Self::One(other),
-            Self::One(known) if known == other => Self::One(known),
+            Self::One(known) if known == other => return,
             _ => Self::Several,
         };
     }
@@ -85,9 +87,13 @@ impl Connection {
         Self { id, delivery_paused: false, receipts, peers: Peers::None, unacked: 0 }
     }
 
-    pub fn note_delivery(&mut self, sender: DeviceId) {
-        self.peers.record(sender);
-        self.unacked = self.unacked.saturating_add(1);
+    pub fn deliver(&mut self, step: &mut Step, item: &Item) {
+        if item.envelope.subject.is_counted() {
+            self.peers.record(item.envelope.from);
+            self.unacked = self.unacked.saturating_add(1);
+        }
+        let body = item.envelope.body.clone();
+        step.deliver(self.id, Delivery::Frame { seq: item.seq, body });
     }
 
     /// Whether an Ack was expected.
@@ -171,8 +177,6 @@ impl Directory {
         Some(self[self.find(id)?].connection.as_ref()?.id)
     }
 
-    /// # Errors
-    ///
     /// 503 when no slot is left.
     pub fn insert(
         &mut self,

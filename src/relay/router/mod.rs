@@ -16,6 +16,8 @@ mod sweep;
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use self::counters::Counters;
 use self::directory::{Directory, Slot};
 use self::expiry_queue::ExpiryQueue;
@@ -37,7 +39,6 @@ pub use counters::Counts;
 pub use expiry_queue::Ticket;
 pub use sweep::Expired;
 
-/// See the module.
 pub struct Router {
     settings: Arc<Settings>,
     store: Box<dyn Store>,
@@ -54,9 +55,8 @@ pub struct Router {
 /// What can be seen of the router from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Snapshot {
-    /// Devices that are known.
+    /// Devices that are known; `connected` ones among them.
     pub devices: usize,
-    /// Devices that are connected.
     pub connected: usize,
     /// Authentications under way.
     pub exchanges: usize,
@@ -95,7 +95,7 @@ impl Router {
 
     /// Grows with every record that is put.
     pub fn last_put(&self) -> PutSeq {
-        self.pending.last()
+        self.pending.last
     }
 
     pub fn store_mut(&mut self) -> &mut dyn Store {
@@ -146,11 +146,7 @@ impl Router {
         counters.accepted(&item, in_flight);
         match &mut device.connection {
             Some(connection) if in_flight => {
-                if item.envelope.subject.is_counted() {
-                    connection.note_delivery(item.envelope.from);
-                }
-                let body = item.envelope.body.clone();
-                step.deliver(connection.id, Delivery::Frame { seq, body });
+                connection.deliver(step, &item);
                 device.mailbox.push_in_flight(item);
             }
             _ => {
@@ -172,21 +168,15 @@ impl Router {
         let credit = self.credit();
         let Self { directory, expiry, counters, .. } = self;
         let device = &mut directory[slot];
-        let Some(connection) = &mut device.connection else { return };
-        if connection.delivery_paused {
-            return;
-        }
+        let connection = device.connection.as_mut().filter(|current| !current.delivery_paused);
+        let Some(connection) = connection else { return };
         loop {
             match device.mailbox.next_deliverable(step.now.mono, credit) {
                 Next::Nothing => return,
                 Next::Expired(item) => expiry.push(device.id, item),
                 Next::InFlight(item) => {
                     counters.dispatched(item);
-                    if item.envelope.subject.is_counted() {
-                        connection.note_delivery(item.envelope.from);
-                    }
-                    let body = item.envelope.body.clone();
-                    step.deliver(connection.id, Delivery::Frame { seq: item.seq, body });
+                    connection.deliver(step, item);
                 }
             }
         }
@@ -227,14 +217,7 @@ impl Router {
             self.counters.notice_dropped();
             return;
         }
-        let envelope = Envelope {
-            from: to,
-            subject: Subject::Notice,
-            ttl: 0,
-            body: text.into(),
-            receipts: false,
-            content: 0,
-        };
+        let envelope = frame(to, Subject::Notice, 0, text.into());
         // A notice waits for as long as its device is known.
         self.enqueue(step, slot, envelope, Moment::NEVER);
     }
@@ -262,6 +245,11 @@ fn owes_ack(item: &Item, outcome: Option<PutOutcome>) -> bool {
         (Subject::Auth | Subject::Notice, _) | (_, None) => false,
         (_, Some(outcome)) => outcome != PutOutcome::Durable,
     }
+}
+
+/// Every frame but a message: nobody gets receipts for it or repeats it.
+fn frame(from: DeviceId, subject: Subject, ttl: u64, body: ByteString) -> Envelope {
+    Envelope { from, subject, ttl, body, receipts: false, content: 0 }
 }
 
 #[cfg(test)]

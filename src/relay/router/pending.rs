@@ -10,14 +10,10 @@ use crate::store::PutSeq;
 pub(super) struct PendingPuts {
     /// By rising put sequence.
     puts: VecDeque<(PutSeq, DeviceId, Seq)>,
-    last: PutSeq,
+    pub last: PutSeq,
 }
 
 impl PendingPuts {
-    pub fn last(&self) -> PutSeq {
-        self.last
-    }
-
     /// The number of the next put.
     pub fn next(&mut self) -> PutSeq {
         self.last.0 += 1;

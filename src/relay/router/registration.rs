@@ -15,12 +15,8 @@ use crate::relay::rate_limit::Allowance;
 
 impl Router {
     /// Registers a connection as a new device, or as the device that it was before. The new connection's first delivery is
-    /// [`Delivery::Registered`], then comes what waits. An older connection of the same device is closed.
-    /// `allowance` is for a new device. (protocol: Register)
-    ///
-    /// # Errors
-    ///
-    /// 401 for a token that is wrong, unknown or expired; 503 when too many devices are known.
+    /// [`Delivery::Registered`], then comes what waits. An older connection of the same device is closed. `allowance` is for a
+    /// new device. 401 for a token that is wrong, unknown or expired; 503 when too many devices are known. (protocol: Register)
     pub fn register(
         &mut self,
         step: &mut Step,

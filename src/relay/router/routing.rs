@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 
-use super::Router;
 use super::directory::{Peers, Slot};
+use super::{Router, frame};
 use crate::clock::Moment;
 use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Envelope, Subject};
@@ -168,10 +168,8 @@ impl Router {
         body: ByteString,
     ) -> Result<(), Refusal> {
         let ttl = self.settings.queue.key_rotation_ttl;
-        let deadline = step.now.mono + ttl;
-        let ttl = ttl.as_secs();
-        let envelope = Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
-        self.forward(step, to, envelope, deadline)?;
+        let envelope = frame(from.id, subject, ttl.as_secs(), body);
+        self.forward(step, to, envelope, step.now.mono + ttl)?;
         self.record_peer(from, to);
         Ok(())
     }
@@ -206,9 +204,8 @@ impl Router {
         end: Moment,
         body: ByteString,
     ) -> Result<(), Refusal> {
-        let (subject, ttl) = (Subject::Auth, self.settings.auth.exchange_ttl.as_secs());
-        let envelope = Envelope { from: from.id, subject, ttl, body, receipts: false, content: 0 };
-        self.forward(step, to, envelope, end)
+        let ttl = self.settings.auth.exchange_ttl.as_secs();
+        self.forward(step, to, frame(from.id, Subject::Auth, ttl, body), end)
     }
 
     fn forward(

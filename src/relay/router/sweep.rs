@@ -24,15 +24,24 @@ pub struct Expired {
 impl Router {
     /// At most `limit` items that have expired and are not dropped yet, the longest expired first.
     pub fn next_expired(&mut self, now: Now, limit: usize) -> Vec<Expired> {
-        self.collect_expired(now, limit);
-        let found = self.expiry.iter().take(limit);
-        found
-            .map(|(ticket, expired)| Expired {
-                ticket,
-                sender: expired.item.envelope.from,
-                error: error_for_sender(expired),
-            })
-            .collect()
+        self.exchanges.expire(now.mono);
+        self.directory.prune_dedup(now, self.settings.queue.dedup_window);
+        while self.expiry.len() < limit
+            && let Some((slot, until)) = self.expiry.next_scheduled(now.mono)
+        {
+            self.expire_mailbox(slot, until, limit);
+        }
+        while self.expiry.len() < limit
+            && let Some(slot) = self.expiry.next_to_forget(now.mono)
+        {
+            self.forget(slot);
+        }
+        let found = self.expiry.iter().take(limit).map(|(ticket, expired)| Expired {
+            ticket,
+            sender: expired.item.envelope.from,
+            error: error_for_sender(expired),
+        });
+        found.collect()
     }
 
     /// Drops every expired item before `end`, each after its notice is left for its sender. `notices` are in the order of
@@ -82,19 +91,6 @@ impl Router {
             expiry.push(id, item);
         });
         expiry.schedule(slot, device);
-    }
-
-    fn collect_expired(&mut self, now: Now, limit: usize) {
-        self.exchanges.expire(now.mono);
-        self.directory.prune_dedup(now, self.settings.queue.dedup_window);
-        while self.expiry.len() < limit {
-            let Some((slot, until)) = self.expiry.next_scheduled(now.mono) else { break };
-            self.expire_mailbox(slot, until, limit);
-        }
-        while self.expiry.len() < limit {
-            let Some(slot) = self.expiry.next_to_forget(now.mono) else { break };
-            self.forget(slot);
-        }
     }
 }
 
