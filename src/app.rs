@@ -181,7 +181,6 @@ impl Queue {
     }
 }
 
-/// Starts the core actors on this thread's arbiter.
 fn start_core(
     settings: &Arc<Settings>,
     clock: &Clock,

@@ -71,7 +71,6 @@ impl ConnectionTable {
         }
     }
 
-    /// Takes the next batch that is ready.
     pub fn next_batch(
         &mut self,
     ) -> Option<(ConnectionId, &Recipient<DeliveryBatch>, DeliveryBatch)> {

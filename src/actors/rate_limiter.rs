@@ -28,7 +28,6 @@ use crate::relay::delivery::{Delivery, Refused};
 use crate::relay::rate_limit::{Allowance, RatePlan, per_minute, whole_ms};
 use crate::settings::Settings;
 
-/// How often addresses whose limits are full again are removed.
 const REMOVE_FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// The key under which an address is counted: IPv4 whole, IPv6 by its /64, which usually belongs to one customer.
@@ -61,7 +60,6 @@ pub struct Admit {
     pub allowance: Arc<Allowance>,
     pub resumable: bool,
     pub receipts: bool,
-    /// The token of the device to resume.
     pub token: Option<Token>,
 }
 
@@ -130,7 +128,6 @@ impl RateLimiter {
         })
     }
 
-    /// Checks the limits and sends the registration to the Registry.
     fn admit(&self, admit: &Admit) -> Result<(), Refused> {
         self.check(admit.address, admit.token.is_some())?;
         let full = || Refused { refusal: Refusal::Full, context: ErrorContext::NOTHING };

@@ -63,7 +63,6 @@ pub struct CommandBatch {
 #[rtype(result = "()")]
 pub struct WriteProgress;
 
-/// A connection has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Disconnected {
@@ -72,7 +71,6 @@ pub struct Disconnected {
     pub commands: Vec<Command>,
 }
 
-/// Asks for at most `limit` expired items.
 #[derive(Message)]
 #[rtype(result = "Vec<Expired>")]
 pub struct NextExpired {

@@ -31,13 +31,10 @@ use crate::transport::{Event, Incoming, SocketHandle, WebSocketWriter};
 
 /// Commands that wait for the Registry before the socket is no longer read.
 const BATCH: usize = 64;
-
 /// Delivery batches that can wait in the mailbox beyond those that the delivery window allows.
 const SPARE_BATCHES: usize = 64;
-
 /// Maximum of delivery batches that can wait in the mailbox.
 const MAILBOX_MAX: usize = 65_536;
-
 /// The pause before a full Registry is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 

@@ -15,7 +15,6 @@ use crate::relay::router::Expired;
 /// Items in one slice. Live traffic waits for one slice at most, which takes less time than a frame needs to pass the
 /// relay.
 const SLICE: usize = 64;
-
 /// Pause between two slices. A million items that expire at once are not urgent, and live traffic shares the core with
 /// the sweeper and with the store, which deletes as many records.
 const PAUSE: Duration = Duration::from_millis(2);

@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 use super::handshake::{self, HandshakeRejection};
 use crate::actors::rate_limiter::{AddressKey, is_exempt};
 
-/// The caps in force.
 #[derive(Debug)]
 pub struct ConnectionCaps<'a> {
     pub connections: usize,
@@ -67,7 +66,6 @@ impl ConnectionCounter {
         self.open().total
     }
 
-    /// Waits until no connection is open.
     pub async fn all_closed(&self) {
         loop {
             let fewer = self.fewer.notified();

@@ -11,7 +11,6 @@ use super::ingress::Ingress;
 use crate::actors::registry::Observe;
 use crate::relay::router::Snapshot;
 
-/// How long the core may take to answer.
 const CORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub async fn livez() -> HttpResponse {

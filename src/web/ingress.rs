@@ -28,7 +28,6 @@ pub struct InForce {
 /// See the module. Shared by all workers.
 pub struct Ingress {
     in_force: RwLock<InForce>,
-    /// WebSockets.
     pub connections: Arc<ConnectionCounter>,
     /// Sockets of the public listener, WebSockets or not.
     pub sockets: Arc<ConnectionCounter>,

@@ -99,7 +99,6 @@ fn permit(
     ingress.connections.permit(address, &connection_caps(settings))
 }
 
-/// Answers without upgrading; the connection ends.
 async fn refuse(framed: &mut Socket, refused: HandshakeRejection) -> io::Result<()> {
     let mut response = Response::build(refused.status);
     response.force_close();
