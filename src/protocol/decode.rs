@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 
+use super::envelope::Subject;
 use super::frame::{
     Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send,
     StatusUpdate,
 };
 use super::id::{DeviceId, MessageId};
-use super::json_object::{self, JsonError};
+use super::json_object;
 use super::kind::Kind;
 use super::refusal::{ErrorContext, Refusal};
 
@@ -33,11 +34,11 @@ pub fn decode(text: &str) -> Result<ClientFrame<'_>, Refusal> {
 
 /// Decodes an envelope with its keys in any order, and finds out why a malformed frame is refused.
 fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
-    const ENVELOPE: [&str; 2] = ["type", "payload"];
-    let [kind, payload] = json_object::fields(text, 1, &ENVELOPE, Some(1))
-        .map_err(|error| malformed(error, &ENVELOPE))?;
+    let [kind, payload] = json_object::fields(text, 1, &["type", "payload"], Some(1))?;
     let name = kind.and_then(string).ok_or(Refusal::NotAnObject)?;
-    let kind = Kind::parse(&name).ok_or_else(|| unknown_type(&name))?;
+    let server_only = ["RegisterResponse", "Receive", "Error"].into_iter().find(|it| *it == name);
+    let unknown = server_only.map_or(Refusal::UnknownType, Refusal::ServerOnly);
+    let kind = Kind::parse(&name).ok_or(unknown)?;
     // For these three types, no payload, null and {} mean the same.
     let may_be_absent = matches!(kind, Kind::Register | Kind::Ping | Kind::Pong);
     let payload = match payload.filter(|raw| *raw != "null") {
@@ -49,11 +50,6 @@ fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
         return Err(Refusal::Wrong(kind, "payload", "an object"));
     }
     decode_payload(kind, payload)
-}
-
-fn unknown_type(name: &str) -> Refusal {
-    let server_only = ["RegisterResponse", "Receive", "Error"].into_iter().find(|it| *it == name);
-    server_only.map_or(Refusal::UnknownType, Refusal::ServerOnly)
 }
 
 /// Splits the envelope that most clients write: `type` first, then `payload`, then nothing else. The parser then reads
@@ -91,36 +87,32 @@ fn decode_payload(kind: Kind, payload: &str) -> Result<ClientFrame<'_>, Refusal>
 
 /// The context of the `Error` that answers a malformed frame, so that its sender knows which message was refused: the
 /// ids of a `Send` or of a key rotation, each of them if it can be read. (protocol: Error)
-#[must_use]
 pub fn error_context(text: &str, refusal: Refusal) -> ErrorContext {
-    malformed_context(text, refusal).unwrap_or_default()
-}
-
-fn malformed_context(text: &str, refusal: Refusal) -> Option<ErrorContext> {
-    let (Refusal::Missing(kind, _) | Refusal::Wrong(kind, ..)) = refusal else { return None };
-    let is_send = kind == Kind::Send;
-    if !is_send && !matches!(kind, Kind::KeyRotationUpdate | Kind::KeyRotationAck) {
-        return None;
-    }
+    let (Refusal::Missing(kind, _) | Refusal::Wrong(kind, ..)) = refusal else {
+        return ErrorContext::NOTHING;
+    };
     // The refusal names a field, so the text is a valid JSON object and its depth was checked.
-    let [payload] = json_object::fields(text, 1, &["payload"], Some(0)).ok()?;
-    let fields = Fields::read(kind, payload?, ["recipient_id", "message_id", "key_id"]).ok()?;
-    Some(ErrorContext {
-        message_id: if is_send { fields.required(1, message_id).ok() } else { None },
-        key_id: if is_send { None } else { fields.required(2, key_id).ok().map(Into::into) },
-        recipient_id: fields.required(0, device_id).ok(),
-        retry_after_ms: None,
-    })
+    let payload = json_object::fields(text, 1, &["payload"], Some(0)).ok().and_then(|[it]| it);
+    let names = ["recipient_id", "message_id", "key_id"];
+    let fields = payload.and_then(|payload| Fields::read(kind, payload, names).ok());
+    let Some(fields) = fields else { return ErrorContext::NOTHING };
+    let subject = match kind {
+        Kind::Send => fields.required(1, message_id).ok().map(Subject::Message),
+        Kind::KeyRotationUpdate | Kind::KeyRotationAck => {
+            fields.required(2, key_id).ok().map(|key_id| Subject::KeyRotation(key_id.into()))
+        }
+        _ => return ErrorContext::NOTHING,
+    };
+    ErrorContext::about(subject.as_ref(), fields.required(0, device_id).ok())
 }
 
 fn register(payload: &str) -> Result<Register<'_>, Refusal> {
     let fields = Fields::read(Kind::Register, payload, ["resumable", "receipts", "resume_token"])?;
-    let resume_token = fields.optional(2, |raw| string(raw).ok_or("a string"))?;
     Ok(Register {
+        resume_token: fields.optional(2, |raw| string(raw).ok_or("a string"))?,
         extended: payload[1..payload.len() - 1].bytes().any(|byte| !byte.is_ascii_whitespace()),
         resumable: fields.optional(0, flag)?.unwrap_or(false),
         receipts: fields.optional(1, flag)?.unwrap_or(false),
-        resume_token,
     })
 }
 
@@ -165,9 +157,7 @@ fn auth(kind: Kind, step: AuthStep, payload: &str) -> Result<Auth<'_>, Refusal> 
         AuthStep::Response => &[4, 2],
         AuthStep::Verify => &[4],
     };
-    for index in required {
-        fields.required(*index, opaque)?;
-    }
+    required.iter().try_for_each(|index| fields.required(*index, opaque).map(drop))?;
     Ok(Auth {
         step,
         device_id: fields.required(0, device_id)?,
@@ -220,9 +210,7 @@ struct Fields<'a, const N: usize> {
 
 impl<'a, const N: usize> Fields<'a, N> {
     fn read(kind: Kind, payload: &'a str, names: [&'static str; N]) -> Result<Self, Refusal> {
-        let raw = json_object::fields(payload, 2, &names, None)
-            .map_err(|error| malformed(error, &names))?;
-        Ok(Self { kind, names, raw })
+        Ok(Self { kind, names, raw: json_object::fields(payload, 2, &names, None)? })
     }
 
     /// Parses a field that must be present. `parse` fails with the rule that the value breaks.
@@ -240,10 +228,8 @@ impl<'a, const N: usize> Fields<'a, N> {
         index: usize,
         parse: impl FnOnce(&'a str) -> Result<T, &'static str>,
     ) -> Result<Option<T>, Refusal> {
-        let raw = self.raw[index].filter(|raw| *raw != "null");
-        raw.map(parse)
-            .transpose()
-            .map_err(|rule| Refusal::Wrong(self.kind, self.names[index], rule))
+        let parsed = self.raw[index].filter(|raw| *raw != "null").map(parse).transpose();
+        parsed.map_err(|rule| Refusal::Wrong(self.kind, self.names[index], rule))
     }
 }
 
@@ -295,14 +281,6 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
         serde_json::from_str(raw).ok().map(Cow::Owned)
     } else {
         Some(Cow::Borrowed(inner))
-    }
-}
-
-fn malformed(error: JsonError, names: &[&'static str]) -> Refusal {
-    match error {
-        JsonError::NotAnObject => Refusal::NotAnObject,
-        JsonError::Twice(index) => Refusal::Twice(index.map(|index| names[index])),
-        JsonError::TooDeep => Refusal::TooDeep,
     }
 }
 

@@ -28,7 +28,6 @@ pub enum Forwarded {
 const COPY_BYTES: usize = 1024;
 
 /// Makes a frame from a payload: the payload's bytes stay unchanged behind the new `type`.
-#[must_use]
 pub fn splice(forwarded: Forwarded, payload: &str) -> ByteString {
     let prefix = match forwarded {
         Forwarded::Receive => r#"{"type":"Receive","payload":"#,
@@ -107,7 +106,6 @@ pub struct ClientLimits {
 }
 
 /// Encodes a `RegisterResponse`. (protocol: RegisterResponse)
-#[must_use]
 pub fn register_response(device_id: DeviceId, extension: Option<&Extension>) -> String {
     #[derive(Serialize)]
     struct Payload<'a> {
@@ -130,7 +128,6 @@ pub enum Status {
 }
 
 /// Encodes an `Ack`, with a receipt if there is one. (protocol: Ack)
-#[must_use]
 pub fn ack(id: MessageId, status: Option<Status>) -> String {
     let mut out = String::with_capacity(128);
     write_ack(&mut out, id, status);
@@ -157,7 +154,6 @@ pub fn write_ack(out: &mut String, id: MessageId, status: Option<Status>) {
 const FULL_RETRY_AFTER_MS: u64 = 30_000;
 
 /// Encodes an `Error`. (protocol: Error)
-#[must_use]
 pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
     #[derive(Serialize)]
     struct Payload<'a> {

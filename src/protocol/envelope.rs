@@ -41,13 +41,11 @@ pub enum Subject {
 
 impl Subject {
     /// Whether the counters include it: accepted = delivered + expired + queued + in flight.
-    #[must_use]
     pub fn is_counted(&self) -> bool {
         !matches!(self, Self::Auth | Self::Notice)
     }
 
     /// Whether it uses the quota of its recipient's mailbox: true for everything that a device sent.
-    #[must_use]
     pub fn takes_room(&self) -> bool {
         *self != Self::Notice
     }

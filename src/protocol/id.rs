@@ -14,7 +14,6 @@ pub struct MessageId(Uuid);
 
 impl DeviceId {
     /// A new id: a UUID v4, which has 122 random bits from the operating system.
-    #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
@@ -31,19 +30,16 @@ macro_rules! wire_id {
     ($name:ident) => {
         impl $name {
             /// Parses an id as the wire spells it; `None` for any other spelling and for the nil UUID.
-            #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 parse(text).map(Self)
             }
 
             /// The id's 128 bits, for hashing and for storage.
-            #[must_use]
             pub const fn to_u128(self) -> u128 {
                 self.0.as_u128()
             }
 
             /// The reverse of [`Self::to_u128`].
-            #[must_use]
             pub const fn from_u128(bits: u128) -> Self {
                 Self(Uuid::from_u128(bits))
             }

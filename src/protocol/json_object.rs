@@ -11,6 +11,8 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
+use super::refusal::Refusal;
+
 /// Deepest nesting of arrays and objects in a message; the envelope is the first level. A deeper value could crash a
 /// recipient's parser.
 const MAX_DEPTH: usize = 128;
@@ -18,39 +20,27 @@ const MAX_DEPTH: usize = 128;
 /// Up to this number, unknown keys are compared one by one; more of them are put into a set.
 const MAX_LINEAR: usize = 16;
 
-/// Why a text is not an object that the relay forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JsonError {
-    /// Not JSON, or not an object.
-    NotAnObject,
-    /// One key occurs twice; the index in `names`, if it is one of them.
-    Twice(Option<usize>),
-    /// Nested deeper than [`MAX_DEPTH`].
-    TooDeep,
-}
-
 /// The raw JSON of the fields `names` of an object at depth `level`, in the order of `names`; `None` for an absent
 /// field. The depth of the field with index `skip_depth_check_for` is not checked: the caller reads that object next.
 pub fn fields<'a, const N: usize>(
     text: &'a str,
     level: usize,
-    names: &[&str; N],
+    names: &[&'static str; N],
     skip_depth_check_for: Option<usize>,
-) -> Result<[Option<&'a str>; N], JsonError> {
+) -> Result<[Option<&'a str>; N], Refusal> {
     // A serde visitor can only return serde's own error type. Therefore it writes its error into this variable.
-    let mut error = JsonError::NotAnObject;
+    let mut error = Refusal::NotAnObject;
     let mut json = serde_json::Deserializer::from_str(text);
     let visitor =
         Fields { names, max_depth: MAX_DEPTH - level, skip_depth_check_for, error: &mut error };
-    let found = json.deserialize_map(visitor).and_then(|found| json.end().map(|()| found));
-    found.map_err(|_| error)
+    json.deserialize_map(visitor).and_then(|found| json.end().map(|()| found)).map_err(|_| error)
 }
 
 struct Fields<'n, 'e, const N: usize> {
-    names: &'n [&'n str; N],
+    names: &'n [&'static str; N],
     max_depth: usize,
     skip_depth_check_for: Option<usize>,
-    error: &'e mut JsonError,
+    error: &'e mut Refusal,
 }
 
 impl<'a, const N: usize> Visitor<'a> for Fields<'_, '_, N> {
@@ -73,9 +63,9 @@ impl<'a, const N: usize> Visitor<'a> for Fields<'_, '_, N> {
                 None => unknown_keys.insert(key),
             };
             *self.error = if !skip && is_deeper_than(self.max_depth, value) {
-                JsonError::TooDeep
+                Refusal::TooDeep
             } else if !is_new {
-                JsonError::Twice(index)
+                Refusal::Twice(index.map(|index| self.names[index]))
             } else {
                 continue;
             };
@@ -85,7 +75,7 @@ impl<'a, const N: usize> Visitor<'a> for Fields<'_, '_, N> {
     }
 }
 
-/// A key, borrowed from the text unless the key holds escapes.
+/// A key; borrowed from the text unless it holds escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -147,7 +137,7 @@ fn is_deeper_than(max: usize, value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn a_and_b(text: &str) -> Result<[Option<&str>; 2], JsonError> {
+    fn a_and_b(text: &str) -> Result<[Option<&str>; 2], Refusal> {
         fields(text, 1, &["a", "b"], None)
     }
 
@@ -163,7 +153,7 @@ mod tests {
     #[test]
     fn an_escaped_key_is_the_same_key() {
         assert_eq!(a_and_b(r#"{"\u0061":1}"#), Ok([Some("1"), None]));
-        assert_eq!(a_and_b(r#"{"\u0061":1,"a":2}"#), Err(JsonError::Twice(Some(0))));
+        assert_eq!(a_and_b(r#"{"\u0061":1,"a":2}"#), Err(Refusal::Twice(Some("a"))));
     }
 
     #[test]
@@ -188,25 +178,25 @@ mod tests {
             "{\"a\":\"\u{0}\"}",
             "{1:2}",
         ] {
-            assert_eq!(a_and_b(text), Err(JsonError::NotAnObject), "{text:?}");
+            assert_eq!(a_and_b(text), Err(Refusal::NotAnObject), "{text:?}");
         }
     }
 
     #[test]
     fn a_key_that_comes_twice_is_refused_known_or_not_among_few_or_many() {
-        assert_eq!(a_and_b(r#"{"a":1,"a":1}"#), Err(JsonError::Twice(Some(0))));
-        assert_eq!(a_and_b(r#"{"x":1,"x":1}"#), Err(JsonError::Twice(None)));
+        assert_eq!(a_and_b(r#"{"a":1,"a":1}"#), Err(Refusal::Twice(Some("a"))));
+        assert_eq!(a_and_b(r#"{"x":1,"x":1}"#), Err(Refusal::Twice(None)));
         let many: String = (0..100).map(|n| format!("\"k{n}\":0,")).collect();
         assert_eq!(a_and_b(&format!("{{{many}\"z\":0}}")), Ok([None, None]));
-        assert_eq!(a_and_b(&format!("{{{many}\"k7\":0}}")), Err(JsonError::Twice(None)));
+        assert_eq!(a_and_b(&format!("{{{many}\"k7\":0}}")), Err(Refusal::Twice(None)));
     }
 
     #[test]
     fn depth_128_is_carried_and_129_is_not() {
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
         assert!(a_and_b(&nested(127)).is_ok());
-        assert_eq!(a_and_b(&nested(128)), Err(JsonError::TooDeep));
-        assert_eq!(a_and_b(&nested(30_000)), Err(JsonError::TooDeep));
+        assert_eq!(a_and_b(&nested(128)), Err(Refusal::TooDeep));
+        assert_eq!(a_and_b(&nested(30_000)), Err(Refusal::TooDeep));
         // Brackets inside strings do not nest.
         let flat = format!("{{\"a\":[\"{}\\\"[\"]}}", "[".repeat(500));
         assert!(a_and_b(&flat).is_ok());

@@ -10,7 +10,6 @@ macro_rules! kinds {
 
         impl Kind {
             /// The `type` as the wire spells it.
-            #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$kind => stringify!($kind),)*

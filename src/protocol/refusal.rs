@@ -75,7 +75,6 @@ pub enum Expired {
 
 impl Refusal {
     /// The `code` of the `Error` frame.
-    #[must_use]
     pub fn code(self) -> u16 {
         match self {
             Self::NotAnObject
@@ -99,7 +98,6 @@ impl Refusal {
     }
 
     /// Whether the frame itself is malformed, which costs a strike. (protocol: Error codes)
-    #[must_use]
     pub fn is_malformed(self) -> bool {
         self.code() == 400 && self != Self::NobodyYet
     }
@@ -176,7 +174,6 @@ impl ErrorContext {
 
     /// The context of what is known of a frame: the message or key rotation that it is, and its recipient. The one place that
     /// decides what an `Error` names.
-    #[must_use]
     pub fn about(subject: Option<&Subject>, recipient: Option<DeviceId>) -> Self {
         let (message_id, key_id) = match subject {
             Some(Subject::Message(id)) => (Some(*id), None),
@@ -214,13 +211,11 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The status code of the Close frame.
-    #[must_use]
     pub fn code(self) -> u16 {
         self.code_and_reason().0
     }
 
     /// The reason text of the Close frame, at most 123 bytes. (RFC 6455 §5.5)
-    #[must_use]
     pub fn reason(self) -> &'static str {
         self.code_and_reason().1
     }
