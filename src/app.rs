@@ -125,7 +125,7 @@ impl App {
 }
 
 impl ReloadHandle {
-    /// Other settings from now on, as far as a running relay can take them.
+    /// Replaces the settings that a running relay can take over.
     pub fn reload(&self, settings: &Settings) {
         let settings = Arc::new(settings.clone());
         self.0.reload(settings.clone());

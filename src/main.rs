@@ -112,8 +112,8 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     ended
 }
 
-/// Listens from now on for SIGTERM and SIGINT; ready when one has come. Whoever sends a second one does not want to wait
-/// for the drain.
+/// Listens from now on for SIGTERM and SIGINT; ready when one has come. A second signal ends the process without waiting for
+/// the drain.
 fn first_signal() -> impl Future<Output = ()> {
     let heard = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     async move {
