@@ -24,25 +24,22 @@ pub struct Registration {
     pub receipts: bool,
     /// The token of the device that the connection wants to be again.
     pub resume: Option<(Token, TokenHash)>,
-    /// For a new device.
+    /// For a new device; only a resumable one gets the token.
     pub fresh_id: DeviceId,
-    /// For a new resumable device.
     pub fresh_token: (Token, TokenHash),
 }
 
 /// What a registered device asks for; the session has checked that the device speaks for itself. A `body` is the whole frame
-/// to forward.
+/// to forward, a `key_id` is raw JSON; a client need not name the sender of a message or the other side of an exchange.
 #[derive(Debug)]
 pub enum Command {
     Send(SendCommand),
     Ack {
         message_id: MessageId,
-        /// The sender of the message, if the client named one.
         sender: Option<DeviceId>,
     },
     Auth {
         step: AuthStep,
-        /// The recipient, if the client named one.
         recipient: Option<DeviceId>,
         body: ByteString,
     },
@@ -52,14 +49,12 @@ pub enum Command {
     },
     KeyRotation {
         recipient: DeviceId,
-        /// Raw JSON.
         key_id: Box<str>,
         body: ByteString,
     },
+    /// `recipient` is the device that sent the key.
     KeyRotationAck {
-        /// The device that sent the key.
         recipient: DeviceId,
-        /// Raw JSON.
         key_id: Box<str>,
         body: ByteString,
     },
@@ -68,7 +63,6 @@ pub enum Command {
     Ping,
 }
 
-/// A message to send.
 #[derive(Debug)]
 pub struct SendCommand {
     pub recipient: DeviceId,

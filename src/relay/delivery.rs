@@ -46,9 +46,7 @@ pub struct RegistrationAccepted {
     /// Shared by all connections that the device has over time.
     pub allowance: Arc<Allowance>,
     pub resumed: bool,
-    /// Messages that wait for the device.
     pub queued: usize,
-    /// For a resumable device.
     pub token: Option<Token>,
 }
 

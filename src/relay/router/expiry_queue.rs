@@ -36,13 +36,11 @@ impl ExpiryQueue {
     /// Keeps the device's entry not later than the first deadline in its mailbox.
     pub fn schedule(&mut self, slot: Slot, device: &mut Device) {
         let Some(next) = device.mailbox.next_deadline() else { return };
-        if device.scheduled.is_some_and(|scheduled| scheduled <= next) {
-            return;
+        if device.scheduled.is_none_or(|scheduled| next < scheduled) {
+            self.unschedule_due(slot, device, Moment::NEVER);
+            device.scheduled = Some(next);
+            self.deadlines.insert((next, slot));
         }
-        if let Some(later) = device.scheduled.replace(next) {
-            self.deadlines.remove(&(later, slot));
-        }
-        self.deadlines.insert((next, slot));
     }
 
     /// Removes the device's entry if its time has come.
@@ -81,9 +79,7 @@ impl ExpiryQueue {
     /// Removes all entries of a device that is gone.
     pub fn remove(&mut self, slot: Slot, device: &mut Device) {
         self.keep(slot, device);
-        if let Some(scheduled) = device.scheduled.take() {
-            self.deadlines.remove(&(scheduled, slot));
-        }
+        self.unschedule_due(slot, device, Moment::NEVER);
     }
 
     pub fn push(&mut self, recipient: DeviceId, item: Item) {
@@ -91,12 +87,11 @@ impl ExpiryQueue {
         self.awaiting_notice.push_back(ExpiredItem { recipient, item });
     }
 
-    /// Whether the item of that sequence number has expired and waits for its notice.
+    /// Whether the item waits for its notice.
     pub fn contains(&self, seq: Seq) -> bool {
         self.awaiting.contains(&seq)
     }
 
-    /// Items that wait for their notices.
     pub fn len(&self) -> usize {
         self.awaiting_notice.len()
     }
@@ -106,13 +101,9 @@ impl ExpiryQueue {
         (self.first_ticket..).zip(&self.awaiting_notice)
     }
 
-    /// The next item before `end`.
     pub fn pop_before(&mut self, end: Ticket) -> Option<(Ticket, ExpiredItem)> {
         let ticket = self.first_ticket;
-        if ticket >= end {
-            return None;
-        }
-        let expired = self.awaiting_notice.pop_front()?;
+        let expired = self.awaiting_notice.pop_front_if(|_| ticket < end)?;
         self.awaiting.remove(&expired.item.seq);
         self.first_ticket += 1;
         Some((ticket, expired))
@@ -120,10 +111,9 @@ impl ExpiryQueue {
 
     /// When the next thing here is due.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let deadline = self.deadlines.first().map(|(moment, _)| *moment);
-        let forget_at = self.forget_at.first().map(|(moment, _)| *moment);
+        let first = self.entries().into_iter().filter_map(|entries| entries.first());
         let at_once = (self.len() > 0).then_some(Moment::default());
-        deadline.into_iter().chain(forget_at).chain(at_once).min()
+        first.map(|(moment, _)| *moment).chain(at_once).min()
     }
 
     /// The entries for devices: deadlines in mailboxes, and when to forget.

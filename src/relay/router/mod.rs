@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use self::counters::Counters;
-use self::directory::{Directory, Slot};
+use self::directory::{Device, Directory, Slot};
 use self::expiry_queue::ExpiryQueue;
 use self::pending::PendingPuts;
 use super::auth_exchange::Exchanges;
@@ -115,28 +115,20 @@ impl Router {
 
     /// Puts an envelope into its recipient's mailbox: in flight if the envelope overtakes nothing and there is credit, else
     /// behind what waits. Returns whether the sender's Ack must wait for the store.
-    fn enqueue(
-        &mut self,
-        step: &mut Step,
-        slot: Slot,
-        envelope: Envelope,
-        deadline: Moment,
-    ) -> bool {
+    fn enqueue(&mut self, step: &mut Step, slot: Slot, envelope: Envelope, end: Moment) -> bool {
         let credit = self.credit();
         let Self { directory, store, pending, counters, .. } = self;
         let device = &mut directory[slot];
         let seq = self.next_seq;
         self.next_seq += 1;
-        let mut item = Item::new(seq, deadline, envelope, device.is_resumable());
+        let mut item = Item::new(seq, end, envelope, device.is_resumable());
         let in_flight = device.has_credit(credit, item.bytes());
         let passes_through = in_flight && item.settles == SettledBy::Write;
         // A notice is stored even if it is sent at once: the message that it reports is deleted in the same commit, so a crash
         // would lose both.
         let is_notice = item.envelope.subject == Subject::Notice;
-        let must_store =
-            (!passes_through || is_notice) && item.must_be_stored(device.is_resumable());
-        let outcome =
-            must_store.then(|| store.put(item.record(step.now, device.id), pending.next()));
+        let keeps = (!passes_through || is_notice) && item.must_be_stored(device.is_resumable());
+        let outcome = keeps.then(|| store.put(item.record(step.now, device.id), pending.next()));
         item.stored = outcome.is_some_and(|outcome| outcome != PutOutcome::Rejected);
         item.owes_ack = owes_ack(&item, outcome);
         let owes_ack = item.owes_ack;

@@ -20,6 +20,8 @@ use crate::store::records::Fingerprint;
 /// Expired items that are moved out of the way of one that arrives.
 const MAX_PURGED: usize = 256;
 
+type Outcome = Result<(), Refusal>;
+
 /// The device that a command comes from.
 #[derive(Debug, Clone, Copy)]
 struct Sender {
@@ -57,12 +59,7 @@ impl Router {
         }
     }
 
-    fn handle_one(
-        &mut self,
-        step: &mut Step,
-        from: Sender,
-        command: Command,
-    ) -> Result<(), Refusal> {
+    fn handle_one(&mut self, step: &mut Step, from: Sender, command: Command) -> Outcome {
         match command {
             Command::Send(message) => return self.send(step, from, message),
             Command::Ack { message_id, sender } => self.ack(step, from, message_id, sender),
@@ -94,7 +91,7 @@ impl Router {
     }
 
     /// (protocol: Send)
-    fn send(&mut self, step: &mut Step, from: Sender, message: SendCommand) -> Result<(), Refusal> {
+    fn send(&mut self, step: &mut Step, from: Sender, message: SendCommand) -> Outcome {
         let SendCommand { recipient, id, ttl, content, body } = message;
         let subject = Subject::Message(id);
         let slot = self.directory.find_alive(step.now, recipient);
@@ -115,7 +112,8 @@ impl Router {
                     None if self.directory[slot].is_resumable() && !at_once => Status::Processed,
                     None => Status::Delivered,
                 };
-                let status = self.wants_receipts(from).then_some(status);
+                let receipts = self.directory[from.slot].connection.as_ref().map(|it| it.receipts);
+                let status = (receipts == Some(true)).then_some(status);
                 step.deliver(from.connection, Delivery::Ack { id, status });
                 return Ok(());
             }
@@ -166,7 +164,7 @@ impl Router {
         to: DeviceId,
         subject: Subject,
         body: ByteString,
-    ) -> Result<(), Refusal> {
+    ) -> Outcome {
         let ttl = self.settings.queue.key_rotation_ttl;
         let envelope = frame(from.id, subject, ttl.as_secs(), body);
         self.forward(step, to, envelope, step.now.mono + ttl)?;
@@ -181,7 +179,7 @@ impl Router {
         from: Sender,
         named: Option<DeviceId>,
         body: ByteString,
-    ) -> Result<(), Refusal> {
+    ) -> Outcome {
         let peers = self.directory[from.slot].connection.as_ref().map(|current| current.peers);
         let to = match (named, peers) {
             (Some(named), _) => named,
@@ -203,7 +201,7 @@ impl Router {
         to: DeviceId,
         end: Moment,
         body: ByteString,
-    ) -> Result<(), Refusal> {
+    ) -> Outcome {
         let ttl = self.settings.auth.exchange_ttl.as_secs();
         self.forward(step, to, frame(from.id, Subject::Auth, ttl, body), end)
     }
@@ -214,7 +212,7 @@ impl Router {
         to: DeviceId,
         envelope: Envelope,
         deadline: Moment,
-    ) -> Result<(), Refusal> {
+    ) -> Outcome {
         let slot = self.find_room(step, to, envelope.from, envelope.body.len())?;
         self.enqueue(step, slot, envelope, deadline);
         Ok(())
@@ -233,13 +231,7 @@ impl Router {
     }
 
     /// Whether there is room for an envelope; expired items are moved out before a queue is called full.
-    fn check_room(
-        &mut self,
-        step: &Step,
-        slot: Slot,
-        from: DeviceId,
-        bytes: u64,
-    ) -> Result<(), Refusal> {
+    fn check_room(&mut self, step: &Step, slot: Slot, from: DeviceId, bytes: u64) -> Outcome {
         let device = &self.directory[slot];
         let in_flight_at_once = device.has_credit(self.credit(), bytes);
         if in_flight_at_once && !device.is_resumable() {
@@ -264,14 +256,8 @@ impl Router {
 
     /// Records that the sender exchanges messages with a device. Returns whether the sender wants receipts.
     fn record_peer(&mut self, from: Sender, other: DeviceId) -> bool {
-        if let Some(connection) = &mut self.directory[from.slot].connection {
-            connection.peers.record(other);
-        }
-        self.wants_receipts(from)
-    }
-
-    fn wants_receipts(&self, device: Sender) -> bool {
-        let connection = self.directory[device.slot].connection.as_ref();
-        connection.is_some_and(|connection| connection.receipts)
+        let Some(connection) = &mut self.directory[from.slot].connection else { return false };
+        connection.peers.record(other);
+        connection.receipts
     }
 }
