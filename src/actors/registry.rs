@@ -111,9 +111,6 @@ pub struct Reload(pub Arc<Settings>);
 #[rtype(result = "Snapshot")]
 pub struct Observe;
 
-/// The mailbox is empty: what follows from its messages is sent.
-struct MailboxDrained;
-
 pub struct Registry {
     clock: Clock,
     router: Router,
@@ -124,7 +121,7 @@ pub struct Registry {
     watermarks: WriteWatermarks,
     /// Memory for watermarks, kept from step to step.
     written: Vec<Watermark>,
-    /// There was a message since the last [`MailboxDrained`].
+    /// There was a message since the mailbox was last empty.
     dirty: Rc<Cell<bool>>,
     /// All sessions are asked to close, new ones too.
     draining: bool,
@@ -224,13 +221,14 @@ impl Actor for Registry {
         // An actor polls its streams when its mailbox is empty, or when it yields.
         let dirty = self.dirty.clone();
         ctx.add_stream(stream::poll_fn(move |_| {
-            if dirty.take() { Poll::Ready(Some(MailboxDrained)) } else { Poll::Pending }
+            if dirty.take() { Poll::Ready(Some(())) } else { Poll::Pending }
         }));
     }
 }
 
-impl StreamHandler<MailboxDrained> for Registry {
-    fn handle(&mut self, _: MailboxDrained, _: &mut Self::Context) {
+/// The mailbox is empty: what follows from its messages is sent.
+impl StreamHandler<()> for Registry {
+    fn handle(&mut self, (): (), _: &mut Self::Context) {
         self.send_batches();
     }
 }

@@ -11,13 +11,11 @@ use actix_rt::net::TcpStream;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt as _, SinkExt as _};
 
-use super::connection_counter::Permit;
 use super::handshake::{self, HandshakeRejection, validate};
 use super::ingress::{InForce, Ingress, connection_caps, socket_caps};
 use crate::actors::session::Session;
 use crate::client_address::{FORWARDED, client_address};
 use crate::relay::rate_limit::Allowance;
-use crate::settings::Settings;
 use crate::transport;
 
 type Socket = Framed<TcpStream, h1::Codec>;
@@ -48,7 +46,17 @@ async fn accept(ingress: &Ingress, request: Request, mut framed: Socket) -> io::
     let Some(core) = ingress.core.get().cloned() else { return Ok(()) };
     let forwarded = request.head().headers.get_all(FORWARDED).filter_map(|line| line.to_str().ok());
     let address = client_address(peer, forwarded, &settings.server.trusted_proxies);
-    let session = match permit(ingress, &settings, &request, address) {
+    let permit = || {
+        if request.path() != PATH {
+            return Err(handshake::NOT_HERE);
+        }
+        validate(request.head(), &settings.server.allowed_origins)?;
+        if ingress.draining.load(Relaxed) {
+            return Err(handshake::DRAINING);
+        }
+        ingress.connections.permit(address, &connection_caps(&settings))
+    };
+    let session = match permit() {
         Ok(permit) => permit,
         Err(refused) => {
             log::debug!("upgrade refused status={}", refused.status.as_u16());
@@ -81,22 +89,6 @@ pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>
         response.insert_header(hint);
     }
     response.body(refused.sentence)
-}
-
-fn permit(
-    ingress: &Ingress,
-    settings: &Settings,
-    request: &Request,
-    address: IpAddr,
-) -> Result<Permit, HandshakeRejection> {
-    if request.path() != PATH {
-        return Err(handshake::NOT_HERE);
-    }
-    validate(request.head(), &settings.server.allowed_origins)?;
-    if ingress.draining.load(Relaxed) {
-        return Err(handshake::DRAINING);
-    }
-    ingress.connections.permit(address, &connection_caps(settings))
 }
 
 async fn refuse(framed: &mut Socket, refused: HandshakeRejection) -> io::Result<()> {
