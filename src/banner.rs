@@ -10,7 +10,6 @@ const WEBSOCKET_PATH: &str = "/ws";
 /// Three lines for a new operator: where the relay listens, what to try, where its health is. No line feed at the end.
 ///
 /// `settings` must have the ports that the system chose where port 0 was configured.
-#[must_use]
 pub fn first_lines(settings: &Settings) -> String {
     let listen = reachable(settings.server.listen);
     let admin = reachable(settings.server.admin_listen);
@@ -34,7 +33,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// The warning if the relay serves plain HTTP beyond loopback and no proxy that could do TLS is named.
-#[must_use]
 pub fn exposure(settings: &Settings) -> Option<String> {
     let listen = settings.server.listen;
     if listen.ip().to_canonical().is_loopback() || !settings.server.trusted_proxies.is_empty() {

@@ -45,20 +45,16 @@ pub struct Now {
 
 impl Now {
     /// Unix seconds, as clients see them.
-    #[must_use]
     pub fn unix(&self) -> u64 {
         self.wall_ms / 1_000
     }
 
     /// The Unix second at which `deadline` falls: the time left is rounded up.
-    #[must_use]
     pub fn unix_at(&self, deadline: Moment) -> u64 {
-        let left = deadline.0.saturating_sub(self.mono.0);
-        self.unix().saturating_add(left.div_ceil(NANOS_PER_SEC))
+        self.unix().saturating_add(deadline.0.saturating_sub(self.mono.0).div_ceil(NANOS_PER_SEC))
     }
 
     /// The Unix millisecond at which `deadline` falls, rounded up; `u64::MAX` for [`Moment::NEVER`].
-    #[must_use]
     pub fn wall_ms_at(&self, deadline: Moment) -> u64 {
         if deadline == Moment::NEVER {
             return u64::MAX;
@@ -69,7 +65,6 @@ impl Now {
 
     /// The deadline that was stored as `wall_ms`; [`Moment::NEVER`] for `u64::MAX`. The wall clock may have been set back
     /// since, so the deadline is at most `longest` from now.
-    #[must_use]
     pub fn deadline(&self, wall_ms: u64, longest: Duration) -> Moment {
         if wall_ms == u64::MAX {
             return Moment::NEVER;
@@ -94,29 +89,24 @@ struct Inner {
 
 impl Clock {
     /// The machine's clock.
-    #[must_use]
     pub fn system() -> Self {
         Self::starting(Some(Instant::now()))
     }
 
     /// A clock that stands still until a test advances it, so that the test decides what is in time and what is late.
-    #[must_use]
     pub fn still() -> Self {
         Self::starting(None)
     }
 
     fn starting(origin: Option<Instant>) -> Self {
-        let since_1970 = since_1970();
-        Self(Arc::new(Inner { origin, since_1970, ahead: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { origin, since_1970: since_1970(), ahead: AtomicU64::new(0) }))
     }
 
-    #[must_use]
     pub fn moment(&self) -> Moment {
         let passed = self.0.origin.map_or(Duration::ZERO, |origin| origin.elapsed());
         Moment(0) + passed + self.ahead()
     }
 
-    #[must_use]
     pub fn now(&self) -> Now {
         let since_1970 = if self.0.origin.is_some() { since_1970() } else { self.0.since_1970 };
         let wall_ms = (since_1970 + self.ahead()).as_millis();

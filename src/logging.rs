@@ -70,7 +70,6 @@ impl LogHandle {
     }
 
     /// The most verbose level of any target.
-    #[must_use]
     pub fn max_level(&self) -> LevelFilter {
         self.gate.filter.read().unwrap_or_else(PoisonError::into_inner).filter()
     }
@@ -167,7 +166,6 @@ fn json_line(time: &str, record: &Record<'_>) -> String {
 
 /// A text that a client chose (a type, an id, a header), fit to stand between quotes in a log line: at most 64
 /// characters, with quotes and backslashes escaped as well.
-#[must_use]
 pub fn shorten_and_escape(text: &str) -> String {
     Escaped { longest: LONGEST_TEXT, kept: "'", ..Escaped::line(text) }.to_string()
 }

@@ -1,6 +1,5 @@
-//! Refusals and close reasons: for each of them its code and its text, and the context that an `Error` adds.
-//!
-//! The texts are fixed; the only value of a client that they repeat is a message id.
+//! Refusals and close reasons, each with its code and its text. The texts are fixed; the only value of a client that they
+//! repeat is a message id.
 
 use std::fmt;
 
@@ -172,15 +171,14 @@ impl ErrorContext {
     pub const NOTHING: Self =
         Self { message_id: None, key_id: None, recipient_id: None, retry_after_ms: None };
 
-    /// The context of what is known of a frame: the message or key rotation that it is, and its recipient. The one place that
-    /// decides what an `Error` names.
+    /// The context of a frame from what is known of it: the one place that decides what an `Error` names.
     pub fn about(subject: Option<&Subject>, recipient: Option<DeviceId>) -> Self {
         let (message_id, key_id) = match subject {
             Some(Subject::Message(id)) => (Some(*id), None),
             Some(Subject::KeyRotation(key_id) | Subject::KeyRotationAck(key_id)) => {
                 (None, Some(key_id.clone()))
             }
-            Some(Subject::Auth | Subject::Notice) | None => (None, None),
+            _ => (None, None),
         };
         Self { message_id, key_id, recipient_id: recipient, retry_after_ms: None }
     }

@@ -21,7 +21,6 @@ use crate::cli::Cli;
 /// The file that is read from the working directory if it is there.
 const FILE_NAME: &str = "settings.toml";
 
-/// The built-in defaults.
 const DEFAULT_TEXT: &str = include_str!("../../settings.toml");
 
 /// The exit status for a mistake in the program (sysexits.h).
@@ -87,7 +86,6 @@ impl Default for Settings {
 }
 
 /// The settings in the form of `settings.toml`: read again, they are equal to `settings`.
-#[must_use]
 pub fn print(settings: &Settings) -> String {
     let mut text = String::new();
     let mut open = "";

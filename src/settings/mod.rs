@@ -1,10 +1,8 @@
 //! The settings: each key is declared once, at the end of this file, with its type, its bounds and its meaning.
 //!
-//! The defaults are the text of `settings.toml`, which is compiled in. `load` has the `config` crate merge the sources
-//! (later wins: built-in defaults, the file, the environment as `SEALPOST__SECTION__KEY`, the command line), `value`
-//! reads each value, and `check` compares values with each other. All problems are reported at once, so a
-//! [`Settings`] from [`load`] needs no further check. Beside the command line, which is a source of settings, this
-//! folder imports nothing of ours.
+//! The `config` crate merges the sources (later wins: the compiled-in `settings.toml`, the file, the environment as
+//! `SEALPOST__SECTION__KEY`, the command line), `value` reads each value, and `check` compares values with each other.
+//! All problems are reported at once, so a [`Settings`] from [`load`] needs no further check.
 
 mod check;
 mod load;
@@ -112,8 +110,7 @@ macro_rules! settings {
 settings! {
     /// Section `server`: addresses, threads and who may stand in front of the relay.
     server: Server {
-        /// Where devices connect. Loopback by default, because without TLS a public address is a mistake
-        /// unless a proxy stands in front. Port 0 lets the system choose.
+        /// Where devices connect. Loopback by default, because there is no TLS. With port 0 the system chooses one.
         listen: SocketAddr = ADDRESS,
         /// Where operators find health. Devices never need it, so it has its own address.
         admin_listen: SocketAddr = ADDRESS,
@@ -127,14 +124,12 @@ settings! {
         /// lower case. The relay's own pages may always connect, and so may clients that send no `Origin`: all but
         /// browsers. Empty: no other site.
         allowed_origins: Vec<String> = Origins,
-        /// How long sent bytes may stay unconfirmed by the peer's TCP before the connection counts as dead
-        /// (`TCP_USER_TIMEOUT`, RFC 5482).
+        /// How long the peer's TCP may leave sent bytes unconfirmed before it counts as dead (RFC 5482).
         tcp_user_timeout: Duration = Span(S..=HOUR),
     }
     /// Section `log`: what is logged, and how a line looks.
     log: Log {
-        /// A filter in the language of `env_logger`: `info`, or `info,sealpost::actors=debug`. The variable
-        /// `RUST_LOG` wins where it is set.
+        /// A filter in the language of `env_logger`: `info,sealpost::actors=debug`. `RUST_LOG` wins where it is set.
         level: String = FILTER,
         /// Text for people, JSON for collectors.
         format: LogFormat = FORMAT,
@@ -143,8 +138,7 @@ settings! {
     limits: Limits {
         /// Connections open at the same time, over all workers. More are answered 503.
         connections: usize = Count(1..=10_000_000),
-        /// Connections open at the same time from one address (one /64 for IPv6), so that one host cannot
-        /// take all of them.
+        /// Connections open at the same time from one address (one /64 for IPv6): no host can take all of them.
         connections_per_address: usize = Count(1..=10_000_000),
         /// Networks whose connections and registrations are not counted by address: a company's gateway, a load test.
         exempt_cidrs: Vec<IpNet> = Networks { may_be_everyone: true },
@@ -203,8 +197,7 @@ settings! {
         messages: usize = Count(1..=10_000_000),
         /// Bytes kept for one recipient.
         bytes: usize = Size(KIB..=TIB),
-        /// Share of one sender in a recipient's queue, above 0 and at most 1, so that one sender cannot fill
-        /// it against all others.
+        /// Share of one sender in a recipient's queue, so that one sender cannot fill it against all others.
         sender_share: f64 = Share,
         /// Bytes kept for all recipients together: the relay's memory or disk.
         total_bytes: usize = Size(KIB..=16 * TIB),

@@ -21,7 +21,6 @@ impl Settings {
     ///
     /// If what is taken would contradict what is kept (`limits.message_bytes` above the running `delivery.bytes`), nothing
     /// is taken and all of it waits for the restart.
-    #[must_use]
     pub fn reload(&self, fresh: Self) -> Reload {
         let mut settings = Self {
             server: Server {
@@ -44,9 +43,11 @@ impl Settings {
         if !check::contradictions(&settings, &Problems::default()).is_empty() {
             settings = self.clone();
         }
-        let changed = differences(self, &settings);
-        let needs_restart = differences(&settings, &fresh);
-        Reload { settings, changed, needs_restart }
+        Reload {
+            changed: differences(self, &settings),
+            needs_restart: differences(&settings, &fresh),
+            settings,
+        }
     }
 }
 

@@ -52,12 +52,10 @@ pub struct Changes {
 }
 
 impl Changes {
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    #[must_use]
     pub fn len(&self) -> usize {
         self.puts.len() + self.removes.len() + self.fingerprints.len() + self.devices.len()
     }

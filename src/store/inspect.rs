@@ -60,7 +60,7 @@ pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
 pub fn verify(path: &Path) -> Result<(usize, bool, String), OpenError> {
     let directory = Directory::take_existing(path)?;
     let (mut database, loaded) = open(&directory, Clock::system().now(), Duration::MAX)?;
-    let sound = database.check().map_err(|error| OpenError::of(path, &error))?;
+    let sound = database.check().map_err(|error| OpenError::of(path, error))?;
     let text = format!(
         "records {}\ndevices {}\nremembered {}\ndamaged {}\npages {}\n",
         loaded.messages.len(),
@@ -75,5 +75,5 @@ pub fn verify(path: &Path) -> Result<(usize, bool, String), OpenError> {
 fn open(at: &Directory, now: Now, dedup_window: Duration) -> Result<(Database, Loaded), OpenError> {
     let database = at.open(&SyncFailed::default())?;
     let loaded = database.load(now.wall_ms, dedup_window);
-    Ok((database, loaded.map_err(|error| OpenError::of(&at.file(), &error))?))
+    Ok((database, loaded.map_err(|error| OpenError::of(&at.file(), error))?))
 }

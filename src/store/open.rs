@@ -23,11 +23,11 @@ const NEW_FILE: &str = "queue.redb.new";
 pub struct OpenError(String);
 
 impl OpenError {
-    pub(super) fn of(path: &Path, error: &dyn fmt::Display) -> Self {
+    pub(super) fn of(path: &Path, error: impl fmt::Display) -> Self {
         Self(format!("{}: {error}", path.display()))
     }
 
-    fn of_setting(path: &Path, error: &dyn fmt::Display) -> Self {
+    fn of_setting(path: &Path, error: impl fmt::Display) -> Self {
         Self(format!("queue.path = {}: {error}", path.display()))
     }
 }
@@ -54,24 +54,22 @@ impl Directory {
     ///
     /// The directory cannot be written, or another process has locked it.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
-        let named = |error: &dyn fmt::Display| OpenError::of_setting(path, error);
+        let refused = |error| OpenError::of_setting(path, error);
         // Other users of the machine must not see which devices exchange messages.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| named(&error))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refused)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
             .open(path.join("lock"))
-            .map_err(|error| named(&error))?;
+            .map_err(refused)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(named(&"another relay is using this directory")),
-            Err(TryLockError::Error(error)) => Err(named(&error)),
+            Err(TryLockError::WouldBlock) => {
+                Err(OpenError::of_setting(path, "another relay is using this directory"))
+            }
+            Err(TryLockError::Error(error)) => Err(refused(error)),
         }
     }
 
@@ -81,9 +79,9 @@ impl Directory {
     ///
     /// As [`Self::take`], and if there is no database.
     pub fn take_existing(path: &Path) -> Result<Self, OpenError> {
-        path.join(FILE).metadata().map_err(|error| {
-            OpenError::of_setting(path, &format_args!("no queue here: {error}"))
-        })?;
+        path.join(FILE)
+            .metadata()
+            .map_err(|error| OpenError::of_setting(path, format_args!("no queue here: {error}")))?;
         Self::take(path)
     }
 
@@ -94,15 +92,13 @@ impl Directory {
     /// The file is no database, has another format, or is damaged beyond repair.
     pub fn open(&self, sync_failed: &SyncFailed) -> Result<Database, OpenError> {
         let path = self.file();
-        let named = |error: &dyn fmt::Display| OpenError::of(&path, error);
-        let database =
-            catch_redb_panic(|| self.open_file(sync_failed)).map_err(|error| named(&error))?;
-        database.check_format().map_err(|error| named(&error))?;
+        let database = catch_redb_panic(|| self.open_file(sync_failed));
+        let database = database.map_err(|error| OpenError::of(&path, error))?;
+        database.check_format().map_err(|error| OpenError::of(&path, error))?;
         Ok(database)
     }
 
     /// The path of the database.
-    #[must_use]
     pub fn file(&self) -> PathBuf {
         self.path.join(FILE)
     }

@@ -52,7 +52,6 @@ pub struct Fingerprint {
 
 impl MessageRecord {
     /// The monotonic deadline. The time left never exceeds the ttl, even if the wall clock was set back since the put.
-    #[must_use]
     pub fn deadline(&self, now: Now) -> Moment {
         now.deadline(self.expires_at, Duration::from_secs(self.envelope.ttl))
     }
@@ -82,7 +81,6 @@ impl MessageRecord {
     }
 
     /// `None` if the value is damaged.
-    #[must_use]
     pub fn decode(seq: Seq, value: &[u8]) -> Option<Self> {
         let mut from = Reader::open(seq, value)?;
         let [kind, receipts] = from.array()?;
@@ -122,7 +120,6 @@ impl DeviceRecord {
     }
 
     /// `None` if the value is damaged.
-    #[must_use]
     pub fn decode(id: DeviceId, value: &[u8]) -> Option<Self> {
         let mut from = Reader::open(salt(id), value)?;
         let [resumable] = from.array()?;
@@ -150,7 +147,6 @@ impl Fingerprint {
     }
 
     /// `None` if the value is damaged.
-    #[must_use]
     pub fn decode(key: u64, value: &[u8]) -> Option<Vec<Self>> {
         let mut from = Reader::open(key, value)?;
         let mut row = Vec::new();

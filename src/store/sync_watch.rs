@@ -15,7 +15,6 @@ use redb::{BackendError, StorageBackend};
 pub struct SyncFailed(Arc<AtomicBool>);
 
 impl SyncFailed {
-    #[must_use]
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
