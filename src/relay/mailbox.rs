@@ -263,17 +263,11 @@ impl Mailbox {
     }
 
     fn ack_where(&mut self, fits: impl Fn(&Envelope) -> bool) -> Option<Item> {
-        let acks = |item: &Item| item.settles == SettledBy::Ack && fits(&item.envelope);
+        let acks = |item: &&Item| item.settles == SettledBy::Ack && fits(&item.envelope);
         // What an earlier connection had stands at the head of what waits.
-        let mut returned = self.returned;
-        let mut candidates = self.places.iter().enumerate().take_while(|(index, place)| {
-            let waits = *index >= self.in_flight;
-            let look = !waits || returned > 0;
-            returned -= usize::from(look && waits && place.item.is_some());
-            look
-        });
-        let (_, acked) = candidates.find(|(_, place)| place.item.as_ref().is_some_and(acks))?;
-        let seq = acked.seq;
+        let items = |range| self.places.range(range).filter_map(|place| place.item.as_ref());
+        let returned = items(self.in_flight..self.places.len()).take(self.returned);
+        let seq = items(0..self.in_flight).chain(returned).find(acks)?.seq;
         self.withdraw(seq)
     }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use self::counters::Counters;
-use self::directory::{Device, Directory, Slot};
+use self::directory::{Directory, Slot};
 use self::expiry_queue::ExpiryQueue;
 use self::pending::PendingPuts;
 use super::auth_exchange::Exchanges;
