@@ -92,7 +92,6 @@ impl Exchanges {
         Ok(found)
     }
 
-    /// Records that the relay accepted a step.
     pub fn advance(&mut self, from: DeviceId, peer: DeviceId, step: AuthStep) {
         if let Some(exchange) = self.by_pair.get_mut(&pair(from, peer)) {
             exchange.last = step;

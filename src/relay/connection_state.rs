@@ -10,7 +10,6 @@ use crate::protocol::frame::{ClientFrame, Register};
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::{ErrorContext, Refusal};
 
-/// What a frame asks of the session.
 #[derive(Debug)]
 pub enum Request<'a> {
     Register(Register<'a>),
@@ -19,7 +18,6 @@ pub enum Request<'a> {
     Pong,
 }
 
-/// A refusal, and the message it refers to.
 pub type Refused = (Refusal, ErrorContext);
 
 #[derive(Debug, Clone, Copy)]

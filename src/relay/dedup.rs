@@ -40,12 +40,10 @@ fn key(recipient: DeviceId, id: MessageId) -> u64 {
     xxh3_64(&name)
 }
 
-/// The hash by which two contents are compared.
 pub fn digest(content: &str) -> u64 {
     xxh3_64(content.as_bytes())
 }
 
-/// Whether the device sent this message before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// Not within the window.
@@ -61,7 +59,6 @@ pub enum Seen {
     OtherContent,
 }
 
-/// The fingerprints of the messages that one device sent recently.
 #[derive(Debug, Default)]
 pub struct DedupWindow {
     current: HashMap<u64, Sent, FixedState>,
@@ -86,7 +83,6 @@ impl DedupWindow {
         }
     }
 
-    /// Adds a `Send` that the relay accepted.
     pub fn remember(&mut self, now: Moment, window: Duration, fingerprint: Fingerprint, seq: Seq) {
         self.rotate(now, window);
         if self.current.len() >= MAX_PER_GENERATION {

@@ -34,7 +34,7 @@ pub struct Item {
     pub settles: SettledBy,
     /// Whether the store was asked to keep it.
     pub stored: bool,
-    /// Whether the sender still waits for the relay's Ack.
+    /// Whether the sender waits for the relay's Ack.
     pub owes_ack: bool,
     /// Set by the mailbox.
     pub in_flight: bool,

@@ -1,10 +1,8 @@
 //! The mailbox of one device: what waits for the device and what is in flight to it, in one order of arrival.
 //!
-//! One deque holds all items by rising sequence number. The first [`Mailbox::in_flight`] places are with the device's
-//! connection, which only borrows them: when the connection ends, the count goes back to zero and the same items wait again
-//! in their old order. An item that leaves from the middle of what waits leaves an empty place, which is removed when it
-//! comes to the head or when half of the places are empty. Deadlines stand beside the items in a heap whose outdated
-//! entries are skipped. No operation looks through all that waits; searches are binary, or bounded by the delivery window.
+//! The first places are with the device's connection, which only borrows them: when it ends, the same items wait again in
+//! their old order. An item that leaves from the middle of what waits leaves an empty place, which is removed at the head or
+//! when half of the places are empty. No operation looks through all that waits.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -43,10 +41,10 @@ pub struct Mailbox {
     places: VecDeque<Place>,
     in_flight: usize,
     in_flight_bytes: u64,
-    /// Empty places.
     holes: usize,
     /// Waiting items that an earlier connection had; they are the first that wait.
     returned: usize,
+    /// Entries whose item has left are skipped.
     deadlines: BinaryHeap<Reverse<(Moment, Seq)>>,
     /// What counts against the quota: what waits, and what is in flight until its Ack.
     usage: MailboxUsage,
@@ -69,12 +67,11 @@ impl Mailbox {
         self.places.len() - self.holes - self.in_flight
     }
 
-    /// Messages and key rotations, waiting or in flight: what a resuming client is about to receive.
+    /// Messages and key rotations, waiting or in flight.
     pub fn messages(&self) -> usize {
         self.messages
     }
 
-    /// Notices, waiting or in flight.
     pub fn notices(&self) -> usize {
         self.notices
     }
@@ -89,7 +86,6 @@ impl Mailbox {
         self.waiting() == 0 && self.credit_covers(credit, bytes)
     }
 
-    /// Whether the quota has no place for an item of `bytes` from that sender.
     pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
         self.usage.is_full(quota, from, bytes)
     }
@@ -104,7 +100,6 @@ impl Mailbox {
         self.mark_in_flight();
     }
 
-    /// Adds an item behind everything that waits.
     pub fn push_waiting(&mut self, item: Item) {
         self.hold(&item);
         self.push(item);
@@ -113,8 +108,8 @@ impl Mailbox {
     /// Puts the first waiting item in flight, or takes the item out if it has expired.
     pub fn next_deliverable(&mut self, now: Moment, credit: Credit) -> Next<'_> {
         self.remove_holes_at_head();
-        let Some(head) = self.places.get(self.in_flight).and_then(|place| place.item.as_ref())
-        else {
+        let place = self.places.get(self.in_flight);
+        let Some(head) = place.and_then(|place| place.item.as_ref()) else {
             self.give_back_memory();
             return Next::Nothing;
         };
@@ -153,7 +148,6 @@ impl Mailbox {
         })
     }
 
-    /// The recipient acks a key rotation of that sender.
     pub fn ack_key(&mut self, key_id: &str, from: DeviceId) -> Option<Item> {
         self.ack_where(|envelope| {
             envelope.from == from
@@ -213,7 +207,6 @@ impl Mailbox {
         self.give_back_memory();
     }
 
-    /// Takes out everything, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Item> + use<> {
         std::mem::take(self).places.into_iter().filter_map(|place| place.item)
     }

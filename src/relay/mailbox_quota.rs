@@ -20,7 +20,6 @@ pub struct MailboxQuota {
     pub sender_share: f64,
 }
 
-/// Number and bytes of items that devices sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     pub messages: usize,
@@ -77,7 +76,6 @@ impl MailboxUsage {
         }
     }
 
-    /// For an empty mailbox.
     pub fn give_back_memory(&mut self) {
         if self.by_sender.capacity() > SPARE_CAPACITY {
             self.by_sender.shrink_to_fit();

@@ -45,7 +45,6 @@ impl GovernorClock for Clock {
     }
 }
 
-/// A limit of `rate` per minute that allows `burst` at once.
 pub fn per_minute(rate: NonZeroU32, burst: NonZeroU32) -> Quota {
     Quota::per_minute(rate).allow_burst(burst)
 }
@@ -118,7 +117,6 @@ struct Buckets {
     refused: Bucket,
 }
 
-/// What one device may still send.
 #[derive(Debug)]
 pub struct Allowance {
     plan: Arc<RatePlan>,

@@ -2,18 +2,14 @@
 
 use crate::relay::item::{Item, SettledBy};
 
-/// At all times accepted = delivered + expired + queued + in_flight.
+/// Messages and key rotations; at all times accepted = delivered + expired + queued + in_flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Messages and key rotations that were accepted.
     pub accepted: u64,
-    /// Of these, delivered.
     pub delivered: u64,
-    /// Of these, expired, with a notice to the sender.
+    /// With a notice to the sender.
     pub expired: u64,
-    /// Of these, waiting.
     pub queued: u64,
-    /// Of these, with a connection.
     pub in_flight: u64,
     /// Bytes of everything that waits or awaits an Ack.
     pub queued_bytes: u64,

@@ -19,7 +19,6 @@ use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
 use crate::relay::rate_limit::Allowance;
 
-/// Where the directory keeps a device.
 pub(super) type Slot = u32;
 
 /// Devices whose dedup windows are pruned in one sweep.
@@ -28,7 +27,7 @@ const PRUNED_PER_SWEEP: usize = 256;
 #[derive(Debug)]
 pub(super) struct Device {
     pub id: DeviceId,
-    /// A resumable device has one.
+    /// Of a resumable device.
     pub token: Option<TokenHash>,
     pub allowance: Arc<Allowance>,
     pub connection: Option<Connection>,
@@ -40,7 +39,6 @@ pub(super) struct Device {
     pub forget_at: Option<Moment>,
 }
 
-/// The current connection of a device.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub id: ConnectionId,
@@ -168,7 +166,7 @@ impl Directory {
         (same && !device.is_over(now)).then_some(slot)
     }
 
-    /// The device whose current connection this is; `None` for a connection that was replaced or has ended.
+    /// `None` for a connection that was replaced or has ended.
     pub fn find_by_connection(&self, connection: ConnectionId) -> Option<Slot> {
         self.by_connection.get(&connection).copied()
     }
@@ -219,10 +217,10 @@ impl Directory {
         self[slot].connection = Some(connection);
     }
 
-    pub fn detach(&mut self, slot: Slot) -> Option<Connection> {
-        let connection = self[slot].connection.take()?;
-        self.by_connection.remove(&connection.id);
-        Some(connection)
+    pub fn detach(&mut self, slot: Slot) {
+        if let Some(connection) = self[slot].connection.take() {
+            self.by_connection.remove(&connection.id);
+        }
     }
 
     /// Drops outdated fingerprints of some devices, of others at the next call.

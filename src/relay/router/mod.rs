@@ -1,8 +1,7 @@
 //! The router: which devices are here, and where a frame goes next.
 //!
 //! The router owns presence and every mailbox, so a message that arrives while its recipient is connecting is not lost.
-//! `registration` is how devices come and go, `routing` what they send to each other, `sweep` what is never delivered,
-//! `durability` what survives a restart. Each field of [`Router`] is a type that alone changes its own data.
+//! Each field of [`Router`] is a type that alone changes its own data.
 
 mod audit;
 mod counters;
@@ -93,7 +92,6 @@ impl Router {
         }
     }
 
-    /// Grows with every record that is put.
     pub fn last_put(&self) -> PutSeq {
         self.pending.last
     }

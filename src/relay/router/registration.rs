@@ -95,8 +95,7 @@ impl Router {
         resumed: bool,
         token: Option<Token>,
     ) {
-        if let Some(older) = &self.directory[slot].connection {
-            let older = older.id;
+        if let Some(Connection { id: older, .. }) = self.directory[slot].connection {
             step.refuse(older, Refusal::Replaced, ErrorContext::NOTHING);
             step.deliver(older, Delivery::Close(CloseReason::Replaced));
             self.detach(step, slot);
@@ -124,9 +123,7 @@ impl Router {
 
     /// Takes the device's connection away: what was in flight waits again.
     fn detach(&mut self, step: &mut Step, slot: Slot) {
-        if self.directory.detach(slot).is_none() {
-            return;
-        }
+        self.directory.detach(slot);
         let Self { directory, expiry, counters, .. } = self;
         let device = &mut directory[slot];
         let is_resumable = device.is_resumable();

@@ -1,7 +1,6 @@
 //! What is never delivered: found when its time is over, dropped when its sender has a notice.
 //!
-//! Two calls, so that nothing is lost between them: an expired item leaves its mailbox and waits, still counted as queued,
-//! until the sweeper comes back with the notice. Until then [`Router::next_expired`] finds the item again.
+//! An expired item leaves its mailbox and waits, still counted as queued, until the sweeper comes back with the notice.
 //! (protocol: Error 410)
 
 use super::expiry_queue::ExpiredItem;
