@@ -35,9 +35,8 @@ pub fn init(settings: &Settings) -> LogHandle {
         }
         gate
     });
-    let rust_log = std::env::var("RUST_LOG").ok();
-    let (chosen, unreadable) = choose(rust_log);
-    let handle = LogHandle { gate: Arc::clone(gate), rust_log: chosen };
+    let (rust_log, unreadable) = choose(std::env::var("RUST_LOG").ok());
+    let handle = LogHandle { gate: Arc::clone(gate), rust_log };
     handle.apply(settings);
     if let Some(unreadable) = unreadable {
         let value = shorten_and_escape(&unreadable);
@@ -63,10 +62,8 @@ impl LogHandle {
             // Checked settings do not come here; the running filter is better than none.
             return;
         }
-        let filter = builder.build();
-        let most = filter.filter();
-        *self.gate.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
-        log::set_max_level(most);
+        *self.gate.filter.write().unwrap_or_else(PoisonError::into_inner) = builder.build();
+        log::set_max_level(self.max_level());
     }
 
     /// The most verbose level of any target.
@@ -117,8 +114,7 @@ fn writer(format: LogFormat) -> env_logger::Logger {
                 builder.parse_write_style(&style);
             }
             builder.format(|out, record| {
-                let time = out.timestamp_millis();
-                let level = record.level();
+                let (time, level) = (out.timestamp_millis(), record.level());
                 let style = out.default_level_style(level);
                 write!(out, "{time} {style}{level:<5}{style:#} ")?;
                 text_line(out, record)

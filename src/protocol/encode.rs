@@ -172,12 +172,12 @@ pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         remaining: Option<u32>,
     }
-    let (limit, remaining) = match refusal {
-        Refusal::RateLimited(limit) => (Some(u64::from(limit)), Some(0)),
-        Refusal::TooLarge(max) => (u64::try_from(max).ok(), None),
-        _ => (None, None),
+    let (limit, remaining, retry_after_ms) = match refusal {
+        Refusal::RateLimited(limit) => (Some(u64::from(limit)), Some(0), None),
+        Refusal::TooLarge(max) => (u64::try_from(max).ok(), None, None),
+        Refusal::Full => (None, None, Some(FULL_RETRY_AFTER_MS)),
+        _ => (None, None, None),
     };
-    let full_retry = (refusal == Refusal::Full).then_some(FULL_RETRY_AFTER_MS);
     encode(
         "Error",
         &Payload {
@@ -186,7 +186,7 @@ pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
             message_id: context.message_id,
             key_id: context.key_id.as_deref().and_then(|raw| serde_json::from_str(raw).ok()),
             recipient_id: context.recipient_id,
-            retry_after_ms: context.retry_after_ms.or(full_retry),
+            retry_after_ms: context.retry_after_ms.or(retry_after_ms),
             limit,
             remaining,
         },

@@ -1,7 +1,5 @@
-//! Reads one JSON object and returns the raw text of the fields that the caller names.
-//!
-//! Nothing is copied, and a value that the relay only forwards is never decoded. `serde_json` checks the grammar. This
-//! file checks the rest: an object and not an array, no key twice, a limited depth. (protocol: Envelope)
+//! Reads one JSON object and returns the raw text of the fields that the caller names. Nothing is copied or decoded.
+//! `serde_json` checks the grammar. This file checks the rest: an object, no key twice, a limited depth. (protocol: Envelope)
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -11,14 +11,14 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use config::{Config, ConfigError, Environment, FileFormat};
-use toml::Table;
+use toml::{Table, Value};
 
 use super::check::contradictions;
 use super::problem::{Problem, Problems, printable};
 use super::{KEYS, Settings};
 use crate::cli::Cli;
 
-/// The file that is read from the working directory if it is there.
+/// In the working directory; it need not be there.
 const FILE_NAME: &str = "settings.toml";
 
 const DEFAULT_TEXT: &str = include_str!("../../settings.toml");
@@ -87,17 +87,13 @@ impl Default for Settings {
 
 /// The settings in the form of `settings.toml`: read again, they are equal to `settings`.
 pub fn print(settings: &Settings) -> String {
-    let mut text = String::new();
-    let mut open = "";
-    for ((section, key), value) in KEYS.iter().zip(settings.values()) {
-        if *section != open {
-            let gap = if open.is_empty() { "" } else { "\n" };
-            text += &format!("{gap}[{section}]\n");
-            open = section;
-        }
-        text += &format!("{key} = {value}\n");
-    }
-    text
+    let lines: Vec<_> = KEYS.iter().zip(settings.values()).collect();
+    let sections = lines.chunk_by(|((before, _), _), ((after, _), _)| before == after);
+    let section = |lines: &[(&(&str, &str), Value)]| {
+        let keys = lines.iter().map(|((_, key), value)| format!("{key} = {value}\n"));
+        format!("[{}]\n{}", lines[0].0.0, keys.collect::<String>())
+    };
+    sections.map(section).collect::<Vec<_>>().join("\n")
 }
 
 /// The file as a table; empty if there need not be one; `None` and a problem if it cannot be read.

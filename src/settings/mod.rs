@@ -48,8 +48,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Makes the section structs, [`Settings`], and the ways from and to TOML values, from one declaration of each key:
-/// `key: type = kind`.
+/// Makes the structs, and the ways from and to TOML values, from one declaration of each key: `key: type = kind`.
 macro_rules! settings {
     ($(
         $(#[$section_doc:meta])+

@@ -14,7 +14,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A value that cannot be; `value` is printable as it would be written in the file.
+    /// A value that cannot be, as it would be written in the file.
     pub(super) fn with_value(key: &str, value: &impl fmt::Display, reason: String) -> Self {
         Self { value: Some(printable(&value.to_string())), ..Self::without_value(key, reason) }
     }

@@ -3,10 +3,10 @@
 //! A write to a full disk can be tried again; a failed sync cannot, whatever its reason: the kernel may have dropped the
 //! dirty pages, and it reports that only once. The database's error does not distinguish the two.
 
+use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{fmt, io};
 
 use redb::{BackendError, StorageBackend};
 
@@ -21,6 +21,7 @@ impl SyncFailed {
 }
 
 /// Passes every call on to the backend below.
+#[derive(Debug)]
 pub struct SyncWatch<B> {
     below: B,
     sync_failed: SyncFailed,
@@ -29,12 +30,6 @@ pub struct SyncWatch<B> {
 impl<B> SyncWatch<B> {
     pub fn new(below: B, sync_failed: SyncFailed) -> Self {
         Self { below, sync_failed }
-    }
-}
-
-impl<B> fmt::Debug for SyncWatch<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SyncWatch").finish_non_exhaustive()
     }
 }
 
