@@ -156,7 +156,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes and removes [`PROBE_BYTES`], to learn whether there is space.
+    /// Writes and removes some bytes, to learn whether there is space.
     ///
     /// # Errors
     ///

@@ -1,0 +1,60 @@
+//! What a reload takes over, and what waits for a restart.
+
+use super::*;
+
+#[test]
+fn a_reload_takes_limits_rates_queue_origins_proxies_and_level() {
+    let running = Settings::default();
+    let fresh = settings(
+        "[server]\ntrusted_proxies = [\"10.0.0.0/8\"]\nallowed_origins = [\"https://a.example\"]\n\
+         [log]\nlevel = \"debug\"\n[limits]\nstrikes = 20\n[rate_limit]\nburst = 5\n[queue]\nmax_ttl = \"8d\"\n",
+    );
+    let reload = running.reload(fresh.clone());
+    assert_eq!(reload.settings, fresh);
+    assert!(reload.needs_restart.is_empty());
+    assert_eq!(
+        reload.changed,
+        [
+            "server.trusted_proxies: [] -> [\"10.0.0.0/8\"]",
+            "server.allowed_origins: [] -> [\"https://a.example\"]",
+            "log.level: \"info,actix_server=warn\" -> \"debug\"",
+            "limits.strikes: 10 -> 20",
+            "rate_limit.burst: 60 -> 5",
+            "queue.max_ttl: \"7d\" -> \"8d\"",
+        ]
+    );
+}
+
+#[test]
+fn a_reload_keeps_everything_else_and_says_that_it_takes_a_restart() {
+    let running = Settings::default();
+    let fresh = settings(
+        "[server]\nlisten = \"127.0.0.1:81\"\nadmin_listen = \"127.0.0.1:91\"\nworkers = 2\ndrain_timeout = \"1s\"\n\
+         tcp_user_timeout = \"1s\"\n[log]\nformat = \"json\"\n[heartbeat]\ninterval = \"1s\"\ntimeout = \"2s\"\n\
+         [delivery]\nwindow = 1\nbytes = \"1 MiB\"\n[session]\nttl = \"1d\"\nplain_ttl = \"2h\"\n\
+         [auth]\nexchange_ttl = \"1s\"\n[sweeper]\ninterval = \"2s\"\n",
+    );
+    let reload = running.reload(fresh);
+    assert_eq!(reload.settings, running);
+    assert!(reload.changed.is_empty());
+    assert_eq!(reload.needs_restart.len(), 14);
+    assert_eq!(reload.needs_restart[0], "server.listen: \"127.0.0.1:8080\" -> \"127.0.0.1:81\"");
+}
+
+#[test]
+fn a_reload_without_changes_says_nothing() {
+    let reload = Settings::default().reload(Settings::default());
+    assert!(reload.changed.is_empty() && reload.needs_restart.is_empty());
+}
+
+#[test]
+fn a_reload_that_makes_sense_only_after_a_restart_waits_for_it() {
+    let running = Settings::default();
+    let fresh = settings(
+        "[limits]\nmessage_bytes = \"1 MiB\"\nframe_bytes = \"2 MiB\"\nstrikes = 3\n[delivery]\nbytes = \"4 MiB\"\n",
+    );
+    let reload = running.reload(fresh);
+    assert_eq!(reload.settings, running);
+    assert!(reload.changed.is_empty());
+    assert_eq!(reload.needs_restart.len(), 4, "{:?}", reload.needs_restart);
+}
