@@ -32,9 +32,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// Input that one connection may read before the others are polled, bytes.
 pub(super) const BUDGET: usize = READ_BYTES;
 
-/// Messages between two [`Event::ReadComplete`] at most. With it they are the 16 items after which
-/// actix leaves a stream for the actor's mailbox.
-const BURST: u32 = 15;
+/// Messages between two [`Event::ReadComplete`] at most, so that a flood cannot delay what the actor
+/// collects. A read of a busy peer should fit: what follows the event travels apart.
+const BURST: u32 = 64;
 
 thread_local! {
     // One buffer for all connections of a thread: an idle connection holds none.
