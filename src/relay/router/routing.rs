@@ -11,7 +11,7 @@ use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Envelope, Subject};
 use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{Expired, Refusal};
+use crate::protocol::refusal::{ErrorContext, Expired, Refusal};
 use crate::relay::command::{Command, ConnectionId, SendCommand};
 use crate::relay::dedup::Seen;
 use crate::relay::delivery::{Delivery, Step};
@@ -41,6 +41,15 @@ impl Router {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
         let from = Sender { slot, id: self.directory[slot].id, connection };
         for command in commands {
+            // The hot path: the context of an error is made only for a refusal.
+            if let Command::Send(message) = command {
+                let (id, recipient) = (message.id, message.recipient);
+                if let Err(refusal) = self.send(step, from, message) {
+                    let context = ErrorContext::about(Some(&Subject::Message(id)), Some(recipient));
+                    step.refuse(connection, refusal, context);
+                }
+                continue;
+            }
             let context = command.error_context();
             // The device has the key, even if its answer finds no room.
             let acked = match &command {
