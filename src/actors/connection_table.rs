@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use crate::relay::command::ConnectionId;
 use crate::relay::delivery::Delivery;
 
-/// Everything that one step of the Registry has for one session, in order.
+/// Everything that one round of the Registry has for one session, in order.
 #[derive(Debug, Default, Message)]
 #[rtype(result = "()")]
 pub struct DeliveryBatch {

@@ -191,7 +191,7 @@ impl Registry {
         }
     }
 
-    /// Ends a step: the store's changes are one unit, and each session gets its batch.
+    /// Ends a round: the store's changes are one unit, and each session gets its batch.
     fn send_batches(&mut self) {
         self.router.store_mut().flush();
         while let Some((connection, session, batch)) = self.connections.next_batch() {

@@ -279,7 +279,7 @@ async fn while_the_disk_is_behind_only_those_wait_who_give_it_more_to_do() {
         vec![Command::Send(SendCommand { recipient, id, ttl: Some(9), content: 1, body })]
     };
     relay.sends(CommandBatch { connection: ConnectionId(2), commands: send(away_id) }).await;
-    // What passes through goes on: the talker has its batch, the writer hears, but not that it may go on.
+    // Messages that pass through go on: the batch of the talker is acknowledged, that of the writer is not.
     relay.sends(CommandBatch { connection: ConnectionId(3), commands: send(writer_id) }).await;
     assert!(next_batch(&mut of_talker).await.acknowledges);
     let batch = next_batch(&mut of_writer).await;

@@ -29,7 +29,7 @@ use crate::store::records::MessageRecord;
 
 const UNIX: u64 = 1_000;
 
-/// Keeps at once, or when it is told to.
+/// Reports a put as durable at once or, if slow, when the test says so.
 #[derive(Debug, Default)]
 struct Disk {
     slow: bool,
