@@ -76,38 +76,3 @@ pub struct Loaded {
     /// Records that were damaged on disk and left out.
     pub damaged: usize,
 }
-
-/// The application chooses between a store in memory and one on disk at run time.
-impl<S: Store + ?Sized> Store for Box<S> {
-    fn put(&mut self, record: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome {
-        (**self).put(record, put_seq)
-    }
-
-    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
-        (**self).remove(seq, fingerprint);
-    }
-
-    fn put_device(&mut self, device: DeviceRecord) {
-        (**self).put_device(device);
-    }
-
-    fn remove_device(&mut self, id: DeviceId) {
-        (**self).remove_device(id);
-    }
-
-    fn flush(&mut self) {
-        (**self).flush();
-    }
-
-    fn is_failing(&self) -> bool {
-        (**self).is_failing()
-    }
-
-    fn is_backlogged(&self) -> bool {
-        (**self).is_backlogged()
-    }
-
-    fn close(&mut self) {
-        (**self).close();
-    }
-}
