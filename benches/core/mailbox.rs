@@ -1,9 +1,7 @@
-//! One device's mail, however much of it waits.
+//! One mailbox, at several numbers of waiting items.
 //!
-//! Guards "one owner for each truth" (docs/architecture.md, who owns what) at its price: a mailbox keeps order, deadlines,
-//! quotas and what is in flight, and none of that may be searched where much waits. What is in order is found without a
-//! search, and a confirmation is looked up among what is in flight, which credit bounds. What memory itself costs when a
-//! queue is larger than every cache remains.
+//! Guards the invariant that no operation of a mailbox searches all that waits (docs/architecture.md): an Ack searches what is
+//! in flight, which the delivery window bounds. What remains is the memory of a queue that is larger than every cache.
 
 use std::hint::black_box;
 
@@ -25,7 +23,7 @@ const SENDER: DeviceId = DeviceId::from_u128(1);
 /// Nothing expires here.
 const NOW: Moment = Moment(0);
 
-/// At every depth, and at every place of the window.
+/// Measures every depth, and an Ack of every place in the window.
 pub fn run(criterion: &mut Criterion) {
     let mut group = group(criterion, "mailbox");
     for depth in DEPTHS {
@@ -57,7 +55,7 @@ pub fn run(criterion: &mut Criterion) {
         for depth in [0, DEPTHS[2]] {
             let mut mail = Mail::default();
             (0..WINDOW + depth).for_each(|_| mail.arrives(SettledBy::Ack));
-            // What is in flight, in order.
+            // In order of delivery.
             let mut flight: Vec<_> = (0..WINDOW).map(|_| mail.flies()).collect();
             let name = BenchmarkId::new(format!("the {name} of 256 confirmed, before"), depth);
             group.bench_function(name, |bench| {
@@ -94,7 +92,7 @@ impl Mail {
         self.mailbox.push_waiting(Item { settles, ..item });
     }
 
-    /// The head of what waits is handed over.
+    /// Puts the first waiting item in flight.
     fn flies(&mut self) -> Seq {
         match self.mailbox.next_deliverable(NOW, CREDIT) {
             Next::InFlight(item) => item.seq,

@@ -1,28 +1,28 @@
-//! What the core costs, without sockets, actors or a disk: words in and out, the rules, one mailbox, the sweep.
+//! The cost of the core without sockets, actors or a disk: decoding and encoding, the router, one mailbox, the sweep.
 //!
-//! `cargo bench --bench core` takes less than a minute and a half; a name behind `--` runs what it is part of. Each group says which
-//! promise it guards. The promise behind all of them: what one message costs does not depend on how many others wait.
-//! So whatever can wait is measured at several depths, each built once and then kept in a steady state, one in and one
-//! out, so that nothing is measured but the step itself.
+//! `cargo bench --bench core` takes less than a minute and a half; a name after `--` runs the benchmarks with this name. Each group
+//! names the invariant that it guards. The invariant behind all of them: the cost of a message does not depend on how many
+//! others wait. So each group is measured at several depths; each depth is built once and then kept steady, one item in and one
+//! out.
 
 mod codec;
+mod frames;
 mod mailbox;
 mod relay;
 mod router;
 mod splice;
 mod sweep;
-mod words;
 
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 
-/// As the relay itself.
+/// The allocator of the relay.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How many messages wait: next to none, and more than any cache holds.
+/// Numbers of waiting messages, from nearly none to more than any cache holds.
 const DEPTHS: [u64; 3] = [10, 10_000, 1_000_000];
 
 fn main() {
@@ -41,7 +41,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A group whose element is one message, or one frame.
+/// A group whose throughput is counted in messages or frames.
 fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements(1));

@@ -1,4 +1,4 @@
-//! A relay that is nothing but its rules, with a store that keeps nothing and limits that nobody reaches.
+//! A router with a store that keeps nothing and limits that nothing here reaches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use sealpost::relay::router::{Expired, Router};
 use sealpost::settings::{RateLimit, Settings};
 use sealpost::store::memory::Memory;
 
-/// What every message carries; all share one body, so that a million of them measure the relay and not the allocator.
+/// The body of every message; all share one, so that a million messages measure the router and not the allocator.
 pub const BODY: &str = "a body that is carried and not looked at";
 
 /// Limits that nothing here reaches.
@@ -34,7 +34,7 @@ fn settings() -> Arc<Settings> {
     Arc::new(settings)
 }
 
-/// The rules, and the time.
+/// The router and the time.
 pub struct Relay {
     pub router: Router,
     pub step: Step,
@@ -43,14 +43,14 @@ pub struct Relay {
     names: u128,
 }
 
-/// Somebody that has registered.
+/// A registered device.
 #[derive(Clone, Copy)]
 pub struct Device {
     pub id: DeviceId,
     conn: ConnectionId,
 }
 
-/// What a sweep found, and what its senders are to be told.
+/// The expired items that a sweep found, and the notices for their senders.
 pub struct Found {
     expired: Vec<Expired>,
     notices: Vec<(u64, String)>,
@@ -102,7 +102,7 @@ impl Relay {
         self.discard();
     }
 
-    /// The socket took all that its device was handed.
+    /// The device's socket took all frames.
     pub fn take(&mut self, by: Device) {
         self.router.on_written(&mut self.step, by.conn, Seq::MAX);
         self.discard();
@@ -114,12 +114,12 @@ impl Relay {
         now.wall_ms += seconds * 1_000;
     }
 
-    /// The first step of a sweep.
+    /// The first step of a sweep: finds expired items.
     pub fn find(&mut self, limit: usize) -> Vec<Expired> {
         self.router.next_expired(self.step.now, limit)
     }
 
-    /// The second.
+    /// The second step of a sweep: drops the items after their notices.
     pub fn drop(&mut self, found: Found) {
         let end = found.expired.last().map_or(0, |last| last.ticket + 1);
         self.router.drop_expired(&mut self.step, end, found.notices);
@@ -134,7 +134,7 @@ impl Relay {
 }
 
 impl Found {
-    /// What a sweeper does between its two steps.
+    /// Encodes the notices, as the sweeper does between its two steps.
     pub fn told(expired: Vec<Expired>) -> Self {
         let error = |found: &Expired| {
             found.error.as_ref().map(|(why, about)| (found.ticket, encode::error(*why, about)))

@@ -1,8 +1,7 @@
-//! One message through the rules: the work of the one thread that all messages pass.
+//! One message through the router: the work of the one thread that handles all messages.
 //!
-//! Guards "one way, and nobody asks back on it" (docs/architecture.md, the journey of a frame): what the registry's
-//! thread does for a message bounds what the whole relay can carry. Whatever a recipient is, its message is heard,
-//! acked, and, in the end, gone from the books, which are checked.
+//! Guards "a frame goes one way" (docs/architecture.md): the time that the Registry's thread needs for a message bounds the
+//! throughput of the relay. For each kind of recipient the message is acked, and leaves the counters at the end, which is checked.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,11 @@ use criterion::Criterion;
 use crate::group;
 use crate::relay::{Found, Relay};
 
-/// So many messages pile up for one that is away before they are cleared away, unmeasured.
+/// Messages that wait for an absent device before they are removed, outside the measurement.
 const PILE: u64 = 1_024;
 const TTL: u64 = 60;
 
-/// For each kind of recipient.
+/// Measures each kind of recipient.
 pub fn run(criterion: &mut Criterion) {
     let mut group = group(criterion, "router");
 

@@ -1,8 +1,8 @@
-//! What expires, and what it costs to look for it.
+//! Expired items, and the cost of a search for them.
 //!
-//! Guards "what expires is told to its sender first and dropped after" (docs/architecture.md, expiry in two steps) at
-//! its price: a sweep holds up the registry's thread, so it must cost what it finds and not what waits; and a sweep that
-//! finds nothing, which nearly all do, next to nothing.
+//! Guards "an expired item is reported to its sender first and dropped afterwards" (docs/architecture.md, expiry in two steps):
+//! a sweep occupies the Registry's thread, so its cost must grow with the items that it finds and not with those that wait, and a
+//! sweep that finds nothing must cost next to nothing.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use criterion::{BenchmarkId, Criterion};
 use crate::relay::{Device, Found, Relay};
 use crate::{DEPTHS, group};
 
-/// Among so many devices that are away all that waits is spread, however much it is.
+/// Absent devices among which the waiting messages are spread.
 const DEVICES: usize = 1_000;
-/// Messages that come, and that expire, each second.
+/// Messages that arrive, and that expire, each second.
 const RATE: u64 = 10;
-/// As the sweeper's.
+/// The sweeper's slice.
 const SLICE: usize = 512;
 
-/// At every depth.
+/// Measures every depth.
 pub fn run(criterion: &mut Criterion) {
     let mut group = group(criterion, "sweep");
     for depth in DEPTHS {
@@ -28,7 +28,7 @@ pub fn run(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("one expired among", depth), |bench| {
             bench.iter_custom(|messages| {
-                // The clock is read for ten messages at a time.
+                // One clock reading for ten messages.
                 let seconds = messages.div_ceil(RATE);
                 let spent: Duration = (0..seconds).map(|_| world.second()).sum();
                 spent.mul_f64(messages as f64 / (seconds * RATE) as f64)
@@ -44,7 +44,7 @@ struct World {
     sender: Device,
     away: Vec<Device>,
     next: usize,
-    /// As long as it takes for so many to wait.
+    /// The ttl with which `depth` messages wait at this rate.
     ttl: u64,
 }
 
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// A second passes: how long the two steps took for those that expired.
+    /// Lets a second pass; returns the time that both steps took for the expired messages.
     fn second(&mut self) -> Duration {
         self.relay.pass(1);
         let began = Instant::now();

@@ -1,6 +1,6 @@
 //! Doers: thin. Each receives, reads the clock once, asks the rules and posts what follows.
 //!
-//! A message type lives in the file of the actor that hears it. Nobody asks and waits on a message's way: sessions push
+//! A message type lives in the file of the actor that handles it. Nobody asks and waits on a message's way: sessions push
 //! to the Registry, the Registry pushes to sessions.
 
 pub mod abort_on_panic;

@@ -21,7 +21,7 @@ use crate::protocol::refusal::{CloseReason, ErrorContext};
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{Expired, Router, Snapshot, Ticket};
+use crate::relay::router::{ExpiryNotice, Router, Snapshot, Ticket};
 use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
@@ -72,7 +72,7 @@ pub struct Disconnected {
 }
 
 #[derive(Message)]
-#[rtype(result = "Vec<Expired>")]
+#[rtype(result = "Vec<ExpiryNotice>")]
 pub struct NextExpired {
     pub limit: usize,
 }
@@ -199,13 +199,14 @@ impl Registry {
             if matches!(failed, actix::dev::SendError::Full(_)) {
                 close_session(session, CloseReason::SlowConsumer);
             }
-            // The session handles nothing any more, so its connection has ended, which may concern others.
+            // The session takes no more batches, so its connection has ended. What waits again may expire or be delivered
+            // elsewhere, which fills batches of other sessions.
             self.forget(connection);
             self.router.store_mut().flush();
         }
     }
 
-    /// A connection has ended: what its session borrowed goes back to the mailbox.
+    /// A connection has ended: what was in flight to it waits again.
     fn forget(&mut self, connection: ConnectionId) {
         self.connections.remove(connection);
         self.router.disconnect(&mut self.step, connection);
@@ -330,6 +331,7 @@ impl Handler<Drain> for Registry {
     type Result = usize;
 
     fn handle(&mut self, Drain { slice }: Drain, _: &mut Self::Context) -> usize {
+        // Not a step of the router: no rule applies, only sessions close.
         self.draining = true;
         self.step.now = self.clock.now();
         // A close overtakes nothing.

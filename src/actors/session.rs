@@ -30,7 +30,7 @@ use crate::settings::Settings;
 use crate::transport::{Event, Incoming, SocketHandle, WebSocketWriter};
 
 /// Commands that wait for the Registry before the socket is no longer read.
-const BATCH: usize = 64;
+const PAUSE_READ_AT: usize = 64;
 /// Delivery batches that can wait in the mailbox beyond those that the delivery window allows.
 const SPARE_BATCHES: usize = 64;
 /// Maximum of delivery batches that can wait in the mailbox.
@@ -110,7 +110,7 @@ impl Session {
             return;
         }
         #[cfg(test)]
-        assert_ne!(text, "panic", "told to");
+        assert_ne!(text, "panic", "injected panic");
         let max_bytes = self.settings.limits.message_bytes;
         let parsed = match &mut self.state {
             State::Registering { buffered, .. } => {
@@ -132,7 +132,7 @@ impl Session {
             }
             Err((refusal, context)) => {
                 let class = if is_malformed { Class::Control } else { Class::Message };
-                if self.allow(class, context.clone(), ctx) {
+                if self.allow(class, || context.clone(), ctx) {
                     self.refuse(refusal, &context);
                 }
             }
@@ -144,7 +144,7 @@ impl Session {
             // There are as many Acks as delivered messages. Only an unmatched one is charged, when the router has found it.
             Request::Command(command @ Command::Ack { .. }) => self.enqueue_command(command),
             Request::Command(Command::Ping) => {
-                if self.allow(Class::Control, ErrorContext::NOTHING, ctx) {
+                if self.allow(Class::Control, || ErrorContext::NOTHING, ctx) {
                     // A Pong follows everything that the device sent before.
                     if self.batch.is_empty() && !self.batch_in_flight {
                         self.writer.text(ByteString::from_static(encode::PONG));
@@ -154,27 +154,32 @@ impl Session {
                 }
             }
             Request::Command(command) => {
-                if self.allow(Class::Message, command.error_context(), ctx) {
+                if self.allow(Class::Message, || command.error_context(), ctx) {
                     self.enqueue_command(command);
                 }
             }
             Request::Register(register) => {
-                if self.allow(Class::Control, ErrorContext::NOTHING, ctx) {
+                if self.allow(Class::Control, || ErrorContext::NOTHING, ctx) {
                     self.register(register, ctx);
                 }
             }
             Request::Pong => {
-                self.allow(Class::Control, ErrorContext::NOTHING, ctx);
+                self.allow(Class::Control, || ErrorContext::NOTHING, ctx);
             }
         }
     }
 
-    /// Whether the allowance covers one more; says so if it does not.
-    fn allow(&mut self, class: Class, context: ErrorContext, ctx: &mut Ctx) -> bool {
+    /// Whether the allowance covers one more frame of `class`; if not, sends the refusal or closes the connection.
+    fn allow(
+        &mut self,
+        class: Class,
+        context: impl FnOnce() -> ErrorContext,
+        ctx: &mut Ctx,
+    ) -> bool {
         match self.allowance.check(class) {
             Verdict::Allowed => true,
             Verdict::Limited { limit, retry_after_ms } => {
-                let context = ErrorContext { retry_after_ms: Some(retry_after_ms), ..context };
+                let context = ErrorContext { retry_after_ms: Some(retry_after_ms), ..context() };
                 self.refuse(Refusal::RateLimited(limit), &context);
                 false
             }
@@ -212,7 +217,7 @@ impl Session {
             return;
         }
         if refusal == Refusal::BadToken {
-            // Only a count: it may be lost if the limiter is that busy.
+            // Only a count: one may be lost while the limiter's mailbox is full.
             let _ = self.core.limiter.try_send(ResumeFailed(self.address));
         }
         self.replay_buffered(State::Unregistered, ctx);
@@ -232,7 +237,7 @@ impl Session {
         let (core, id) = (self.core.clone(), self.id);
         self.socket.on_written(move |seq| {
             if core.watermarks.record((id, seq)) {
-                // A full Registry has other messages to handle, and looks at the watermarks before each.
+                // A Registry with a full mailbox reads the watermarks before each of its other messages.
                 let _ = core.registry.try_send(WriteProgress);
             }
         });
@@ -243,7 +248,7 @@ impl Session {
         self.replay_buffered(State::Registered { me: Registered { device }, extension }, ctx);
     }
 
-    /// The registration is decided: handles what the client sent meanwhile.
+    /// The registration is accepted or refused: handles what the client sent meanwhile.
     fn replay_buffered(&mut self, state: State, ctx: &mut Ctx) {
         let former = std::mem::replace(&mut self.state, state);
         self.socket.pause(false);
@@ -262,9 +267,9 @@ impl Session {
         }
     }
 
-    /// The socket is not read while the Registry is behind.
+    /// Stops reading the socket while the Registry has not acknowledged the last batch and a next one is full.
     fn update_read_pause(&self) {
-        self.socket.pause(self.batch_in_flight && self.batch.len() >= BATCH);
+        self.socket.pause(self.batch_in_flight && self.batch.len() >= PAUSE_READ_AT);
     }
 
     /// Sends the batch, unless the Registry has not acknowledged the last one.
@@ -277,6 +282,7 @@ impl Session {
         let sent = self.core.registry.try_send(CommandBatch { connection: self.id, commands });
         if let Err(SendError::Full(unsent)) = sent {
             self.batch = unsent.commands;
+            // Only a full mailbox is retried. A Registry that is gone takes the process with it.
             ctx.run_later(RETRY, |session, ctx| {
                 session.batch_in_flight = false;
                 session.flush(ctx);
@@ -336,7 +342,7 @@ impl StreamHandler<Event> for Session {
             Event::Incoming(Incoming::Text(text)) => self.on_text(text, ctx),
             Event::Incoming(Incoming::Binary(_)) => self.close(CloseReason::Binary, ctx),
             Event::Incoming(Incoming::Ping | Incoming::Pong) => {
-                self.allow(Class::Control, ErrorContext::NOTHING, ctx);
+                self.allow(Class::Control, || ErrorContext::NOTHING, ctx);
             }
             Event::ReadComplete => self.flush(ctx),
             Event::HeartbeatDue { quiet } => {
@@ -355,13 +361,13 @@ impl Handler<DeliveryBatch> for Session {
     type Result = ();
 
     fn handle(&mut self, batch: DeliveryBatch, ctx: &mut Self::Context) {
-        let mut written_through = None;
+        let mut last_seq = None;
         for delivery in batch.deliveries {
             match delivery {
                 Delivery::Registered(accepted) => self.on_registered(*accepted, ctx),
                 Delivery::Frame { seq, body } => {
                     self.writer.text(body);
-                    written_through = Some(seq);
+                    last_seq = Some(seq);
                 }
                 Delivery::Ack { id, status } => {
                     self.writer.compose(|text| encode::write_ack(text, id, status));
@@ -379,7 +385,7 @@ impl Handler<DeliveryBatch> for Session {
                 Delivery::Close(reason) => self.close(reason, ctx),
             }
         }
-        if let Some(seq) = written_through.filter(|_| self.writer.is_open()) {
+        if let Some(seq) = last_seq.filter(|_| self.writer.is_open()) {
             self.socket.watermark(seq);
         }
         if batch.acknowledges {
@@ -390,7 +396,7 @@ impl Handler<DeliveryBatch> for Session {
     }
 }
 
-/// The limits that a client sees in its `RegisterResponse`. (protocol: Register)
+/// The limits in a `RegisterResponse`. (protocol: Register)
 fn client_limits(settings: &Settings) -> ClientLimits {
     ClientLimits {
         message_bytes: settings.limits.message_bytes,

@@ -10,7 +10,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture}
 
 use super::registry::{DropExpired, NextExpired};
 use crate::protocol::encode;
-use crate::relay::router::Expired;
+use crate::relay::router::ExpiryNotice;
 
 /// Items in one slice. Live traffic waits for one slice at most, which takes less time than a frame needs to pass the
 /// relay.
@@ -50,12 +50,12 @@ impl TtlSweeper {
         }));
     }
 
-    fn report(&mut self, expired: Vec<Expired>, ctx: &mut Context<Self>) {
+    fn report(&mut self, expired: Vec<ExpiryNotice>, ctx: &mut Context<Self>) {
         let full = expired.len() >= SLICE;
         let end = expired.last().map_or(0, |last| last.ticket + 1);
         let notices = expired
             .into_iter()
-            .filter_map(|Expired { ticket, error, .. }| {
+            .filter_map(|ExpiryNotice { ticket, error, .. }| {
                 error.map(|(refusal, about)| (ticket, encode::error(refusal, &about)))
             })
             .collect();
@@ -105,7 +105,7 @@ mod tests {
         fn handle(&mut self, asked: NextExpired, _: &mut Self::Context) -> Self::Result {
             let count = asked.limit.min(self.left.load(Ordering::Relaxed)) as Ticket;
             let sender = DeviceId::from_u128(1);
-            let expired = |ticket| Expired { ticket, sender, error: None };
+            let expired = |ticket| ExpiryNotice { ticket, sender, error: None };
             MessageResult((self.first..self.first + count).map(expired).collect())
         }
     }

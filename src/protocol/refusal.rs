@@ -48,7 +48,7 @@ pub enum Refusal {
     /// 409: a newer connection of the same device replaced this one.
     Replaced,
     /// 410: the ttl (seconds) passed before delivery.
-    Expired(Expired, u64),
+    Expired(ExpiredKind, u64),
     /// 413: larger than `limits.message_bytes`, which is given.
     TooLarge(usize),
     /// 429: more frames in one minute than this limit.
@@ -63,7 +63,7 @@ pub enum Refusal {
 
 /// The kind of message that expired. (protocol: Error codes, 410)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expired {
+pub enum ExpiredKind {
     /// A `Send`, by its id.
     Message(MessageId),
     /// A `KeyRotationUpdate` or `KeyRotationAck`.
@@ -135,9 +135,9 @@ impl fmt::Display for Refusal {
             Self::Replaced => "Replaced by a newer connection of this device.",
             Self::Expired(expired, ttl) => {
                 match expired {
-                    Expired::Message(id) => write!(f, "Message {id}")?,
-                    Expired::KeyRotation => f.write_str("Key rotation")?,
-                    Expired::Auth => f.write_str("Authentication message")?,
+                    ExpiredKind::Message(id) => write!(f, "Message {id}")?,
+                    ExpiredKind::KeyRotation => f.write_str("Key rotation")?,
+                    ExpiredKind::Auth => f.write_str("Authentication message")?,
                 }
                 return write!(f, " expired after {ttl} s undelivered.");
             }

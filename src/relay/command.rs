@@ -77,16 +77,33 @@ pub struct SendCommand {
 impl Command {
     /// What an `Error` that answers this command refers to.
     pub fn error_context(&self) -> ErrorContext {
-        let (subject, recipient) = match self {
-            Self::Send(send) => (Some(Subject::Message(send.id)), Some(send.recipient)),
-            Self::KeyRotation { recipient, key_id, .. }
-            | Self::KeyRotationAck { recipient, key_id, .. } => {
-                (Some(Subject::KeyRotation(key_id.clone())), Some(*recipient))
+        ErrorContext::about(self.subject().as_ref(), self.recipient())
+    }
+
+    /// What the command is about, if a client knows the subject by an id.
+    pub fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Send(send) => Some(Subject::Message(send.id)),
+            Self::KeyRotation { key_id, .. } | Self::KeyRotationAck { key_id, .. } => {
+                Some(Subject::KeyRotation(key_id.clone()))
             }
-            Self::Auth { recipient, .. } => (None, *recipient),
-            Self::AuthSuccess { recipient, .. } => (None, Some(*recipient)),
-            Self::Ack { .. } | Self::Status(_) | Self::Ping => (None, None),
-        };
-        ErrorContext::about(subject.as_ref(), recipient)
+            Self::Auth { .. }
+            | Self::AuthSuccess { .. }
+            | Self::Ack { .. }
+            | Self::Status(_)
+            | Self::Ping => None,
+        }
+    }
+
+    /// The device that the command is for, if the client named it.
+    pub fn recipient(&self) -> Option<DeviceId> {
+        match self {
+            Self::Send(send) => Some(send.recipient),
+            Self::KeyRotation { recipient, .. }
+            | Self::KeyRotationAck { recipient, .. }
+            | Self::AuthSuccess { recipient, .. } => Some(*recipient),
+            Self::Auth { recipient, .. } => *recipient,
+            Self::Ack { .. } | Self::Status(_) | Self::Ping => None,
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What a connection may say: before it is registered only `Register`, `Ping` and `Pong`, after that as its own device.
+//! What a connection may send: before it is registered only `Register`, `Ping` and `Pong`, after that as its own device.
 //!
 //! Identity is checked here, once: a [`Command`] speaks for the device of its connection.
 

@@ -18,18 +18,18 @@ use crate::store::records::Fingerprint;
 /// Maximum of fingerprints in one generation; limits the memory of one device to 24 KiB per generation.
 pub const MAX_PER_GENERATION: usize = 512;
 
-/// The bit of a digest that says that the message could not wait (ttl 0); 63 bits are enough to tell contents apart.
-const AT_ONCE: u64 = 1;
+/// The bit of a digest that marks a message with ttl 0; 63 bits are enough to distinguish contents.
+const TTL_ZERO: u64 = 1;
 
 impl Fingerprint {
     /// The fingerprint of a message that is still here. A sender could only forge its own.
     pub fn new(sender: DeviceId, recipient: DeviceId, id: MessageId, content: u64) -> Self {
-        Self { sender, key: key(recipient, id), content: content & !AT_ONCE, recorded_at: 0 }
+        Self { sender, key: key(recipient, id), content: content & !TTL_ZERO, recorded_at: 0 }
     }
 
     /// Marks the fingerprint of a message with ttl 0: its recipient does not ack it, so a repeat gets another status.
     pub fn with_ttl(self, ttl: u64) -> Self {
-        Self { content: self.content | if ttl == 0 { AT_ONCE } else { 0 }, ..self }
+        Self { content: self.content | if ttl == 0 { TTL_ZERO } else { 0 }, ..self }
     }
 }
 
@@ -45,14 +45,15 @@ pub fn digest(content: &str) -> u64 {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+/// What the window knows of a `Send`.
+pub enum DedupResult {
     /// Not within the window.
     New,
     /// The same id and the same content.
     Duplicate {
-        /// The first one had ttl 0: the recipient did not acknowledge it.
-        at_once: bool,
-        /// The sequence number of the first one; 0 if it left the queue before a restart.
+        /// The first `Send` had ttl 0: its recipient sends no Ack for it.
+        ttl_zero: bool,
+        /// The sequence number of the first `Send`; 0 if it left the queue before a restart.
         seq: Seq,
     },
     /// The same id with other content.
@@ -73,13 +74,13 @@ struct Sent {
 }
 
 impl DedupWindow {
-    pub fn seen(&self, fingerprint: Fingerprint) -> Seen {
+    pub fn check(&self, fingerprint: Fingerprint) -> DedupResult {
         match self.current.get(&fingerprint.key).or_else(|| self.previous.get(&fingerprint.key)) {
-            None => Seen::New,
-            Some(sent) if sent.content & !AT_ONCE == fingerprint.content & !AT_ONCE => {
-                Seen::Duplicate { at_once: sent.content & AT_ONCE != 0, seq: sent.seq }
+            None => DedupResult::New,
+            Some(sent) if sent.content & !TTL_ZERO == fingerprint.content & !TTL_ZERO => {
+                DedupResult::Duplicate { ttl_zero: sent.content & TTL_ZERO != 0, seq: sent.seq }
             }
-            Some(_) => Seen::OtherContent,
+            Some(_) => DedupResult::OtherContent,
         }
     }
 
@@ -133,20 +134,26 @@ mod tests {
     #[test]
     fn a_repeat_is_distinguished_from_other_content() {
         let mut sends = DedupWindow::default();
-        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::New);
+        assert_eq!(sends.check(fingerprint(1, "a")), DedupResult::New);
         sends.remember(at(0), WINDOW, fingerprint(1, "a"), 7);
-        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false, seq: 7 });
-        assert_eq!(sends.seen(fingerprint(1, "b")), Seen::OtherContent);
+        assert_eq!(
+            sends.check(fingerprint(1, "a")),
+            DedupResult::Duplicate { ttl_zero: false, seq: 7 }
+        );
+        assert_eq!(sends.check(fingerprint(1, "b")), DedupResult::OtherContent);
         sends.remember(at(0), WINDOW, fingerprint(3, "a").with_ttl(0), 7);
-        assert_eq!(sends.seen(fingerprint(3, "a")), Seen::Duplicate { at_once: true, seq: 7 });
-        assert_eq!(sends.seen(fingerprint(2, "a")), Seen::New);
+        assert_eq!(
+            sends.check(fingerprint(3, "a")),
+            DedupResult::Duplicate { ttl_zero: true, seq: 7 }
+        );
+        assert_eq!(sends.check(fingerprint(2, "a")), DedupResult::New);
     }
 
     #[test]
     fn the_same_id_to_another_recipient_is_another_message() {
         let mut sends = DedupWindow::default();
         sends.remember(at(0), WINDOW, fingerprint(1, "a"), 7);
-        assert_eq!(sends.seen(to(3, 1, "a")), Seen::New);
+        assert_eq!(sends.check(to(3, 1, "a")), DedupResult::New);
     }
 
     #[test]
@@ -154,9 +161,12 @@ mod tests {
         let mut sends = DedupWindow::default();
         sends.remember(at(10), WINDOW, fingerprint(1, "a"), 7);
         sends.rotate(at(609), WINDOW);
-        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::Duplicate { at_once: false, seq: 7 });
+        assert_eq!(
+            sends.check(fingerprint(1, "a")),
+            DedupResult::Duplicate { ttl_zero: false, seq: 7 }
+        );
         sends.rotate(at(1900), WINDOW);
-        assert_eq!(sends.seen(fingerprint(1, "a")), Seen::New);
+        assert_eq!(sends.check(fingerprint(1, "a")), DedupResult::New);
     }
 
     #[test]
@@ -168,8 +178,8 @@ mod tests {
         assert!(sends.current.len() + sends.previous.len() <= 2 * MAX_PER_GENERATION);
         for id in 10_000 - MAX_PER_GENERATION as u128..10_000 {
             assert_eq!(
-                sends.seen(fingerprint(id, "a")),
-                Seen::Duplicate { at_once: false, seq: 7 }
+                sends.check(fingerprint(id, "a")),
+                DedupResult::Duplicate { ttl_zero: false, seq: 7 }
             );
         }
     }
@@ -179,6 +189,6 @@ mod tests {
         let mut sends = DedupWindow::default();
         sends.remember(at(0), WINDOW, fingerprint(1, "a"), 7);
         sends.forget(DeviceId::from_u128(2), MessageId::from_u128(1));
-        assert_eq!(sends.seen(fingerprint(1, "b")), Seen::New);
+        assert_eq!(sends.check(fingerprint(1, "b")), DedupResult::New);
     }
 }

@@ -39,7 +39,7 @@ pub struct Item {
     /// Set by the mailbox.
     pub in_flight: bool,
     /// Whether any connection ever had the item; set by the mailbox.
-    pub seen: bool,
+    pub handed_over: bool,
     pub envelope: Envelope,
 }
 
@@ -53,7 +53,7 @@ impl Item {
             stored: false,
             owes_ack: false,
             in_flight: false,
-            seen: false,
+            handed_over: false,
             envelope,
         }
     }

@@ -1,8 +1,8 @@
 //! The mailbox of one device: what waits for the device and what is in flight to it, in one order of arrival.
 //!
-//! The first places are with the device's connection, which only borrows them: when it ends, the same items wait again in
+//! The first places are in flight on the device's connection: when the connection ends, the same items wait again in
 //! their old order. An item that leaves from the middle of what waits leaves an empty place, which is removed at the head or
-//! when half of the places are empty. No operation looks through all that waits.
+//! when half of the places are empty. No operation searches all that waits.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -42,8 +42,8 @@ pub struct Mailbox {
     in_flight: usize,
     in_flight_bytes: u64,
     holes: usize,
-    /// Waiting items that an earlier connection had; they are the first that wait.
-    returned: usize,
+    /// Waiting items that an earlier connection had; these are the first that wait.
+    waiting_again: usize,
     /// Entries whose item has left are skipped.
     deadlines: BinaryHeap<Reverse<(Moment, Seq)>>,
     /// What counts against the quota: what waits, and what is in flight until its Ack.
@@ -90,10 +90,10 @@ impl Mailbox {
         self.usage.is_full(quota, from, bytes)
     }
 
-    /// Adds an item that is in flight at once; only where [`Self::has_credit`] says so.
+    /// Adds an item that is in flight at once; only where [`Self::has_credit`] is true.
     pub fn push_in_flight(&mut self, item: Item) {
         if item.settles == SettledBy::Ack {
-            self.hold(&item);
+            self.count_held(&item);
         }
         self.remove_holes_if_nothing_waits();
         self.push(item);
@@ -101,7 +101,7 @@ impl Mailbox {
     }
 
     pub fn push_waiting(&mut self, item: Item) {
-        self.hold(&item);
+        self.count_held(&item);
         self.push(item);
     }
 
@@ -120,7 +120,7 @@ impl Mailbox {
         if !self.credit_covers(credit, head.bytes()) {
             return Next::Nothing;
         }
-        self.returned -= usize::from(head.seen);
+        self.waiting_again -= usize::from(head.handed_over);
         if head.settles == SettledBy::Write {
             self.usage.remove(head);
         }
@@ -148,6 +148,7 @@ impl Mailbox {
         })
     }
 
+    /// The recipient acks the key of a `KeyRotationUpdate` from that sender. `key_id` is raw JSON.
     pub fn ack_key(&mut self, key_id: &str, from: DeviceId) -> Option<Item> {
         self.ack_where(|envelope| {
             envelope.from == from
@@ -155,24 +156,24 @@ impl Mailbox {
         })
     }
 
-    /// The connection has ended: what was in flight waits again, except what `keep` refuses; that is handed to `left`,
+    /// The connection has ended: what was in flight waits again, except what `keep` refuses; that is handed to `dropped`,
     /// the newest first.
-    pub fn detach(&mut self, mut keep: impl FnMut(&Item) -> bool, mut left: impl FnMut(Item)) {
+    pub fn detach(&mut self, mut keep: impl FnMut(&Item) -> bool, mut dropped: impl FnMut(Item)) {
         let in_flight = std::mem::take(&mut self.in_flight);
         self.in_flight_bytes = 0;
-        let borrowed: Vec<Place> = self.places.drain(..in_flight).collect();
-        for mut item in borrowed.into_iter().rev().filter_map(|place| place.item) {
+        let places: Vec<Place> = self.places.drain(..in_flight).collect();
+        for mut item in places.into_iter().rev().filter_map(|place| place.item) {
             let held = item.settles == SettledBy::Ack;
             if keep(&item) {
                 item.in_flight = false;
                 if !held {
-                    self.hold(&item);
+                    self.count_held(&item);
                 }
-                self.returned += 1;
+                self.waiting_again += 1;
                 self.places.push_front(Place { seq: item.seq, item: Some(item) });
             } else {
-                self.account_left(&item, held);
-                left(item);
+                self.uncount(&item, held);
+                dropped(item);
             }
         }
         self.trim_deadlines();
@@ -207,7 +208,8 @@ impl Mailbox {
         self.give_back_memory();
     }
 
-    pub fn drain(&mut self) -> impl Iterator<Item = Item> + use<> {
+    /// Empties the mailbox, in order.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Item> + use<> {
         std::mem::take(self).places.into_iter().filter_map(|place| place.item)
     }
 
@@ -249,7 +251,7 @@ impl Mailbox {
     fn mark_in_flight(&mut self) -> Option<&Item> {
         let item = self.places.get_mut(self.in_flight)?.item.as_mut()?;
         item.in_flight = true;
-        item.seen = true;
+        item.handed_over = true;
         self.in_flight_bytes += item.bytes();
         self.in_flight += 1;
         Some(item)
@@ -259,8 +261,8 @@ impl Mailbox {
         let acks = |item: &&Item| item.settles == SettledBy::Ack && fits(&item.envelope);
         // What an earlier connection had stands at the head of what waits.
         let items = |range| self.places.range(range).filter_map(|place| place.item.as_ref());
-        let returned = items(self.in_flight..self.places.len()).take(self.returned);
-        let seq = items(0..self.in_flight).chain(returned).find(acks)?.seq;
+        let waiting_again = items(self.in_flight..self.places.len()).take(self.waiting_again);
+        let seq = items(0..self.in_flight).chain(waiting_again).find(acks)?.seq;
         self.withdraw(seq)
     }
 
@@ -278,8 +280,8 @@ impl Mailbox {
         }
         let item = self.places[index].item.take()?;
         self.holes += 1;
-        self.returned -= usize::from(item.seen);
-        self.account_left(&item, true);
+        self.waiting_again -= usize::from(item.handed_over);
+        self.uncount(&item, true);
         self.remove_holes_at_head();
         if self.holes > SPARE_CAPACITY && self.holes > self.places.len() / 2 {
             self.places.retain(|place| place.item.is_some());
@@ -293,19 +295,20 @@ impl Mailbox {
         let item = self.places.remove(index)?.item?;
         self.in_flight -= 1;
         self.in_flight_bytes -= item.bytes();
-        self.account_left(&item, item.settles == SettledBy::Ack);
+        self.uncount(&item, item.settles == SettledBy::Ack);
         Some(item)
     }
 
     /// Counts an item that can expire here from now on.
-    fn hold(&mut self, item: &Item) {
+    fn count_held(&mut self, item: &Item) {
         self.usage.add(item);
         if item.deadline < Moment::NEVER {
             self.deadlines.push(Reverse((item.deadline, item.seq)));
         }
     }
 
-    fn account_left(&mut self, item: &Item, held: bool) {
+    /// The item has left; `held` if it was counted by [`Self::count_held`].
+    fn uncount(&mut self, item: &Item, held: bool) {
         self.messages -= usize::from(item.envelope.subject.is_counted());
         self.notices -= usize::from(item.envelope.subject == Subject::Notice);
         if held {

@@ -12,21 +12,21 @@ impl Mailbox {
                 continue;
             };
             if item.in_flight != (index < self.in_flight) || item.seq != place.seq {
-                return Err(format!("{} is not where it says", item.seq));
+                return Err(format!("{} has a wrong place in flight", item.seq));
             }
             if item.in_flight {
                 found.in_flight += 1;
                 found.in_flight_bytes += item.bytes();
             }
-            found.returned += usize::from(!item.in_flight && item.seen);
+            found.waiting_again += usize::from(!item.in_flight && item.handed_over);
             found.messages += usize::from(item.envelope.subject.is_counted());
             found.notices += usize::from(item.envelope.subject == Subject::Notice);
             if item.is_held() {
-                found.hold(item);
+                found.count_held(item);
             }
         }
         let counts = |it: &Self| {
-            let places = (it.in_flight, it.in_flight_bytes, it.holes, it.returned);
+            let places = (it.in_flight, it.in_flight_bytes, it.holes, it.waiting_again);
             (places, it.messages, it.notices)
         };
         let watched = self.deadlines.clone().into_sorted_vec();

@@ -373,7 +373,7 @@ fn what_a_resuming_client_is_about_to_receive_is_counted_without_a_search() {
 fn whatever_waits_can_be_taken_out_in_order() {
     let mut mailbox = holding(1..=6);
     mailbox.hands_over(of(2));
-    let all: Vec<Seq> = mailbox.drain().map(|item| item.seq).collect();
+    let all: Vec<Seq> = mailbox.take_all().map(|item| item.seq).collect();
     assert_eq!(all, [1, 2, 3, 4, 5, 6]);
     mailbox.audit().unwrap();
 }

@@ -36,7 +36,7 @@ use crate::store::{PutOutcome, PutSeq, Store};
 
 pub use counters::Counts;
 pub use expiry_queue::Ticket;
-pub use sweep::Expired;
+pub use sweep::ExpiryNotice;
 
 pub struct Router {
     settings: Arc<Settings>,

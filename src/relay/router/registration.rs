@@ -69,7 +69,7 @@ impl Router {
         self.dispatch(step, slot);
     }
 
-    /// (protocol: Status)
+    /// `Offline` pauses delivery to the device, `Online` resumes the delivery. (protocol: Status)
     pub(super) fn set_presence(&mut self, step: &mut Step, slot: Slot, presence: Presence) {
         if let Some(connection) = &mut self.directory[slot].connection {
             connection.delivery_paused = presence == Presence::Offline;
@@ -82,7 +82,7 @@ impl Router {
         let Some(mut device) = self.directory.remove(slot) else { return };
         self.store.remove_device(device.id);
         self.expiry.remove(slot, &mut device);
-        for item in device.mailbox.drain() {
+        for item in device.mailbox.take_all() {
             self.expiry.push(device.id, item);
         }
     }

@@ -8,12 +8,12 @@ use super::directory::{Peers, Slot};
 use super::{Router, frame};
 use crate::clock::Moment;
 use crate::protocol::encode::Status;
-use crate::protocol::envelope::{Envelope, Subject};
+use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{ErrorContext, Expired, Refusal};
+use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
 use crate::relay::command::{Command, ConnectionId, SendCommand};
-use crate::relay::dedup::Seen;
+use crate::relay::dedup::DedupResult;
 use crate::relay::delivery::{Delivery, Step};
 use crate::store::records::Fingerprint;
 
@@ -41,29 +41,10 @@ impl Router {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
         let from = Sender { slot, id: self.directory[slot].id, connection };
         for command in commands {
-            // The hot path: the context of an error is made only for a refusal.
-            if let Command::Send(message) = command {
-                let (id, recipient) = (message.id, message.recipient);
-                if let Err(refusal) = self.send(step, from, message) {
-                    let context = ErrorContext::about(Some(&Subject::Message(id)), Some(recipient));
-                    step.refuse(connection, refusal, context);
-                }
-                continue;
-            }
-            let context = command.error_context();
-            // The device has the key, even if its answer finds no room.
-            let acked = match &command {
-                Command::KeyRotationAck { recipient, key_id, .. } => {
-                    self.directory[slot].mailbox.ack_key(key_id, *recipient)
-                }
-                _ => None,
-            };
+            let (subject, recipient) = (command.subject(), command.recipient());
             if let Err(refusal) = self.handle_one(step, from, command) {
+                let context = ErrorContext::about(subject.as_ref(), recipient);
                 step.refuse(connection, refusal, context);
-            }
-            if let Some(item) = acked {
-                self.delivered(step, from.id, item, Status::Processed);
-                self.dispatch(step, slot);
             }
         }
     }
@@ -90,8 +71,7 @@ impl Router {
                 return self.rotate_key(step, from, recipient, Subject::KeyRotation(key_id), body);
             }
             Command::KeyRotationAck { recipient, key_id, body } => {
-                let subject = Subject::KeyRotationAck(key_id);
-                return self.rotate_key(step, from, recipient, subject, body);
+                return self.ack_key(step, from, recipient, key_id, body);
             }
             Command::Status(presence) => self.set_presence(step, from.slot, presence),
             Command::Ping => step.deliver(from.connection, Delivery::Pong),
@@ -99,40 +79,26 @@ impl Router {
         Ok(())
     }
 
-    /// (protocol: Send)
+    /// Accepts a message for a device and answers its sender. (protocol: Send)
     fn send(&mut self, step: &mut Step, from: Sender, message: SendCommand) -> Outcome {
         let SendCommand { recipient, id, ttl, content, body } = message;
         let subject = Subject::Message(id);
         let slot = self.directory.find_alive(step.now, recipient);
         let slot = slot.ok_or(Refusal::UnknownRecipient)?;
         let fingerprint = Fingerprint::new(from.id, recipient, id, content);
-        match self.directory[from.slot].dedup.seen(fingerprint) {
-            Seen::New => {}
-            Seen::Duplicate { at_once, seq } => {
-                let item = self.directory[slot].mailbox.get(seq).filter(|item| {
-                    item.envelope.from == from.id && item.envelope.subject == subject
-                });
-                if item.is_some_and(|item| item.owes_ack) || self.expiry.contains(seq) {
-                    // The answer is on its way: the Ack after the commit, or the notice that the message expired.
-                    return Ok(());
-                }
-                let status = match item {
-                    Some(item) => Status::Queued(step.now.unix_at(item.deadline)),
-                    None if self.directory[slot].is_resumable() && !at_once => Status::Processed,
-                    None => Status::Delivered,
-                };
-                let receipts = self.directory[from.slot].connection.as_ref().map(|it| it.receipts);
-                let status = (receipts == Some(true)).then_some(status);
-                step.deliver(from.connection, Delivery::Ack { id, status });
+        match self.directory[from.slot].dedup.check(fingerprint) {
+            DedupResult::New => {}
+            DedupResult::Duplicate { ttl_zero, seq } => {
+                self.answer_duplicate(step, from, slot, id, ttl_zero, seq);
                 return Ok(());
             }
-            Seen::OtherContent => return Err(Refusal::OtherContent),
+            DedupResult::OtherContent => return Err(Refusal::OtherContent),
         }
         let queue = &self.settings.queue;
         let ttl = ttl.unwrap_or(queue.default_ttl.as_secs()).min(queue.max_ttl.as_secs());
         let bytes = body.len() as u64;
         if ttl == 0 && !self.directory[slot].has_credit(self.credit(), bytes) {
-            return Err(Refusal::Expired(Expired::Message(id), 0));
+            return Err(Refusal::Expired(ExpiredKind::Message(id), 0));
         }
         self.check_room(step, slot, from.id, bytes)?;
         let receipts = self.record_peer(from, recipient);
@@ -146,6 +112,35 @@ impl Router {
             step.deliver(from.connection, Delivery::Ack { id, status });
         }
         Ok(())
+    }
+
+    /// Acks a message that its sender repeats, with what is known of the first one. `seq` is that of the first one.
+    fn answer_duplicate(
+        &self,
+        step: &mut Step,
+        from: Sender,
+        recipient: Slot,
+        id: MessageId,
+        ttl_zero: bool,
+        seq: Seq,
+    ) {
+        let subject = Subject::Message(id);
+        let device = &self.directory[recipient];
+        let item = device.mailbox.get(seq);
+        let item =
+            item.filter(|item| item.envelope.from == from.id && item.envelope.subject == subject);
+        if item.is_some_and(|item| item.owes_ack) || self.expiry.contains(seq) {
+            // The answer follows: the Ack after the commit, or the notice that the message expired.
+            return;
+        }
+        let status = match item {
+            Some(item) => Status::Queued(step.now.unix_at(item.deadline)),
+            None if device.is_resumable() && !ttl_zero => Status::Processed,
+            None => Status::Delivered,
+        };
+        let receipts = self.directory[from.slot].connection.as_ref().is_some_and(|it| it.receipts);
+        let status = receipts.then_some(status);
+        step.deliver(from.connection, Delivery::Ack { id, status });
     }
 
     /// The recipient has processed a message. (protocol: Ack)
@@ -165,7 +160,7 @@ impl Router {
         }
     }
 
-    /// (protocol: KeyRotationUpdate, KeyRotationAck)
+    /// Relays a key rotation or its Ack. (protocol: KeyRotationUpdate, KeyRotationAck)
     fn rotate_key(
         &mut self,
         step: &mut Step,
@@ -181,7 +176,26 @@ impl Router {
         Ok(())
     }
 
-    /// (protocol: AuthRequest)
+    /// The recipient has processed a key rotation: `to` is the device that sent the key. (protocol: KeyRotationAck)
+    fn ack_key(
+        &mut self,
+        step: &mut Step,
+        from: Sender,
+        to: DeviceId,
+        key_id: Box<str>,
+        body: ByteString,
+    ) -> Outcome {
+        let acked = self.directory[from.slot].mailbox.ack_key(&key_id, to);
+        let relayed = self.rotate_key(step, from, to, Subject::KeyRotationAck(key_id), body);
+        // The device has the key, even if its answer found no room.
+        if let Some(item) = acked {
+            self.delivered(step, from.id, item, Status::Processed);
+            self.dispatch(step, from.slot);
+        }
+        relayed
+    }
+
+    /// Opens an exchange and relays its first step. (protocol: AuthRequest)
     fn auth_request(
         &mut self,
         step: &mut Step,

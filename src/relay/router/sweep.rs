@@ -8,12 +8,12 @@ use super::{Router, Slot, Ticket};
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::Subject;
 use crate::protocol::id::DeviceId;
-use crate::protocol::refusal::{self, ErrorContext, Refusal};
+use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
 use crate::relay::delivery::Step;
 
-/// An expired item, and the error for its sender.
+/// What the sender of an expired item receives.
 #[derive(Debug, PartialEq)]
-pub struct Expired {
+pub struct ExpiryNotice {
     pub ticket: Ticket,
     pub sender: DeviceId,
     /// `None` for a notice: nobody is notified of its end.
@@ -22,7 +22,7 @@ pub struct Expired {
 
 impl Router {
     /// At most `limit` items that have expired and are not dropped yet, the longest expired first.
-    pub fn next_expired(&mut self, now: Now, limit: usize) -> Vec<Expired> {
+    pub fn next_expired(&mut self, now: Now, limit: usize) -> Vec<ExpiryNotice> {
         self.exchanges.expire(now.mono);
         self.directory.prune_dedup(now, self.settings.queue.dedup_window);
         while self.expiry.len() < limit
@@ -35,7 +35,7 @@ impl Router {
         {
             self.forget(slot);
         }
-        let found = self.expiry.iter().take(limit).map(|(ticket, expired)| Expired {
+        let found = self.expiry.iter().take(limit).map(|(ticket, expired)| ExpiryNotice {
             ticket,
             sender: expired.item.envelope.from,
             error: error_for_sender(expired),
@@ -95,12 +95,12 @@ impl Router {
 
 fn error_for_sender(expired: &ExpiredItem) -> Option<(Refusal, ErrorContext)> {
     let envelope = &expired.item.envelope;
-    let what = match &envelope.subject {
-        Subject::Message(id) => refusal::Expired::Message(*id),
-        Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => refusal::Expired::KeyRotation,
-        Subject::Auth => refusal::Expired::Auth,
+    let kind = match &envelope.subject {
+        Subject::Message(id) => ExpiredKind::Message(*id),
+        Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => ExpiredKind::KeyRotation,
+        Subject::Auth => ExpiredKind::Auth,
         Subject::Notice => return None,
     };
     let context = ErrorContext::about(Some(&envelope.subject), Some(expired.recipient));
-    Some((Refusal::Expired(what, envelope.ttl), context))
+    Some((Refusal::Expired(kind, envelope.ttl), context))
 }
