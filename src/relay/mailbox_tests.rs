@@ -348,11 +348,11 @@ fn an_ack_does_not_look_through_the_empty_places_behind_what_was_returned() {
     let mut mailbox = holding(1..=6);
     mailbox.hands_over(of(2));
     mailbox.loses_its_connection();
-    assert_eq!((mailbox.returned, mailbox.withdraw(1).map(|item| item.seq)), (2, Some(1)));
+    assert_eq!((mailbox.waiting_again, mailbox.withdraw(1).map(|item| item.seq)), (2, Some(1)));
     mailbox.withdraw(3).unwrap();
     assert_eq!(mailbox.confirms(4, None), None, "no connection ever had the item");
     assert_eq!(mailbox.confirms(2, None), Some(2));
-    assert_eq!(mailbox.returned, 0);
+    assert_eq!(mailbox.waiting_again, 0);
     assert_eq!(mailbox.hands_over(WIDE), [4, 5, 6]);
 }
 
