@@ -11,7 +11,7 @@ use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::relay::command::{Command, ConnectionId, Registration, SendCommand, TokenHash};
 use sealpost::relay::delivery::Step;
 use sealpost::relay::rate_limit::{Allowance, RatePlan};
-use sealpost::relay::router::{Expired, Router};
+use sealpost::relay::router::{ExpiryNotice, Router};
 use sealpost::settings::{RateLimit, Settings};
 use sealpost::store::memory::Memory;
 
@@ -52,7 +52,7 @@ pub struct Device {
 
 /// The expired items that a sweep found, and the notices for their senders.
 pub struct Found {
-    expired: Vec<Expired>,
+    expired: Vec<ExpiryNotice>,
     notices: Vec<(u64, String)>,
 }
 
@@ -115,7 +115,7 @@ impl Relay {
     }
 
     /// The first step of a sweep: finds expired items.
-    pub fn find(&mut self, limit: usize) -> Vec<Expired> {
+    pub fn find(&mut self, limit: usize) -> Vec<ExpiryNotice> {
         self.router.next_expired(self.step.now, limit)
     }
 
@@ -135,8 +135,8 @@ impl Relay {
 
 impl Found {
     /// Encodes the notices, as the sweeper does between its two steps.
-    pub fn told(expired: Vec<Expired>) -> Self {
-        let error = |found: &Expired| {
+    pub fn told(expired: Vec<ExpiryNotice>) -> Self {
+        let error = |found: &ExpiryNotice| {
             found.error.as_ref().map(|(why, about)| (found.ticket, encode::error(*why, about)))
         };
         let notices = expired.iter().filter_map(error).collect();

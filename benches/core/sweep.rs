@@ -1,4 +1,4 @@
-//! Expired items, and the cost of a search for them.
+//! ExpiryNotice items, and the cost of a search for them.
 //!
 //! Guards "an expired item is reported to its sender first and dropped afterwards" (docs/architecture.md, expiry in two steps):
 //! a sweep occupies the Registry's thread, so its cost must grow with the items that it finds and not with those that wait, and a
