@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_lines_say_where_it_listens_what_to_try_and_where_health_is() {
+    fn the_first_lines_show_the_address_an_example_and_the_health_url() {
         let lines = first_lines(&settings("0.0.0.0:8081", &[]));
         assert_eq!(lines.lines().count(), 3);
         assert!(lines.contains("listening on 0.0.0.0:8081"));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_on_a_public_address_is_warned_of() {
+    fn plain_http_on_a_public_address_causes_a_warning() {
         for public in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"] {
             assert!(
                 exposure(&settings(public, &[])).is_some_and(|warning| warning.contains(public))

@@ -65,19 +65,19 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_put_together_soundly() {
+    fn the_definition_of_the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_flag_can_be_left_out() {
+    fn every_flag_is_optional() {
         let cli = Cli::try_parse_from(["sealpost"]).expect("no flag is needed");
         assert!(cli.config.is_none() && cli.listen.is_none() && cli.admin_listen.is_none());
         assert!(!cli.check_config && !cli.print_config);
     }
 
     #[test]
-    fn flags_are_heard() {
+    fn flags_are_applied() {
         let cli = Cli::try_parse_from([
             "sealpost",
             "--config",
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_nobody_knows_is_refused() {
+    fn an_unknown_flag_is_refused() {
         assert!(Cli::try_parse_from(["sealpost", "--frobnicate"]).is_err());
     }
 }

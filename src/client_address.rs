@@ -51,13 +51,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn the_forwarded_address_of_an_untrusted_peer_is_ignored() {
         assert_eq!(client("203.0.113.9", &["198.51.100.1"], &[]), "203.0.113.9");
         assert_eq!(client("203.0.113.9", &["198.51.100.1"], &["127.0.0.0/8"]), "203.0.113.9");
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_for_what_it_saw_itself() {
+    fn the_address_that_a_trusted_proxy_appended_is_used() {
         let trusted = ["127.0.0.0/8", "10.0.0.0/8"];
         assert_eq!(client("127.0.0.1", &["198.51.100.1"], &trusted), "198.51.100.1");
         // The client wrote the first one itself.

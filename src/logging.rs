@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_lets_through_what_the_filter_names_and_changes_while_running() {
+    fn the_reloadable_filter_passes_only_matching_records_and_changes_while_running() {
         let gate = Arc::new(ReloadableFilter {
             filter: RwLock::new(env_filter::Builder::new().build()),
             writer: env_logger::Builder::new().filter_level(LevelFilter::Trace).build(),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn rust_log_decides_only_if_it_says_something_readable() {
+    fn rust_log_decides_only_if_it_is_a_valid_filter() {
         assert_eq!(choose(None), (None, None));
         assert_eq!(choose(Some(" ".to_owned())), (None, None));
         assert_eq!(choose(Some("debug".to_owned())), (Some("debug".to_owned()), None));

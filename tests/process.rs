@@ -46,7 +46,7 @@ async fn device(relay: &Binary, payload: Value) -> Device {
 }
 
 #[tokio::test]
-async fn settings_that_are_fine_are_said_to_be() {
+async fn valid_settings_are_reported_as_valid() {
     let place = place();
     let mut command = sealpost(&place);
     command.arg("--check-config");
@@ -56,7 +56,7 @@ async fn settings_that_are_fine_are_said_to_be() {
 }
 
 #[tokio::test]
-async fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
+async fn all_problems_of_the_settings_are_reported_at_once() {
     let place = place();
     let file = "[limits]\nstrikes = -1\nfrobnicate = 1\n[queue]\ndefault_ttl = \"9d\"\n[rate_limit]\nburst = 0\n";
     fs::write(place.path().join("settings.toml"), file).expect("a file");
@@ -79,7 +79,7 @@ async fn everything_that_is_wrong_with_the_settings_is_said_at_once() {
 }
 
 #[tokio::test]
-async fn settings_from_the_environment_may_not_contradict_each_other_either() {
+async fn contradicting_settings_from_the_environment_are_refused() {
     let place = place();
     let mut command = sealpost(&place);
     command.env("SEALPOST__LIMITS__FRAME_BYTES", "1 KiB");
@@ -89,7 +89,7 @@ async fn settings_from_the_environment_may_not_contradict_each_other_either() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_named_must_be_there() {
+async fn a_named_settings_file_must_exist() {
     let place = place();
     let mut command = sealpost(&place);
     command.args(["--config", "nowhere.toml"]);
@@ -121,7 +121,7 @@ async fn the_settings_in_effect_are_printed_as_a_file() {
 }
 
 #[tokio::test]
-async fn an_end_by_signal_is_orderly() {
+async fn a_signal_ends_the_relay_in_an_orderly_way() {
     for signal in ["TERM", "INT"] {
         let place = place();
         let running = Binary::start(sealpost(&place)).await;
@@ -166,7 +166,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_second_relay_on_the_same_address_or_queue_says_which_setting_it_is() {
+async fn a_second_relay_on_the_same_address_or_queue_names_the_setting_in_conflict() {
     let (one, other) = (place(), place());
     let running = Binary::start(sealpost(&one)).await;
     let output = run(sealpost(&one)).await;
@@ -224,7 +224,7 @@ async fn a_hangup_reloads_the_settings() {
 }
 
 #[tokio::test]
-async fn signals_are_heard_from_the_first_line_on() {
+async fn signals_are_handled_from_the_first_log_line_on() {
     for (signal, said) in [("HUP", "settings reloaded"), ("TERM", "goodbye")] {
         let place = place();
         let mut running = Binary::start(sealpost(&place)).await;
@@ -234,7 +234,7 @@ async fn signals_are_heard_from_the_first_line_on() {
 }
 
 #[tokio::test]
-async fn plain_http_on_a_public_address_is_warned_of() {
+async fn plain_http_on_a_public_address_causes_a_warning() {
     let place = place();
     let mut command = sealpost(&place);
     command.env("SEALPOST__SERVER__LISTEN", "0.0.0.0:0");
@@ -349,7 +349,7 @@ fn assert_keeps(log: &str, secrets: &Secrets) {
 }
 
 #[tokio::test]
-async fn no_log_line_at_any_level_tells_what_a_client_said() {
+async fn no_log_line_at_any_level_contains_client_data() {
     let place = place();
     let mut command = sealpost(&place);
     command.env("RUST_LOG", "trace");

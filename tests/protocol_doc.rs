@@ -87,7 +87,7 @@ fn every_vector_is_of_a_kind_that_is_run() {
 }
 
 #[test]
-fn what_a_client_may_send_decodes_as_its_type() {
+fn every_client_vector_decodes_as_its_type() {
     let mut run = 0;
     for vector in vectors() {
         let Some(kind) = vector.of_kind("client") else { continue };
@@ -119,7 +119,7 @@ fn name(frame: &ClientFrame<'_>) -> &'static str {
 }
 
 #[test]
-fn what_the_server_may_send_has_its_shape() {
+fn every_server_vector_has_its_shape() {
     let mut run = 0;
     for vector in vectors() {
         let Some(kind) = vector.of_kind("server") else { continue };
@@ -182,7 +182,7 @@ fn has_shape(kind: &str, frame: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_refused_in_these_words() {
+async fn every_refused_vector_is_refused_with_its_exact_text() {
     let mut run = 0;
     for vector in vectors() {
         let Some(words) = vector.of_kind("refused") else { continue };

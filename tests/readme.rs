@@ -121,7 +121,7 @@ fn settings_that_are_shown_are_valid() {
 }
 
 #[tokio::test]
-async fn every_command_is_one_that_works() {
+async fn every_command_works() {
     let relay = Binary::with(&[]).await;
     let mut main_commands = Vec::new();
     for piece in pieces().iter().filter(|piece| piece.kind == "sh") {
@@ -210,7 +210,7 @@ fn every_block_is_of_a_kind_that_is_checked() {
 }
 
 #[test]
-fn what_the_readme_names_exists() {
+fn every_name_in_the_readme_exists() {
     let readme = text_of("README.md");
     let defaults: toml::Table = settings::print(&Settings::default()).parse().expect("TOML");
     let command = Cli::command();

@@ -25,7 +25,7 @@ fn keys(toml: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn it_says_exactly_the_defaults() {
+fn the_file_has_exactly_the_defaults() {
     let cli = Cli { config: Some(path()), ..Cli::default() };
     let loaded = load_from(&cli, Path::new("unused"), Vec::new());
     assert_eq!(loaded, Ok(Settings::default()));
@@ -34,7 +34,7 @@ fn it_says_exactly_the_defaults() {
 /// The file is the default, so a change of the file alone would pass the test above. These promises stand in
 /// docs/protocol.md.
 #[test]
-fn the_defaults_are_the_promised_ones() {
+fn the_defaults_are_as_documented() {
     let settings = Settings::default();
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.rate_limit.messages_per_minute.get(), 60);
@@ -52,7 +52,7 @@ fn the_defaults_are_the_promised_ones() {
 }
 
 #[test]
-fn it_lists_every_key_and_no_other() {
+fn the_file_lists_every_key_and_no_other() {
     assert_eq!(keys(&text()), keys(&print(&Settings::default())));
 }
 
@@ -70,7 +70,7 @@ fn every_key_has_a_comment_of_one_sentence_above_it() {
 
 /// The comment marks with (*) what a reload takes over; the code decides that.
 #[test]
-fn it_marks_what_a_reload_takes_over() {
+fn the_file_marks_the_keys_that_a_reload_applies() {
     let text = text();
     let mut section = "";
     let mut above = "";

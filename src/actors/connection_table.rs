@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn what_comes_together_is_one_batch() {
+    async fn the_deliveries_of_one_round_are_one_batch() {
         let mut table = table(1..2);
         table.push(ConnectionId(1), Delivery::Pong);
         table.push(ConnectionId(1), Delivery::UnmatchedAck);

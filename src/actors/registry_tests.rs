@@ -146,7 +146,7 @@ async fn registered(batches: &mut UnboundedReceiver<DeliveryBatch>) -> DeviceId 
 }
 
 #[actix::test]
-async fn a_session_that_stops_while_its_registration_is_under_way_leaves_no_link() {
+async fn a_session_that_stops_during_its_registration_leaves_no_connection() {
     let relay = TestRelay::new();
     let (session, _turns) = test_session(None);
     // The goodbye overtakes the registration, which took the way through the limiter…
@@ -162,7 +162,7 @@ async fn a_session_that_stops_while_its_registration_is_under_way_leaves_no_link
 }
 
 #[actix::test]
-async fn a_session_that_is_gone_without_a_goodbye_is_found_out() {
+async fn a_session_that_stopped_without_a_disconnect_is_detected() {
     let relay = TestRelay::new();
     let (session, batches) = test_session(None);
     relay.connects(1, &session).await;
@@ -173,7 +173,7 @@ async fn a_session_that_is_gone_without_a_goodbye_is_found_out() {
 }
 
 #[actix::test]
-async fn a_late_goodbye_of_a_replaced_connection_takes_only_its_own_links() {
+async fn a_late_disconnect_of_a_replaced_connection_removes_only_that_connection() {
     let relay = TestRelay::new();
     let ((older, mut of_older), (newer, mut of_newer)) = (test_session(None), test_session(None));
     relay.connects(1, &older).await;
@@ -196,7 +196,7 @@ async fn a_late_goodbye_of_a_replaced_connection_takes_only_its_own_links() {
 }
 
 #[actix::test]
-async fn a_session_that_does_not_take_its_turns_is_sent_away_and_bounded() {
+async fn a_session_that_takes_no_delivery_batch_is_closed_and_its_mailbox_is_bounded() {
     let relay = TestRelay::new();
     let (unblocked, unblock) = oneshot::channel();
     let (session, mut batches) = test_session(Some(unblock));
@@ -220,7 +220,7 @@ async fn a_session_that_does_not_take_its_turns_is_sent_away_and_bounded() {
 }
 
 #[actix::test]
-async fn whoever_arrives_while_all_are_sent_away_is_sent_away_too() {
+async fn a_connection_that_arrives_during_the_drain_is_closed_too() {
     let relay = TestRelay::new();
     let ((early, mut of_early), (late, mut of_late)) = (test_session(None), test_session(None));
     relay.connects(1, &early).await;
@@ -257,7 +257,7 @@ impl Store for Slow {
 }
 
 #[actix::test]
-async fn while_the_disk_is_behind_only_those_wait_who_give_it_more_to_do() {
+async fn a_backlogged_disk_delays_only_the_senders_of_stored_messages() {
     let behind = Arc::new(AtomicBool::new(false));
     let relay = TestRelay::with(Box::new(Slow(behind.clone())));
     let ((away, mut of_away), (writer, mut of_writer)) = (test_session(None), test_session(None));
@@ -308,7 +308,7 @@ fn flood(registry: Addr<Registry>, heard: Arc<AtomicU64>) {
 }
 
 #[actix::test]
-async fn a_flooded_registry_starves_nobody_on_its_thread() {
+async fn a_flooded_registry_starves_no_other_actor_on_its_thread() {
     let relay = TestRelay::new();
     let (session, mut batches) = test_session(None);
     relay.connects(1, &session).await;

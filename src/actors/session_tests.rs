@@ -48,7 +48,7 @@ async fn expect_text(client: &mut Client, what: &str) {
 /// A recipient that says nothing itself has no batch whose answer would let its socket be read again.
 #[actix::test]
 #[allow(clippy::disallowed_methods, reason = "the flood is the test")]
-async fn a_session_is_heard_again_when_a_registry_that_was_too_busy_for_its_marks_has_caught_up() {
+async fn a_session_reads_its_socket_again_when_an_overloaded_registry_has_caught_up() {
     let (arbiter, clock, settings) =
         (Arbiter::new(), Clock::system(), Arc::new(Settings::default()));
     let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_may_only_register_and_ping() {
+    fn an_unregistered_connection_may_only_register_and_ping() {
         assert!(matches!(
             Unregistered.parse(r#"{"type":"Register"}"#, 99),
             Ok(Request::Register(_))
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_speaks_for_another_in_any_message() {
+    fn no_frame_can_name_another_device_as_its_sender() {
         for (text, refusal) in [
             (
                 format!(

@@ -89,7 +89,7 @@ impl Mailbox {
 }
 
 #[test]
-fn what_was_unconfirmed_comes_again_first_and_in_order() {
+fn unconfirmed_items_come_again_first_and_in_order() {
     let mut mailbox = holding(1..=6);
     assert_eq!(mailbox.hands_over(of(4)), [1, 2, 3, 4]);
     assert_eq!(mailbox.confirms(2, None), Some(2));
@@ -100,7 +100,7 @@ fn what_was_unconfirmed_comes_again_first_and_in_order() {
 }
 
 #[test]
-fn what_the_socket_took_and_needs_no_confirmation_is_over() {
+fn an_item_that_is_settled_by_write_leaves_when_the_socket_has_taken_it() {
     let mut mailbox = Mailbox::default();
     mailbox.push_waiting(item(1));
     mailbox.push_waiting(settled_when_taken(2));
@@ -114,7 +114,7 @@ fn what_the_socket_took_and_needs_no_confirmation_is_over() {
 }
 
 #[test]
-fn what_is_only_for_this_moment_leaves_with_its_connection() {
+fn an_item_for_one_connection_only_leaves_with_the_connection() {
     let mut mailbox = holding([1, 2, 3]);
     mailbox.hands_over(WIDE);
     let mut left = Vec::new();
@@ -141,7 +141,7 @@ fn items_that_leave_from_the_middle_leave_the_order_of_the_others() {
 /// one came back it stood before an older place, and what is searched by halves was not in order any more: it could
 /// neither expire nor be acked.
 #[test]
-fn a_place_left_by_an_older_item_does_not_disturb_what_comes_back() {
+fn a_hole_of_an_older_item_does_not_disturb_returned_items() {
     let mut mailbox = holding([1, 2]);
     assert_eq!(mailbox.hands_over(of(1)), [1]);
     mailbox.confirms(1, None);
@@ -156,7 +156,7 @@ fn a_place_left_by_an_older_item_does_not_disturb_what_comes_back() {
 }
 
 #[test]
-fn nothing_is_handed_over_at_its_deadline_or_after() {
+fn no_item_is_handed_over_at_its_deadline_or_after() {
     let mut mailbox = Mailbox::default();
     mailbox.push_waiting(until(1, at(5)));
     mailbox.push_waiting(until(2, Moment(at(5).0 + 1)));
@@ -166,7 +166,7 @@ fn nothing_is_handed_over_at_its_deadline_or_after() {
 }
 
 #[test]
-fn what_is_unconfirmed_expires_and_what_only_has_to_be_taken_is_past_recall() {
+fn an_item_in_flight_expires_only_if_it_is_settled_by_ack() {
     let mut mailbox = Mailbox::default();
     mailbox.push_in_flight(item(1));
     mailbox.push_in_flight(settled_when_taken(2));
@@ -204,7 +204,7 @@ fn credit_is_counted_in_items_and_in_bytes_and_one_is_always_allowed() {
 }
 
 #[test]
-fn nothing_overtakes_what_waits() {
+fn no_item_overtakes_a_waiting_item() {
     let mut mailbox = Mailbox::default();
     assert!(mailbox.has_credit(WIDE, 10));
     mailbox.push_waiting(item(1));
@@ -263,7 +263,7 @@ fn two_senders_may_use_one_id() {
 }
 
 #[test]
-fn what_an_older_connection_had_can_be_confirmed_before_it_comes_again() {
+fn an_item_of_an_older_connection_can_be_acked_before_it_comes_again() {
     let mut mailbox = holding(1..=5);
     mailbox.hands_over(of(3));
     mailbox.loses_its_connection();
@@ -273,7 +273,7 @@ fn what_an_older_connection_had_can_be_confirmed_before_it_comes_again() {
 
 /// An Ack that came twice for one sender's message settled another's of the same id, which still waited.
 #[test]
-fn what_was_never_handed_over_is_not_confirmed() {
+fn an_item_that_was_never_handed_over_is_not_acked() {
     let mut mailbox = Mailbox::default();
     mailbox.push_waiting(from(ALICE, 1, 7));
     mailbox.push_waiting(from(CAROL, 2, 7));
@@ -284,7 +284,7 @@ fn what_was_never_handed_over_is_not_confirmed() {
 }
 
 #[test]
-fn a_burst_gives_its_room_back() {
+fn a_mailbox_frees_its_memory_after_a_burst() {
     let mut mailbox = holding(1..=10_000);
     mailbox.hands_over(WIDE);
     for seq in 1..=10_000 {
@@ -323,7 +323,7 @@ fn a_million_expired_items_are_taken_in_slices_and_in_the_order_of_their_deadlin
 }
 
 #[test]
-fn what_expires_in_the_order_of_arrival_leaves_no_places_behind() {
+fn items_that_expire_in_the_order_of_arrival_leave_no_holes() {
     let mut mailbox = Mailbox::default();
     (0..9).for_each(|seq| mailbox.push_waiting(until(seq, at(10 + seq))));
     mailbox.expire(at(13), 9, |_| {});
@@ -332,7 +332,7 @@ fn what_expires_in_the_order_of_arrival_leaves_no_places_behind() {
 }
 
 #[test]
-fn places_behind_the_head_leave_with_the_head() {
+fn holes_behind_the_head_leave_with_the_head() {
     let mut mailbox = holding(0..9);
     mailbox.withdraw(1).unwrap();
     mailbox.withdraw(2).unwrap();
@@ -344,7 +344,7 @@ fn places_behind_the_head_leave_with_the_head() {
 }
 
 #[test]
-fn an_ack_does_not_look_through_the_empty_places_behind_what_was_returned() {
+fn an_ack_does_not_search_the_holes_behind_the_returned_items() {
     let mut mailbox = holding(1..=6);
     mailbox.hands_over(of(2));
     mailbox.loses_its_connection();
@@ -357,7 +357,7 @@ fn an_ack_does_not_look_through_the_empty_places_behind_what_was_returned() {
 }
 
 #[test]
-fn what_a_resuming_client_is_about_to_receive_is_counted_without_a_search() {
+fn the_items_for_a_resuming_device_are_counted_without_a_search() {
     let mut mailbox = holding(1..=3);
     let mut notice = until(4, Moment::NEVER);
     notice.envelope.subject = Subject::Notice;
@@ -370,7 +370,7 @@ fn what_a_resuming_client_is_about_to_receive_is_counted_without_a_search() {
 }
 
 #[test]
-fn whatever_waits_can_be_taken_out_in_order() {
+fn waiting_items_can_be_removed_in_order() {
     let mut mailbox = holding(1..=6);
     mailbox.hands_over(of(2));
     let all: Vec<Seq> = mailbox.take_all().map(|item| item.seq).collect();

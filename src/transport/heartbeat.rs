@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_process_blames_nobody() {
+    fn a_stopped_process_reports_no_silence() {
         let (mut heartbeat, start) = heartbeat();
         heartbeat.check(start + 25 * SECOND, None, false);
         let found = heartbeat.check(start + 3600 * SECOND, None, false);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_not_counted_while_nobody_listens() {
+    fn silence_is_not_counted_while_input_is_not_read() {
         let (mut heartbeat, _) = heartbeat();
         for _ in 0..20 {
             let found = heartbeat.check(heartbeat.next(), None, true);

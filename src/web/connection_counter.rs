@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_share_and_an_exempt_one_all_there_is() {
+    fn an_address_has_its_own_cap_and_an_exempt_address_only_the_global_cap() {
         let (counter, home) = (Arc::<ConnectionCounter>::default(), "192.0.2.1");
         let first = permit(&counter, home).unwrap();
         let _second = permit(&counter, home).unwrap();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_when_all_are_gone() {
+    fn every_count_is_zero_when_all_connections_have_ended() {
         let counter = Arc::<ConnectionCounter>::default();
         drop(permit(&counter, "192.0.2.1").unwrap());
         assert_eq!(counter.total(), 0);

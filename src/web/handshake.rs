@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sites_may_not() {
+    fn other_sites_may_not_connect() {
         assert!(!allowed(Some("https://evil.example"), "relay.example", &["https://app.example"]));
         assert!(!allowed(Some("https://relay.example.evil.example"), "relay.example", &[]));
         assert!(!allowed(Some("null"), "relay.example", &[]));

@@ -59,7 +59,7 @@ async fn an_exchange_goes_through_step_by_step() {
 }
 
 #[tokio::test]
-async fn without_an_exchange_there_is_nothing_to_answer() {
+async fn a_step_without_an_exchange_is_refused() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     for step in ["AuthResponse", "AuthVerify"] {
@@ -72,7 +72,7 @@ async fn without_an_exchange_there_is_nothing_to_answer() {
 }
 
 #[tokio::test]
-async fn no_step_is_taken_out_of_turn_or_twice() {
+async fn a_step_out_of_order_or_repeated_is_refused() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     requests(&mut alice, &mut bob).await;
@@ -164,7 +164,7 @@ async fn when_both_begin_the_later_request_counts() {
 }
 
 #[tokio::test]
-async fn a_request_to_nobody_in_particular_is_refused() {
+async fn a_request_without_a_recipient_is_refused_if_the_sender_has_no_peer() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     let frame = alice.auth("AuthRequest", json!({}));
@@ -182,7 +182,7 @@ async fn a_request_to_nobody_in_particular_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_without_recipient_is_refused_when_several_could_be_meant() {
+async fn a_request_without_a_recipient_is_refused_if_the_sender_has_several_peers() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     let mut carol = Device::plain(&relay).await;
@@ -201,7 +201,7 @@ async fn a_request_without_recipient_is_refused_when_several_could_be_meant() {
 }
 
 #[tokio::test]
-async fn an_answer_that_could_be_for_several_names_one() {
+async fn an_ambiguous_answer_must_name_its_recipient() {
     let relay = Relay::start();
     let (mut alice, mut bob) = two(&relay).await;
     let mut carol = Device::plain(&relay).await;
@@ -216,7 +216,7 @@ async fn an_answer_that_could_be_for_several_names_one() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_delivered_in_time_is_reported() {
+async fn an_undelivered_step_is_reported_to_its_sender() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     let bob = bob.disconnect(&relay).await;

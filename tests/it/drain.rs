@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Device, Relay, http};
 
 #[tokio::test]
-async fn everybody_is_sent_away_with_1001() {
+async fn a_drain_closes_every_connection_with_1001() {
     let mut relay = Relay::start();
     let devices = [
         Device::connect(&relay).await,
@@ -20,7 +20,7 @@ async fn everybody_is_sent_away_with_1001() {
 }
 
 #[tokio::test]
-async fn many_are_sent_away_slice_by_slice() {
+async fn a_drain_closes_many_connections_in_slices() {
     let mut relay = Relay::generous(|_| {});
     let mut devices = Vec::new();
     for _ in 0..150 {
@@ -34,7 +34,7 @@ async fn many_are_sent_away_slice_by_slice() {
 }
 
 #[tokio::test]
-async fn what_was_acked_before_is_delivered_before() {
+async fn a_message_acked_before_the_drain_is_delivered_before_the_close() {
     let mut relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     for number in 1..=10 {
@@ -49,7 +49,7 @@ async fn what_was_acked_before_is_delivered_before() {
 }
 
 #[tokio::test]
-async fn nobody_is_let_in_while_the_relay_drains() {
+async fn a_draining_relay_accepts_no_connection() {
     let mut relay = Relay::generous(|_| {});
     // This one reads nothing, not even a Close, so the relay waits for it.
     let (mut alice, slow) = (Device::plain(&relay).await, Device::plain(&relay).await);
@@ -71,7 +71,7 @@ async fn nobody_is_let_in_while_the_relay_drains() {
 }
 
 #[tokio::test]
-async fn a_relay_without_anybody_ends_at_once() {
+async fn a_relay_without_connections_ends_at_once() {
     let mut relay = Relay::start();
     Device::plain(&relay).await.close().await;
     relay.stop().expect("it ends well");

@@ -21,7 +21,7 @@ async fn are_refused(cases: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn what_is_no_json_object_with_a_type_is_refused() {
+async fn a_text_that_is_no_json_object_with_a_type_is_refused() {
     let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
     let open = "{\"type\":".repeat(7_000);
     are_refused(&[
@@ -199,7 +199,7 @@ async fn is_carried(alice: &mut Device, bob: &mut Device, text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_opaque_is_carried_as_it_is() {
+async fn opaque_fields_are_forwarded_unchanged() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let opaque = [
@@ -263,7 +263,7 @@ async fn the_payload_may_come_before_the_type() {
 }
 
 #[tokio::test]
-async fn no_error_repeats_what_a_client_wrote() {
+async fn no_error_repeats_client_input() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     let marked = "zanzibar";
@@ -296,7 +296,7 @@ async fn ten_malformed_frames_in_a_row_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_frame_that_is_well_formed_forgives_the_others() {
+async fn a_well_formed_frame_resets_the_strikes() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     for _ in 0..5 {

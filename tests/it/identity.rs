@@ -35,7 +35,7 @@ fn everything(from: &str, to: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn no_message_of_any_type_passes_for_another_devices() {
+async fn no_frame_of_any_type_can_name_another_device_as_its_sender() {
     let relay = Relay::start();
     let mut mallory = Device::plain(&relay).await;
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
@@ -70,7 +70,7 @@ async fn an_id_in_capitals_is_the_same_device() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_served_nothing_but_register_ping_and_pong() {
+async fn an_unregistered_connection_may_send_only_register_ping_and_pong() {
     let relay = Relay::start();
     let bob = Device::plain(&relay).await;
     let mut stranger = Device::connect(&relay).await;
@@ -91,7 +91,7 @@ async fn a_stranger_is_served_nothing_but_register_ping_and_pong() {
 }
 
 #[tokio::test]
-async fn what_only_the_server_sends_is_refused_from_a_client() {
+async fn a_frame_type_of_the_server_is_refused_from_a_client() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let receive = alice.message_to(&bob.id, 1, json!({}))["payload"].take();
@@ -110,7 +110,7 @@ async fn what_only_the_server_sends_is_refused_from_a_client() {
 }
 
 #[tokio::test]
-async fn a_device_may_write_to_itself() {
+async fn a_device_may_send_to_itself() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     let own = alice.id.clone();
@@ -123,7 +123,7 @@ async fn a_device_may_write_to_itself() {
 }
 
 #[tokio::test]
-async fn a_stranger_that_does_not_register_in_time_is_closed() {
+async fn an_unregistered_connection_is_closed_at_the_register_timeout() {
     let relay = Relay::with(|settings| {
         settings.limits.register_timeout = std::time::Duration::from_millis(50);
     });

@@ -74,7 +74,7 @@ async fn unanswered_keys_take_their_place_in_the_window() {
 }
 
 #[tokio::test]
-async fn a_key_nobody_fetched_is_reported_under_its_name() {
+async fn an_undelivered_key_is_reported_with_its_key_id() {
     let relay = Relay::with(|settings| settings.session.ttl *= 2);
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     let bob = bob.disconnect(&relay).await;
@@ -95,7 +95,7 @@ async fn a_key_nobody_fetched_is_reported_under_its_name() {
 }
 
 #[tokio::test]
-async fn a_ttl_in_a_key_rotation_means_nothing() {
+async fn a_ttl_in_a_key_rotation_is_ignored() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     let bob = bob.disconnect(&relay).await;

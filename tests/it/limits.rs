@@ -31,7 +31,7 @@ async fn send_sixty(from: &mut Device, to: &mut Device) {
 }
 
 #[tokio::test]
-async fn sixty_messages_pass_at_once_and_the_next_is_refused_in_these_words() {
+async fn sixty_messages_pass_at_once_and_the_next_is_refused_with_the_exact_text() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     send_sixty(&mut alice, &mut bob).await;
@@ -57,7 +57,7 @@ async fn sixty_messages_pass_at_once_and_the_next_is_refused_in_these_words() {
 }
 
 #[tokio::test]
-async fn everything_that_is_relayed_counts_and_what_is_refused_too() {
+async fn every_relayed_frame_counts_and_refused_frames_count_too() {
     let relay = Relay::with(|settings| settings.rate_limit.burst = times(7));
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let foreign = bob.message_to(&alice.id, 1, json!({}));
@@ -120,7 +120,7 @@ async fn a_device_that_resumes_needs_no_registration() {
 }
 
 #[tokio::test]
-async fn exempt_addresses_register_as_often_as_they_like() {
+async fn exempt_addresses_have_no_registration_limit() {
     let relay = Relay::with(|settings| {
         settings.rate_limit.registrations_per_minute = times(1);
         settings.limits.exempt_cidrs = vec!["127.0.0.0/8".parse().expect("a network")];
@@ -131,7 +131,7 @@ async fn exempt_addresses_register_as_often_as_they_like() {
 }
 
 #[tokio::test]
-async fn who_goes_on_until_ten_times_over_is_closed() {
+async fn a_device_that_exceeds_its_limit_ten_times_over_is_closed() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     send_sixty(&mut alice, &mut bob).await;
@@ -246,7 +246,7 @@ async fn acks_that_confirm_something_cost_nothing() {
 }
 
 #[tokio::test]
-async fn the_allowance_flows_back_evenly() {
+async fn the_allowance_refills_evenly() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     send_sixty(&mut alice, &mut bob).await;

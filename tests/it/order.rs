@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Device, Relay, message_id};
 
 #[tokio::test]
-async fn what_each_sender_says_arrives_in_its_order() {
+async fn the_messages_of_each_sender_arrive_in_order() {
     let relay = Relay::generous(|_| {});
     let mut bob = Device::plain(&relay).await;
     let mut senders = [Device::plain(&relay).await, Device::plain(&relay).await];
@@ -38,7 +38,7 @@ async fn what_each_sender_says_arrives_in_its_order() {
 }
 
 #[tokio::test]
-async fn keys_stand_in_the_order_of_messages() {
+async fn keys_and_messages_arrive_in_one_order() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     let bob = bob.disconnect(&relay).await;
@@ -58,7 +58,7 @@ async fn keys_stand_in_the_order_of_messages() {
 }
 
 #[tokio::test]
-async fn what_has_waited_comes_before_what_is_said_now() {
+async fn waiting_messages_arrive_before_new_messages() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     bob.set_status("Offline").await;
@@ -143,7 +143,7 @@ async fn one_message_in_makes_one_receive_and_one_answer() {
 }
 
 #[tokio::test]
-async fn the_books_balance() {
+async fn the_counters_balance() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     for number in 1..=4 {

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Device, Relay};
 
 #[tokio::test]
-async fn who_says_offline_gets_its_messages_when_it_says_otherwise() {
+async fn an_offline_device_gets_its_messages_after_another_status() {
     for welcome in ["Online", "Away"] {
         let relay = Relay::start();
         let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
@@ -26,7 +26,7 @@ async fn who_says_offline_gets_its_messages_when_it_says_otherwise() {
 }
 
 #[tokio::test]
-async fn who_is_away_gets_its_messages() {
+async fn an_away_device_gets_its_messages() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     bob.set_status("Away").await;
@@ -36,7 +36,7 @@ async fn who_is_away_gets_its_messages() {
 }
 
 #[tokio::test]
-async fn who_says_offline_may_go_on_speaking_and_hears_the_answers() {
+async fn an_offline_device_may_send_and_gets_the_answers() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     alice.set_status("Offline").await;
@@ -48,7 +48,7 @@ async fn who_says_offline_may_go_on_speaking_and_hears_the_answers() {
 }
 
 #[tokio::test]
-async fn who_says_offline_hears_later_what_became_of_its_messages() {
+async fn an_offline_sender_gets_its_receipts_and_notices_later() {
     let relay = Relay::start();
     let (mut alice, mut bob) =
         (Device::with_receipts(&relay).await, Device::resumable(&relay).await);
@@ -70,7 +70,7 @@ async fn who_says_offline_hears_later_what_became_of_its_messages() {
 }
 
 #[tokio::test]
-async fn what_is_held_expires_in_its_time() {
+async fn a_held_message_expires_at_its_deadline() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     bob.set_status("Offline").await;
@@ -100,7 +100,7 @@ async fn a_new_connection_begins_online() {
 }
 
 #[tokio::test]
-async fn presence_is_told_to_nobody() {
+async fn a_status_is_reported_to_no_other_device() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     alice.send_to(&bob, 1).await;

@@ -46,7 +46,7 @@ async fn one_sender_cannot_fill_a_queue_against_the_others() {
 }
 
 #[tokio::test]
-async fn a_queue_is_not_full_of_what_has_expired() {
+async fn expired_messages_do_not_fill_a_queue() {
     let relay = Relay::with(|settings| {
         settings.queue.messages = 2;
         settings.sweeper.interval = Duration::from_secs(3600);
@@ -82,7 +82,7 @@ async fn bytes_are_limited_as_messages_are() {
 }
 
 #[tokio::test]
-async fn a_relay_that_is_full_says_when_to_try_again() {
+async fn a_full_relay_names_the_time_of_the_next_attempt() {
     let relay = Relay::with(|settings| settings.queue.total_bytes = 1000);
     let bob = Device::resumable(&relay).await.disconnect(&relay).await;
     let (mut alice, mut carol) = (Device::plain(&relay).await, Device::plain(&relay).await);
@@ -98,7 +98,7 @@ async fn a_relay_that_is_full_says_when_to_try_again() {
 }
 
 #[tokio::test]
-async fn a_relay_that_knows_enough_devices_takes_no_more() {
+async fn a_relay_at_its_device_limit_registers_no_new_device() {
     let relay = Relay::with(|settings| settings.limits.devices = 2);
     let (alice, _bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     let mut stranger = Device::connect(&relay).await;

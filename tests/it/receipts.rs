@@ -21,7 +21,7 @@ async fn expect_queued(device: &mut Device, number: u64) {
 }
 
 #[tokio::test]
-async fn a_plain_device_that_is_there_has_the_message_at_once() {
+async fn a_message_to_a_connected_plain_device_is_delivered_at_once() {
     let relay = Relay::start();
     let mut alice = plain_with_receipts(&relay).await;
     let mut bob = Device::plain(&relay).await;
@@ -34,7 +34,7 @@ async fn a_plain_device_that_is_there_has_the_message_at_once() {
 }
 
 #[tokio::test]
-async fn a_plain_device_that_holds_gets_it_later() {
+async fn a_message_to_an_offline_plain_device_is_delivered_later() {
     let relay = Relay::start();
     let mut alice = plain_with_receipts(&relay).await;
     let mut bob = Device::plain(&relay).await;
@@ -49,7 +49,7 @@ async fn a_plain_device_that_holds_gets_it_later() {
 }
 
 #[tokio::test]
-async fn a_plain_device_that_has_gone_never_gets_it() {
+async fn a_message_to_a_disconnected_plain_device_is_never_delivered() {
     let relay = Relay::start();
     let mut alice = plain_with_receipts(&relay).await;
     let bob = Device::plain(&relay).await;
@@ -65,7 +65,7 @@ async fn a_plain_device_that_has_gone_never_gets_it() {
 }
 
 #[tokio::test]
-async fn a_device_that_can_resume_has_it_when_it_says_so() {
+async fn a_message_to_a_resumable_device_is_delivered_at_its_ack() {
     let relay = Relay::start();
     let mut alice = plain_with_receipts(&relay).await;
     let mut bob = Device::resumable(&relay).await;
@@ -114,7 +114,7 @@ async fn without_receipts_there_is_one_bare_ack() {
 }
 
 #[tokio::test]
-async fn nobody_confirms_what_is_anothers() {
+async fn no_device_can_ack_a_message_of_another_recipient() {
     let relay = Relay::start();
     let mut alice = Device::with_receipts(&relay).await;
     let (bob, mut mallory) = (Device::resumable(&relay).await, Device::resumable(&relay).await);
@@ -156,7 +156,7 @@ async fn an_ack_that_confirms_nothing_is_ignored() {
 }
 
 #[tokio::test]
-async fn what_has_not_been_handed_over_cannot_be_confirmed() {
+async fn a_message_that_was_not_handed_over_cannot_be_acked() {
     let relay = Relay::generous(|settings| settings.delivery.window = 2);
     let (mut alice, mut bob) =
         (Device::with_receipts(&relay).await, Device::resumable(&relay).await);

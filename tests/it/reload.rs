@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Device, Relay};
 
 #[tokio::test]
-async fn other_rates_hold_for_devices_that_are_there_already() {
+async fn changed_rates_apply_to_connected_devices() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     alice.send_to(&bob, 1).await;
@@ -30,7 +30,7 @@ async fn other_rates_hold_for_devices_that_are_there_already() {
 }
 
 #[tokio::test]
-async fn a_shorter_ttl_holds_for_what_comes_then() {
+async fn a_shorter_ttl_applies_to_later_messages() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::with_receipts(&relay).await, Device::resumable(&relay).await);
     let bob = bob.disconnect(&relay).await;
@@ -42,7 +42,7 @@ async fn a_shorter_ttl_holds_for_what_comes_then() {
 }
 
 #[tokio::test]
-async fn a_smaller_size_holds_for_connections_that_come_then() {
+async fn a_smaller_size_applies_to_later_connections() {
     let relay = Relay::start();
     relay.reload(|settings| settings.limits.message_bytes = 1000).await;
     let register = json!({"type": "Register", "payload": {"receipts": false}});

@@ -13,7 +13,7 @@ fn resume_with(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_response_says_what_was_asked_for_and_no_more() {
+async fn the_response_has_only_the_requested_fields() {
     let relay = Relay::start();
     let keys = |device: &Device| -> Vec<String> {
         let fields = device.registration.as_object().expect("an object");
@@ -53,7 +53,7 @@ async fn the_token_stays_the_same_however_often_it_is_used() {
 }
 
 #[tokio::test]
-async fn what_was_not_confirmed_comes_again_then_what_waited_then_what_is_said_now() {
+async fn unconfirmed_messages_come_again_before_waiting_ones_and_those_before_new_ones() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     for number in 1..=3 {
@@ -97,7 +97,7 @@ async fn a_message_confirmed_on_the_next_connection_is_settled() {
 }
 
 #[tokio::test]
-async fn every_wrong_token_is_refused_in_the_same_words() {
+async fn every_wrong_token_is_refused_with_the_same_text() {
     let relay = Relay::start();
     let bob = Device::resumable(&relay).await;
     let plain = Device::plain(&relay).await;
@@ -125,7 +125,7 @@ async fn every_wrong_token_is_refused_in_the_same_words() {
 }
 
 #[tokio::test]
-async fn a_token_that_has_expired_is_like_any_wrong_one() {
+async fn an_expired_token_is_refused_like_a_wrong_one() {
     let relay = Relay::start();
     let bob = Device::resumable(&relay).await;
     let resume = bob.resume_frame();
@@ -191,7 +191,7 @@ async fn the_newer_connection_of_a_device_replaces_the_older() {
 }
 
 #[tokio::test]
-async fn what_the_older_connection_still_says_is_not_heard() {
+async fn frames_of_a_replaced_connection_are_ignored() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     let old = Device::resumable(&relay).await;

@@ -225,7 +225,7 @@ async fn every_content_type_is_carried() {
 }
 
 #[tokio::test]
-async fn devices_that_have_talked_authenticate_without_naming_each_other() {
+async fn two_peers_authenticate_without_naming_each_other() {
     let mut two = Two::meet().await;
     two.alice_sends(SEND, "Receive").await;
     assert_eq!(two.alice.receive_any().await, bare_ack());
@@ -239,7 +239,7 @@ async fn devices_that_have_talked_authenticate_without_naming_each_other() {
 }
 
 #[tokio::test]
-async fn who_has_only_received_may_begin_the_authentication_too() {
+async fn a_device_that_only_received_may_start_an_authentication() {
     let mut two = Two::meet().await;
     two.bob_sends(SEND_BACK, "Receive").await;
     assert_eq!(two.bob.receive_any().await, bare_ack());
@@ -299,7 +299,7 @@ async fn an_error_has_a_message_and_a_code() {
 }
 
 #[tokio::test]
-async fn a_pong_comes_after_the_answers_to_what_was_said_before() {
+async fn a_pong_comes_after_the_answers_to_earlier_frames() {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
     let nobody = "c0ffee00-1234-4abc-9def-0123456789ab";

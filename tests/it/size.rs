@@ -39,7 +39,7 @@ async fn the_largest_message_passes_and_one_byte_more_does_not() {
 }
 
 #[tokio::test]
-async fn a_stranger_may_not_say_more_at_once_than_others() {
+async fn an_unregistered_connection_has_the_same_size_limit() {
     let relay = Relay::start();
     let mut stranger = Device::connect(&relay).await;
     let large = json!({"type": "Register", "payload": {"x-note": "e".repeat(MOST)}});
@@ -49,7 +49,7 @@ async fn a_stranger_may_not_say_more_at_once_than_others() {
 }
 
 #[tokio::test]
-async fn what_is_far_too_large_ends_the_connection() {
+async fn a_far_too_large_message_ends_the_connection() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let text = of_size(&alice, &bob, 1, 2 * MOST);

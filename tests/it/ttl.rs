@@ -69,7 +69,7 @@ async fn a_message_is_handed_over_until_the_moment_it_expires() {
 }
 
 #[tokio::test]
-async fn an_expired_message_is_not_handed_over_even_if_nobody_has_looked() {
+async fn an_expired_message_is_not_handed_over_even_before_the_sweep() {
     let relay = Relay::with(|settings| {
         settings.sweeper.interval = std::time::Duration::from_secs(3600);
     });
@@ -106,7 +106,7 @@ async fn a_ttl_beyond_64_bits_is_the_longest_one() {
 }
 
 #[tokio::test]
-async fn what_cannot_wait_is_handed_over_now_or_refused() {
+async fn a_message_with_ttl_zero_is_handed_over_at_once_or_refused() {
     let relay = Relay::start();
     let (mut alice, away) = alice_and_bob_away(&relay).await;
     let frame = alice.message_to(&away.id, 1, json!({"ttl": 0}));
@@ -149,7 +149,7 @@ async fn a_refused_ttl_names_its_message() {
 }
 
 #[tokio::test]
-async fn a_message_to_a_plain_device_that_has_gone_ends_in_a_410() {
+async fn a_message_to_a_disconnected_plain_device_ends_in_a_410() {
     let relay = Relay::start();
     let (mut alice, bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let id = bob.id.clone();
@@ -171,7 +171,7 @@ async fn a_message_to_a_plain_device_that_has_gone_ends_in_a_410() {
 }
 
 #[tokio::test]
-async fn a_sender_that_can_resume_finds_its_410_when_it_is_back() {
+async fn a_resumable_sender_gets_its_410_when_it_resumes() {
     let relay = Relay::start();
     let (mut alice, bob) = alice_and_bob_away(&relay).await;
     let frame = alice.message_to(&bob.id, 1, json!({"ttl": 300}));

@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(20);
 
 #[actix_rt::test]
-async fn by_the_peers_end_of_stream() {
+async fn the_end_of_the_peers_stream_stops_the_session() {
     let (mut peer, mut watch) = connect(linger(LONG)).await;
     peer.send(&text("last words")).await;
     SockRef::from(&peer.stream).shutdown(Shutdown::Write).unwrap();
@@ -30,7 +30,7 @@ async fn by_the_peers_end_of_stream() {
 }
 
 #[actix_rt::test]
-async fn by_the_peers_end_in_the_middle_of_a_frame() {
+async fn an_end_of_stream_inside_a_frame_stops_the_session() {
     let (mut peer, watch) = connect(linger(LONG)).await;
     peer.send(&text("never complete")[..9]).await;
     drop(peer);
@@ -38,7 +38,7 @@ async fn by_the_peers_end_in_the_middle_of_a_frame() {
 }
 
 #[actix_rt::test]
-async fn by_a_reset() {
+async fn a_reset_stops_the_session() {
     let (mut peer, mut watch) = connect(linger(LONG)).await;
     peer.send(&frame(FIN | PING, b"")).await;
     peer.expect(FIN | PONG, b"").await;
@@ -49,7 +49,7 @@ async fn by_a_reset() {
 }
 
 #[actix_rt::test]
-async fn by_our_close_and_the_peers_answer() {
+async fn our_close_and_the_peers_answer_end_the_connection() {
     let (mut peer, mut watch) = connect(linger(LONG)).await;
     peer.send(&[text("bye"), text("not handled")].concat()).await;
     watch.expect(Report::text("bye")).await;
@@ -60,7 +60,7 @@ async fn by_our_close_and_the_peers_answer() {
 }
 
 #[actix_rt::test]
-async fn by_our_close_to_a_peer_that_never_answers() {
+async fn our_close_ends_the_connection_of_a_peer_that_never_answers() {
     let (mut peer, watch) = connect(linger(SHORT)).await;
     peer.send(&text("bye")).await;
     assert_eq!(peer.close_code().await, Some(4000));
@@ -69,7 +69,7 @@ async fn by_our_close_to_a_peer_that_never_answers() {
 }
 
 #[actix_rt::test]
-async fn by_a_panic_of_the_session_while_another_lives_on() {
+async fn a_panic_of_one_session_ends_only_its_own_connection() {
     let (mut other, _other) = connect(Limits::default()).await;
     for words in ["panic", "panic twice"] {
         let (mut peer, watch) = connect(linger(LONG)).await;
@@ -84,7 +84,7 @@ async fn by_a_panic_of_the_session_while_another_lives_on() {
 }
 
 #[actix_rt::test]
-async fn by_a_panic_in_stopped_itself() {
+async fn a_panic_in_stopped_ends_the_connection() {
     let (mut peer, watch) = connect(linger(SHORT)).await;
     watch.act(|session, _| session.panic_in_stopped = true).await;
     peer.send(&close(1000)).await;
@@ -93,7 +93,7 @@ async fn by_a_panic_in_stopped_itself() {
 }
 
 #[actix_rt::test]
-async fn by_the_runtime_dropping_the_connection() {
+async fn a_connection_that_the_runtime_drops_stops_its_session() {
     let (mut peer, mut watch) = connect(Limits::default()).await;
     watch.task.abort();
     assert!(soon("the abort", &mut watch.task).await.is_err());
@@ -102,7 +102,7 @@ async fn by_the_runtime_dropping_the_connection() {
 }
 
 #[actix_rt::test]
-async fn by_the_runtime_dropping_a_session_that_panics_in_stopped() {
+async fn a_dropped_connection_survives_a_panic_in_stopped() {
     let (mut peer, mut watch) = connect(Limits::default()).await;
     watch.act(|session, _| session.panic_in_stopped = true).await;
     watch.task.abort();

@@ -90,7 +90,7 @@ async fn watermarks_come_back_in_order_and_only_for_bytes_that_were_written() {
 }
 
 #[actix_rt::test]
-async fn a_backlog_over_the_bound_drops_the_peer() {
+async fn unwritten_output_over_the_bound_drops_the_peer() {
     let limits = Limits { outbound_max: HEAP / 2, ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
     watch.act(|session, _| session.writer.text("x".repeat(HEAP))).await;
@@ -99,7 +99,7 @@ async fn a_backlog_over_the_bound_drops_the_peer() {
 }
 
 #[actix_rt::test]
-async fn a_backlog_without_progress_drops_the_peer() {
+async fn unwritten_output_without_progress_drops_the_peer() {
     let limits = Limits { write_timeout: Duration::from_millis(30), ..patient() };
     let (peer, watch) = connect_narrow(limits, 4096).await;
     watch.act(|session, _| session.writer.text("x".repeat(HEAP))).await;

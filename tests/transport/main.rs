@@ -5,9 +5,9 @@
 
 mod endings;
 mod flow;
+mod messages;
 #[path = "../support/peer.rs"]
 mod peer;
 mod session;
-mod speech;
 mod time;
 mod violations;

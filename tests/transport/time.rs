@@ -57,7 +57,7 @@ async fn pings_and_more_fragments_do_not_prolong_a_message() {
 }
 
 #[actix_rt::test]
-async fn a_deadline_does_not_run_while_we_do_not_listen() {
+async fn a_deadline_does_not_run_while_input_is_not_read() {
     let limits = Limits { frame_timeout: 10 * SHORT, heartbeat_interval: 5 * SHORT, ..patient() };
     let (mut peer, mut watch) = connect(limits).await;
     let words = text("two");
@@ -75,7 +75,7 @@ async fn a_deadline_does_not_run_while_we_do_not_listen() {
 }
 
 #[actix_rt::test]
-async fn heartbeats_say_whether_a_frame_arrived() {
+async fn heartbeats_report_whether_a_frame_arrived() {
     let limits = Limits { heartbeat_interval: SHORT, ..patient() };
     let (mut peer, mut watch) = connect(limits).await;
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;

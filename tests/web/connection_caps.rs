@@ -17,7 +17,7 @@ async fn turned_away(relay: SocketAddr, options: ConnectOptions) -> Answer {
 }
 
 #[actix_rt::test]
-async fn one_connection_over_the_global_cap_is_sent_away_and_the_others_notice_nothing() {
+async fn a_connection_over_the_global_cap_is_refused_and_the_others_stay_open() {
     let relay = Relay::with(|settings| settings.limits.connections = 3);
     let mut in_place = Vec::new();
     for _ in 0..3 {
@@ -36,7 +36,7 @@ async fn one_connection_over_the_global_cap_is_sent_away_and_the_others_notice_n
 }
 
 #[actix_rt::test]
-async fn one_connection_over_the_cap_of_its_address_is_sent_away_and_other_addresses_are_not() {
+async fn a_connection_over_the_cap_of_its_address_is_refused_and_other_addresses_are_accepted() {
     let relay = Relay::with(|settings| settings.limits.connections_per_address = 2);
     let mut one = RawClient::try_connect(relay.public, from(2)).await.expect("the first");
     let two = RawClient::try_connect(relay.public, from(2)).await.expect("the second");
@@ -102,7 +102,7 @@ async fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
 }
 
 #[actix_rt::test]
-async fn those_who_are_refused_take_no_place() {
+async fn refused_connections_are_not_counted() {
     let relay = Relay::with(|settings| settings.limits.connections_per_address = 1);
     for _ in 0..20 {
         let evil = handshake_with("Origin: https://evil.example");
@@ -123,7 +123,7 @@ async fn is_shut(mut stream: tokio::net::TcpStream) -> bool {
 }
 
 #[actix_rt::test]
-async fn connections_that_never_ask_for_anything_are_counted_too() {
+async fn connections_that_never_send_a_request_are_counted_too() {
     let relay = Relay::with(|settings| {
         settings.limits.connections = 4;
         settings.limits.connections_per_address = 2;

@@ -45,7 +45,7 @@ async fn a_page_of_another_site_is_refused_before_the_upgrade() {
 }
 
 #[actix_rt::test]
-async fn other_origins_are_taken_over_by_a_reload() {
+async fn a_reload_applies_the_allowed_origins() {
     let relay = Relay::start();
     assert_eq!(with_origin(&relay, "https://app.example").await, 403);
     let mut settings = Settings::default();
@@ -77,7 +77,7 @@ async fn a_key_that_is_not_sixteen_bytes_in_base64_or_stands_twice_is_refused() 
 }
 
 #[actix_rt::test]
-async fn other_versions_of_the_protocol_are_told_which_one_is_served() {
+async fn another_websocket_version_is_refused_with_the_supported_version() {
     let relay = Relay::start();
     for version in [
         "Sec-WebSocket-Version: 7",
@@ -95,7 +95,7 @@ async fn other_versions_of_the_protocol_are_told_which_one_is_served() {
 }
 
 #[actix_rt::test]
-async fn what_only_resembles_a_handshake_is_refused() {
+async fn a_request_that_only_resembles_a_handshake_is_refused() {
     let relay = Relay::start();
     for (before, after, status) in [
         ("GET", "GET /ws HTTP/1.0", 400),
@@ -167,7 +167,7 @@ async fn a_head_with_too_many_headers_or_too_many_bytes_is_refused() {
 }
 
 #[actix_rt::test]
-async fn half_a_head_and_silence_is_answered_with_408() {
+async fn an_incomplete_request_head_is_answered_with_408() {
     let relay = Relay::start();
     let started = std::time::Instant::now();
     let answer = ask(relay.public, b"GET /ws HTTP/1.1\r\nHost: relay.example\r\n").await;
@@ -177,7 +177,7 @@ async fn half_a_head_and_silence_is_answered_with_408() {
 }
 
 #[actix_rt::test]
-async fn a_first_frame_that_comes_with_the_handshake_is_heard() {
+async fn a_frame_that_is_sent_with_the_handshake_is_handled() {
     let relay = Relay::start();
     let register = crate::support::peer::text(r#"{"type":"Register"}"#);
     let mut stream = http::connect(relay.public, None, None).await;

@@ -6,7 +6,8 @@ use crate::support::http::{ask_lines, get, handshake};
 use crate::support::{RawClient, Relay, eventually};
 
 #[actix_rt::test]
-async fn life_and_readiness_are_told_at_both_doors_and_health_only_to_operators() {
+async fn liveness_and_readiness_are_served_on_both_listeners_and_health_only_on_the_admin_listener()
+{
     let relay = Relay::start();
     for address in [relay.public, relay.admin] {
         assert_eq!(get(address, "/livez").await.status, 200);
@@ -24,7 +25,7 @@ async fn life_and_readiness_are_told_at_both_doors_and_health_only_to_operators(
 }
 
 #[actix_rt::test]
-async fn while_draining_nobody_is_let_in_and_the_relay_says_that_it_is_not_ready() {
+async fn a_draining_relay_accepts_no_connection_and_reports_that_it_is_not_ready() {
     let mut relay = Relay::with(|settings| settings.server.drain_timeout = Duration::from_secs(1));
     // One that has not answered its Close keeps the relay draining.
     let mut client = RawClient::plain(relay.public).await;

@@ -16,7 +16,7 @@ fn quick(settings: &mut Settings) {
 }
 
 #[actix_rt::test]
-async fn a_silent_client_gets_pings_of_both_kinds_and_then_the_end() {
+async fn a_silent_client_gets_pings_of_both_kinds_and_then_a_close() {
     let relay = Relay::with(quick);
     let mut client = RawClient::plain(relay.public).await;
     let mut heard = Vec::new();
@@ -36,7 +36,7 @@ async fn a_silent_client_gets_pings_of_both_kinds_and_then_the_end() {
 }
 
 #[actix_rt::test]
-async fn a_client_that_only_answers_pings_lives_and_is_asked_in_no_other_way() {
+async fn a_client_that_answers_only_websocket_pings_stays_connected() {
     let relay = Relay::with(quick);
     let mut client = RawClient::plain(relay.public).await;
     // Four times as long as a silent one lives.
@@ -51,7 +51,7 @@ async fn a_client_that_only_answers_pings_lives_and_is_asked_in_no_other_way() {
 }
 
 #[actix_rt::test]
-async fn a_client_that_only_answers_with_json_lives() {
+async fn a_client_that_answers_only_json_pings_stays_connected() {
     let relay = Relay::with(quick);
     let mut client = RawClient::plain(relay.public).await;
     let mut answered = 0;
@@ -68,7 +68,7 @@ async fn a_client_that_only_answers_with_json_lives() {
 }
 
 #[actix_rt::test]
-async fn what_a_half_open_peer_never_confirmed_goes_to_its_next_connection() {
+async fn an_unconfirmed_message_of_a_half_open_connection_goes_to_the_next_connection() {
     let relay = Relay::with(quick);
     let mut alice = RawClient::plain(relay.public).await;
     // Its kernel takes everything, as a proxy's would, and nothing ever comes back.
@@ -98,7 +98,7 @@ async fn what_a_half_open_peer_never_confirmed_goes_to_its_next_connection() {
 }
 
 #[actix_rt::test]
-async fn a_relay_that_was_stopped_for_a_while_blames_nobody() {
+async fn a_relay_that_was_stopped_for_a_while_closes_no_connection() {
     let relay =
         Binary::with(&[("HEARTBEAT__INTERVAL", "200ms"), ("HEARTBEAT__TIMEOUT", "600ms")]).await;
     let mut client = RawClient::plain(relay.public).await;

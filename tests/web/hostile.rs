@@ -118,7 +118,7 @@ async fn floods_of_fragments_and_messages_without_end_cost_only_their_sender() {
 }
 
 #[actix_rt::test]
-async fn a_byte_now_and_then_does_not_keep_a_frame_open() {
+async fn single_bytes_sent_slowly_do_not_keep_a_frame_open() {
     let relay = Relay::with(hasty);
     let mut client = RawClient::plain(relay.public).await;
     let started = Instant::now();
@@ -145,7 +145,7 @@ async fn a_byte_now_and_then_does_not_keep_a_frame_open() {
 }
 
 #[actix_rt::test]
-async fn whoever_does_not_register_in_time_is_sent_away_however_busy() {
+async fn an_unregistered_connection_is_closed_at_the_register_timeout_even_if_it_sends_frames() {
     let relay = Relay::with(|settings| {
         settings.limits.register_timeout = Duration::from_millis(300);
     });

@@ -41,7 +41,7 @@ fn settings() -> Vec<(&'static str, &'static str)> {
 }
 
 #[actix_rt::test]
-async fn at_sigterm_five_hundred_sessions_are_told_goodbye_and_the_relay_ends_well() {
+async fn sigterm_closes_five_hundred_sessions_with_1001_and_the_relay_exits_with_0() {
     for workers in ["1", "2"] {
         let mut settings = settings();
         settings.push(("SERVER__WORKERS", workers));

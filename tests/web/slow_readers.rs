@@ -93,7 +93,7 @@ fn bystander(relay: std::net::SocketAddr) -> tokio::task::JoinHandle<()> {
 }
 
 #[actix_rt::test]
-async fn one_that_stalls_costs_no_more_than_its_queue_and_delays_nobody() {
+async fn a_stalled_recipient_costs_no_more_than_its_queue_and_delays_no_other_device() {
     let relay = Binary::with(&RATES).await;
     let stalled = narrow(relay.public, json!({"type": "Register"})).await;
     let mut senders = senders(relay.public).await;
@@ -124,7 +124,8 @@ async fn one_that_stalls_costs_no_more_than_its_queue_and_delays_nobody() {
 }
 
 #[actix_rt::test]
-async fn what_one_that_stalled_never_got_is_told_to_its_senders_as_expired() {
+async fn messages_that_a_stalled_recipient_never_received_are_reported_as_expired_to_their_senders()
+{
     let relay = Relay::with(|settings| {
         settings.server.tcp_user_timeout = Duration::from_secs(1);
         settings.rate_limit.messages_per_minute = 1_000_000.try_into().unwrap();
@@ -176,7 +177,8 @@ async fn what_one_that_stalled_never_got_is_told_to_its_senders_as_expired() {
 }
 
 #[actix_rt::test]
-async fn what_a_resumable_one_that_stalled_did_not_confirm_comes_when_it_resumes_in_order() {
+async fn a_resumable_recipient_that_stalled_gets_its_unconfirmed_messages_in_order_when_it_resumes()
+{
     let relay = Binary::with(&RATES).await;
     let register = json!({"type": "Register", "payload": {"resumable": true}});
     let stalled = narrow(relay.public, register).await;
@@ -202,7 +204,7 @@ async fn what_a_resumable_one_that_stalled_did_not_confirm_comes_when_it_resumes
 }
 
 #[actix_rt::test]
-async fn one_that_trickles_costs_no_more_and_is_not_taken_for_one_that_stalls() {
+async fn a_slow_recipient_costs_no_more_than_a_stalled_one_and_is_not_dropped() {
     let relay = Binary::with(&RATES).await;
     let slow = narrow(relay.public, json!({"type": "Register"})).await;
     let id = slow.id.clone();

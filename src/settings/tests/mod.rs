@@ -162,7 +162,7 @@ fn an_unknown_variable_is_refused_by_its_name_with_the_one_that_was_meant() {
 }
 
 #[test]
-fn variables_without_the_prefix_are_nobodys_business() {
+fn variables_without_the_prefix_are_ignored() {
     let others = [
         ("SEALPOST_PORT", "tcp://10.0.0.1:80"),
         ("RUST_LOG", "x"),
@@ -207,7 +207,7 @@ fn a_key_that_is_a_path_in_disguise_is_refused_and_does_no_harm() {
 }
 
 #[test]
-fn a_key_cannot_break_the_line_it_is_named_in() {
+fn a_key_cannot_break_the_line_of_its_problem() {
     let found = problems("\"a\\n\\u001b[2Jb\" = 1\n");
     assert_eq!(found, ["a\\n\\u{1b}[2Jb: unknown key"]);
 }
@@ -367,7 +367,7 @@ fn tcp_and_drain_wait_at_least_a_second() {
 }
 
 #[test]
-fn devices_and_operators_do_not_share_a_port() {
+fn the_public_and_the_admin_listener_do_not_share_a_port() {
     let file = |listen: &str, admin: &str| {
         problems(&format!("[server]\nlisten = \"{listen}\"\nadmin_listen = \"{admin}\"\n"))
     };
@@ -420,7 +420,7 @@ fn a_value_that_cannot_be_read_is_not_also_a_contradiction() {
 }
 
 #[test]
-fn nobody_is_trusted_by_trusting_everyone() {
+fn a_network_of_every_address_is_refused_as_a_trusted_proxy() {
     for everyone in ["0.0.0.0/0", "::/0"] {
         let found = problems(&only("server.trusted_proxies", &format!("[\"{everyone}\"]")));
         assert!(found.len() == 1 && found[0].contains("is everyone"), "{found:?}");
@@ -493,7 +493,7 @@ fn a_misspelt_level_is_refused_rather_than_taken_for_a_target() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_one_problem_with_its_line_and_no_more_of_it() {
+fn a_file_that_is_no_toml_is_one_problem_that_shows_only_the_wrong_line() {
     let secret =
         format!("[limits]\nstrikes = 3\nkey\u{7}{} = = 3\nnext = \"line\"\n", "x".repeat(500));
     let found = problems(&secret);
@@ -516,7 +516,7 @@ fn a_file_that_is_no_toml_is_one_problem_with_its_line_and_no_more_of_it() {
 }
 
 #[test]
-fn a_broken_file_does_not_hide_what_is_wrong_elsewhere() {
+fn a_broken_file_does_not_hide_the_problems_of_other_sources() {
     let found = problems_with(
         "[limits\n",
         &[("SEALPOST__LIMITS__STRIKES", "0"), ("SEALPOST__HEARTBEAT__TIMEOUT", "1s")],
@@ -526,7 +526,7 @@ fn a_broken_file_does_not_hide_what_is_wrong_elsewhere() {
 }
 
 #[test]
-fn a_file_that_was_named_must_exist_and_be_readable() {
+fn a_named_file_must_exist_and_be_readable() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let named = |name: &str| {
         let cli = Cli { config: Some(folder.path().join(name)), ..Cli::default() };
@@ -546,7 +546,7 @@ fn a_file_that_was_named_must_exist_and_be_readable() {
 }
 
 #[test]
-fn a_file_that_was_named_is_read_instead_of_the_default() {
+fn a_named_file_is_read_instead_of_the_default() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let named = folder.path().join("other.toml");
     fs::write(&named, "[limits]\nstrikes = 4\n").expect("the folder can be written");
@@ -565,7 +565,7 @@ fn an_address_of_the_command_line_that_cannot_be_read_is_listed_beside_the_rest(
 }
 
 #[test]
-fn what_is_printed_reads_back_as_the_same_settings() {
+fn printed_settings_are_read_back_as_the_same_settings() {
     assert_eq!(settings(&print(&Settings::default())), Settings::default());
 
     let mut odd = Settings::default();

@@ -26,7 +26,7 @@ fn a_reload_takes_limits_rates_queue_origins_proxies_and_level() {
 }
 
 #[test]
-fn a_reload_keeps_everything_else_and_says_that_it_takes_a_restart() {
+fn a_reload_keeps_all_other_settings_and_reports_that_they_need_a_restart() {
     let running = Settings::default();
     let fresh = settings(
         "[server]\nlisten = \"127.0.0.1:81\"\nadmin_listen = \"127.0.0.1:91\"\nworkers = 2\ndrain_timeout = \"1s\"\n\
@@ -42,13 +42,13 @@ fn a_reload_keeps_everything_else_and_says_that_it_takes_a_restart() {
 }
 
 #[test]
-fn a_reload_without_changes_says_nothing() {
+fn a_reload_without_changes_reports_nothing() {
     let reload = Settings::default().reload(Settings::default());
     assert!(reload.changed.is_empty() && reload.needs_restart.is_empty());
 }
 
 #[test]
-fn a_reload_that_makes_sense_only_after_a_restart_waits_for_it() {
+fn a_reload_that_contradicts_running_settings_waits_for_the_restart() {
     let running = Settings::default();
     let fresh = settings(
         "[limits]\nmessage_bytes = \"1 MiB\"\nframe_bytes = \"2 MiB\"\nstrikes = 3\n[delivery]\nbytes = \"4 MiB\"\n",

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn the_four_steps_go_between_the_two_that_have_talked() {
+fn the_four_steps_go_between_two_peers() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.plain(2));
     relay.sends(alice, "hi", bob);
@@ -16,7 +16,7 @@ fn the_four_steps_go_between_the_two_that_have_talked() {
 }
 
 #[test]
-fn nobody_is_guessed() {
+fn a_step_without_a_recipient_is_refused_unless_the_sender_has_one_peer() {
     let mut relay = relay();
     let (alice, bob, carol) = (relay.plain(1), relay.plain(2), relay.plain(3));
     relay.auth(alice, AuthStep::Request, None);
@@ -62,7 +62,7 @@ fn a_step_waits_for_as_long_as_its_exchange_lasts() {
 }
 
 #[test]
-fn a_request_that_is_said_often_is_one_exchange() {
+fn a_repeated_request_is_one_exchange() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.plain(2));
     for _ in 0..100 {

@@ -38,7 +38,7 @@ fn an_id_belongs_to_sender_and_recipient() {
 }
 
 #[test]
-fn what_expired_may_be_sent_again_once_that_is_told() {
+fn an_expired_message_may_be_sent_again_after_its_notice() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain_with_receipts(1), relay.resumable(2));
     relay.leaves(bob);

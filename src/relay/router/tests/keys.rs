@@ -30,7 +30,7 @@ fn keys_and_messages_of_a_pair_keep_their_order() {
 }
 
 #[test]
-fn what_becomes_of_a_key_is_told_with_its_id() {
+fn the_outcome_of_a_key_is_reported_with_its_key_id() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.leaves(bob);

@@ -31,7 +31,7 @@ fn one_sender_fills_its_share_and_the_others_get_through() {
 }
 
 #[test]
-fn what_expired_makes_place_before_a_queue_is_called_full() {
+fn expired_items_make_room_before_a_queue_counts_as_full() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.leaves(bob);
@@ -72,7 +72,7 @@ fn all_queues_have_a_limit_together() {
 
 /// Auth messages were outside every byte limit, and a step that found no room had moved its exchange on.
 #[test]
-fn auth_takes_room_too_and_a_step_without_room_can_be_said_again() {
+fn auth_frames_count_in_the_quota_and_a_refused_step_can_be_repeated() {
     let mut relay = relay();
     let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.plain(3));
     relay.settings(|settings| settings.queue.messages = 1);

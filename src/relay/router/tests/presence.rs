@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn what_is_unconfirmed_comes_first_then_what_waited_then_what_is_new() {
+fn unconfirmed_messages_come_before_waiting_ones_and_those_before_new_ones() {
     let mut relay = relay();
     let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.plain(3));
     for name in ["one", "two", "three"] {
@@ -22,7 +22,7 @@ fn what_is_unconfirmed_comes_first_then_what_waited_then_what_is_new() {
 }
 
 #[test]
-fn the_newest_connection_wins_and_a_late_goodbye_changes_nothing() {
+fn the_newest_connection_wins_and_a_late_disconnect_changes_nothing() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     let older = relay.conns[&bob.0];
@@ -48,7 +48,7 @@ fn offline_holds_away_and_online_deliver() {
 }
 
 #[test]
-fn what_waits_for_a_plain_device_expires_when_it_is_forgotten() {
+fn waiting_messages_expire_when_their_plain_recipient_is_forgotten() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.plain(2));
     relay.leaves(bob);
@@ -77,7 +77,7 @@ fn a_session_that_is_over_is_unknown_even_before_the_sweep() {
 }
 
 #[test]
-fn a_token_of_nobodys_is_refused_and_a_plain_device_has_none() {
+fn an_unknown_token_is_refused_and_a_plain_device_has_no_token() {
     let mut relay = relay();
     let alice = relay.plain(1);
     assert_eq!(relay.hello(Who(9), false, false, true), Err(Refusal::BadToken));
@@ -85,7 +85,7 @@ fn a_token_of_nobodys_is_refused_and_a_plain_device_has_none() {
 }
 
 #[test]
-fn so_many_devices_are_known_and_no_more() {
+fn the_number_of_known_devices_is_limited() {
     let mut relay = relay();
     for number in 1..=5 {
         relay.resumable(number);

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_plain_device_that_is_here_has_it_when_its_connection_took_it() {
+fn a_message_to_a_connected_plain_device_is_delivered_when_the_socket_took_it() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
     relay.sends(alice, "hi", bob);
@@ -23,7 +23,7 @@ fn a_message_whose_connection_dies_first_is_queued_instead() {
 }
 
 #[test]
-fn a_plain_device_that_holds_is_queued_for_and_delivered_to() {
+fn a_message_to_an_offline_plain_device_is_queued_and_then_delivered() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
     relay.status(bob, Presence::Offline);
@@ -35,7 +35,7 @@ fn a_plain_device_that_holds_is_queued_for_and_delivered_to() {
 }
 
 #[test]
-fn a_resumable_device_is_queued_for_and_has_it_when_it_confirms() {
+fn a_message_to_a_resumable_device_is_queued_and_delivered_at_its_ack() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain_with_receipts(1), relay.resumable(2));
     relay.sends(alice, "hi", bob);
@@ -60,7 +60,7 @@ fn a_plain_device_may_ack_what_it_received_and_no_more() {
 }
 
 #[test]
-fn an_ack_of_what_is_not_here_is_counted_and_nothing_else() {
+fn an_unmatched_ack_is_only_counted() {
     let mut relay = relay();
     let (alice, bob, carol) =
         (relay.plain_with_receipts(1), relay.resumable(2), relay.resumable(3));
@@ -73,7 +73,7 @@ fn an_ack_of_what_is_not_here_is_counted_and_nothing_else() {
 }
 
 #[test]
-fn a_resumable_sender_that_is_away_finds_its_receipts_and_errors_when_it_is_back() {
+fn a_resumable_sender_gets_its_receipts_and_errors_when_it_resumes() {
     let mut relay = relay();
     let alice = relay.resumable_with_receipts(1);
     let (bob, carol) = (relay.resumable(2), relay.plain(3));
@@ -89,7 +89,7 @@ fn a_resumable_sender_that_is_away_finds_its_receipts_and_errors_when_it_is_back
 }
 
 #[test]
-fn a_plain_sender_that_is_gone_is_told_nothing() {
+fn a_disconnected_plain_sender_gets_no_notice() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain_with_receipts(1), relay.resumable(2));
     relay.leaves(bob);

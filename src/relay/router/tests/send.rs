@@ -13,7 +13,7 @@ fn a_message_is_acked_once_when_it_is_handed_over() {
 }
 
 #[test]
-fn a_message_for_one_that_is_away_is_acked_once_when_it_is_queued() {
+fn a_message_to_a_disconnected_device_is_acked_once_when_it_is_queued() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.leaves(bob);
@@ -26,7 +26,7 @@ fn a_message_for_one_that_is_away_is_acked_once_when_it_is_queued() {
 }
 
 #[test]
-fn one_may_send_to_oneself() {
+fn a_device_may_send_to_itself() {
     let mut relay = relay();
     let alice = relay.resumable(1);
     relay.sends(alice, "note", alice);
@@ -36,7 +36,7 @@ fn one_may_send_to_oneself() {
 }
 
 #[test]
-fn nobody_knows_who_was_never_here() {
+fn a_recipient_that_never_registered_is_unknown() {
     let mut relay = relay();
     let alice = relay.plain(1);
     relay.sends(alice, "hi", Who(9));
@@ -44,7 +44,7 @@ fn nobody_knows_who_was_never_here() {
 }
 
 #[test]
-fn a_ttl_of_zero_means_now_or_never() {
+fn a_message_with_ttl_zero_is_delivered_at_once_or_refused() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.sends_for(alice, "now", bob, Some(0));
@@ -57,7 +57,7 @@ fn a_ttl_of_zero_means_now_or_never() {
 }
 
 #[test]
-fn a_ttl_of_zero_finds_no_place_behind_others() {
+fn a_message_with_ttl_zero_is_refused_if_other_messages_wait() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     for name in ["one", "two", "three"] {
@@ -69,7 +69,7 @@ fn a_ttl_of_zero_finds_no_place_behind_others() {
 }
 
 #[test]
-fn a_ttl_of_zero_is_lost_with_its_connection_and_its_sender_is_told() {
+fn a_message_with_ttl_zero_is_lost_with_its_connection_and_its_sender_gets_an_error() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.sends_for(alice, "now", bob, Some(0));
@@ -79,7 +79,7 @@ fn a_ttl_of_zero_is_lost_with_its_connection_and_its_sender_is_told() {
 }
 
 #[test]
-fn no_ttl_is_the_default_and_a_huge_one_the_most() {
+fn a_missing_ttl_means_the_default_and_a_huge_ttl_means_the_longest() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain_with_receipts(1), relay.plain(2));
     relay.leaves(bob);
@@ -89,7 +89,7 @@ fn no_ttl_is_the_default_and_a_huge_one_the_most() {
 }
 
 #[test]
-fn what_expires_is_told_once_and_never_delivered() {
+fn an_expired_message_is_reported_once_and_never_delivered() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.leaves(bob);
@@ -104,7 +104,7 @@ fn what_expires_is_told_once_and_never_delivered() {
 }
 
 #[test]
-fn what_expires_leaves_in_the_order_of_its_deadlines_whomever_it_was_for() {
+fn messages_of_all_recipients_expire_in_the_order_of_their_deadlines() {
     let mut relay = relay();
     let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.resumable(3));
     relay.leaves(bob);
@@ -120,7 +120,7 @@ fn what_expires_leaves_in_the_order_of_its_deadlines_whomever_it_was_for() {
 }
 
 #[test]
-fn what_is_unconfirmed_expires_too_and_does_not_come_again() {
+fn an_unconfirmed_message_expires_too_and_does_not_come_again() {
     let mut relay = relay();
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.sends_for(alice, "hi", bob, Some(5));
@@ -134,7 +134,7 @@ fn what_is_unconfirmed_expires_too_and_does_not_come_again() {
 
 /// Once the whole window had expired unconfirmed, what waited behind it stayed there until something else came.
 #[test]
-fn what_expires_unconfirmed_makes_place_for_what_waits() {
+fn an_unconfirmed_message_that_expires_makes_room_for_waiting_messages() {
     let mut relay = relay();
     let (alice, bob) = (relay.resumable(1), relay.resumable(2));
     relay.settings(|settings| settings.queue.sender_share = 1.0);

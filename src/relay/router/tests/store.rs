@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn nothing_is_acked_before_it_is_safe_or_delivered() {
+fn no_message_is_acked_before_it_is_durable_or_delivered() {
     let mut relay = relay();
     relay.disk().slow = true;
     let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.resumable(3));
@@ -20,7 +20,7 @@ fn nothing_is_acked_before_it_is_safe_or_delivered() {
 
 /// A commit through a newer message acked an older one that was handed to the store later, when its connection died.
 #[test]
-fn what_came_to_the_store_late_is_acked_late() {
+fn a_message_that_was_put_late_is_acked_late() {
     let mut relay = relay();
     relay.disk().slow = true;
     let (alice, bob, carol) = (relay.plain_with_receipts(1), relay.plain(2), relay.resumable(3));
@@ -39,7 +39,7 @@ fn what_came_to_the_store_late_is_acked_late() {
 /// The end of a message was written before its sender's socket took the word of it; a crash between the two, and the
 /// sender never learned.
 #[test]
-fn what_the_relay_says_is_kept_until_the_socket_took_it() {
+fn a_notice_is_stored_until_the_socket_has_taken_it() {
     let mut relay = relay();
     let (alice, bob) = (relay.resumable(1), relay.resumable(2));
     relay.leaves(bob);
@@ -53,7 +53,7 @@ fn what_the_relay_says_is_kept_until_the_socket_took_it() {
 }
 
 #[test]
-fn a_sender_that_was_away_at_the_commit_repeats_itself_and_is_acked() {
+fn a_sender_that_was_away_at_the_commit_repeats_its_message_and_is_acked() {
     let mut relay = relay();
     relay.disk().slow = true;
     let (alice, bob) = (relay.resumable(1), relay.resumable(2));

@@ -56,7 +56,7 @@ async fn messages_of_every_size_survive_every_cut() {
 }
 
 #[actix_rt::test]
-async fn a_large_message_one_byte_at_a_time() {
+async fn a_large_message_may_arrive_one_byte_at_a_time() {
     let (mut peer, _watch) = connect(Limits::default()).await;
     let words = "ÄÖÜ€😀".repeat(400);
     for byte in text(&words) {
