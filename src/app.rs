@@ -40,11 +40,11 @@ use crate::web::{health, ws};
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that wait for accept.
 const BACKLOG: u32 = 4096;
-/// Bytes that the kernel takes from us and has not sent yet. Without this bound it takes megabytes for a peer that does not
-/// read: they would count as delivered, cost memory that no limit knows, and make a slow peer look stalled, because a
-/// socket takes more only when a third of all that is gone.
+/// Bytes that the kernel takes from us and has not sent yet. Without this bound the kernel takes megabytes for a peer that does
+/// not read: these bytes would count as delivered, cost memory outside every limit, and make a slow peer look stalled,
+/// because a socket takes more only after a third of them was sent.
 const UNSENT: u32 = 64 * 1024;
-/// Sessions are sent away in slices of at least this size…
+/// A drain closes sessions in slices of at least this size…
 const DRAIN_SLICE: usize = 64;
 /// …or of this part of them, so that not all of them reconnect in one moment…
 const DRAIN_SLICES: usize = 20;
@@ -64,7 +64,7 @@ pub struct App {
 pub struct ReloadHandle(Arc<Ingress>);
 
 impl App {
-    /// Binds the addresses and prepares everything; nobody is served before [`Self::run`]. An error names the setting.
+    /// Binds the addresses and prepares everything; no connection is served before [`Self::run`]. An error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let queue = Arc::new(Mutex::new(Queue::open(&settings, &clock)?));
@@ -76,7 +76,7 @@ impl App {
         let server = Server::build()
             .workers(settings.server.workers)
             .backlog(BACKLOG)
-            // A full worker would stop accepting without a word, at the operators' door too. The public door counts.
+            // A full worker would silently stop accepting, also on the admin listener. The public listener has its own counter.
             .max_concurrent_connections(usize::MAX)
             .disable_signals()
             .listen("relay", listener, {
@@ -98,7 +98,7 @@ impl App {
         Ok(Self { settings, ingress, server, public, admin })
     }
 
-    /// Where the WebSocket is served; the port is the real one where the settings say 0.
+    /// Where the WebSocket is served; the port is the real one if the setting is port 0.
     pub fn public_address(&self) -> SocketAddr {
         self.public
     }
@@ -111,7 +111,7 @@ impl App {
         ReloadHandle(self.ingress.clone())
     }
 
-    /// Serves until `shutdown`, then sends everybody away and ends.
+    /// Serves until `shutdown`, then closes all sessions and ends.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let handle = self.server.handle();
         let mut server = actix_rt::spawn(self.server);
@@ -143,7 +143,7 @@ fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
         .map_err(|failed| io::Error::new(failed.kind(), format!("{key} = {address}: {failed}")))
 }
 
-/// The queue on disk as it was found, before anybody is served.
+/// The queue on disk as it was found, before any connection is served.
 struct Queue {
     directory: Directory,
     disk: Database,
@@ -152,7 +152,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// `None` for a queue that lives and dies with the process.
+    /// `None` for a queue that ends with the process.
     fn open(settings: &Settings, clock: &Clock) -> io::Result<Option<Self>> {
         let queue = &settings.queue;
         if !queue.durable {
@@ -164,7 +164,7 @@ impl Queue {
         let disk = directory.open(&sync_failed).map_err(io::Error::other)?;
         let loaded =
             disk.load(clock.now().wall_ms, queue.dedup_window).map_err(io::Error::other)?;
-        // An empty queue is no news for a newcomer.
+        // An empty queue is not worth a log line.
         let is_empty = loaded.messages.is_empty() && loaded.devices.is_empty();
         log::log!(
             if is_empty { log::Level::Debug } else { log::Level::Info },
@@ -204,7 +204,7 @@ fn start_core(
     CoreHandles { registry, limiter, watermarks }
 }
 
-/// What the store reports must arrive; there is one report for each commit.
+/// A report of the store must arrive; there is one report for each commit.
 #[allow(clippy::disallowed_methods)]
 fn start_store(
     settings: &Settings,
@@ -225,7 +225,7 @@ fn start_store(
     match QueueWriter::start(disk, reopen, sync_failed, policy, clock.clone(), report) {
         Ok(store) => (Box::new(store), loaded),
         Err(failed) => {
-            // Serving without the promise that the settings make would be worse than not serving.
+            // A relay that cannot keep the durability of its settings must not serve.
             log::error!("the queue's thread cannot be started error={failed}");
             std::process::exit(EXIT_CODE);
         }
@@ -255,7 +255,7 @@ fn public_service(
         .upgrade(fn_service(move |upgraded| ws::upgrade(ingress.clone(), upgraded)))
         .finish(map_config(site, |()| AppConfig::default()))
         .tcp();
-    // Connections that never become a session are counted here, and one too many is not even answered.
+    // Connections that never become a session are counted here, and one over the limit gets no answer.
     apply_fn_factory(http, move |socket: TcpStream, http| {
         let served = way.admit(&socket).map(|permit| (permit, http.call(socket)));
         async move {
@@ -292,7 +292,7 @@ fn tune(socket: &TcpStream, user_timeout: Duration) {
     }
 }
 
-/// Sends all sessions away, slice by slice, and stops the server when they are gone or the time is over.
+/// Closes all sessions, slice by slice, and stops the server when they have ended or the time is over.
 async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
     ingress.draining.store(true, Relaxed);
     let sessions = ingress.connections.total();

@@ -9,10 +9,10 @@ use super::*;
 use crate::actors::registry::Observe;
 use crate::actors::test_probe::RunOnActor;
 
-/// Tells a process of this test that it is the one in which an actor panics, and which actor.
+/// The environment variable that names the actor that panics in a child process of this test.
 const PANIC_IN: &str = "SEALPOST_TEST_PANIC_IN";
 
-/// Runs itself again, in processes that end.
+/// The test runs itself again, in child processes that end.
 #[test]
 fn a_core_actor_that_panics_ends_the_process() {
     if let Ok(actor) = std::env::var(PANIC_IN) {
@@ -32,12 +32,15 @@ async fn panics_in(actor: &str) {
     let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
     let ingress = Ingress::new(settings.clone(), plan);
     let core = start_core(&settings, &clock, &ingress, None);
-    let told = match actor {
-        "registry" => core.registry.try_send(RunOnActor::new(|_: &mut Registry| panic!("told to"))),
+    let sent = match actor {
+        "registry" => {
+            core.registry.try_send(RunOnActor::new(|_: &mut Registry| panic!("a deliberate panic")))
+        }
         "rate_limiter" => {
-            let told =
-                core.limiter.try_send(RunOnActor::new(|_: &mut RateLimiter| panic!("told to")));
-            assert!(told.is_ok());
+            let sent = core
+                .limiter
+                .try_send(RunOnActor::new(|_: &mut RateLimiter| panic!("a deliberate panic")));
+            assert!(sent.is_ok());
             Ok(())
         }
         _ => {
@@ -48,12 +51,14 @@ async fn panics_in(actor: &str) {
             );
             let sweeper = abort_on_panic::start("ttl_sweeper", sweeper);
             assert!(
-                sweeper.try_send(RunOnActor::new(|_: &mut TtlSweeper| panic!("told to"))).is_ok()
+                sweeper
+                    .try_send(RunOnActor::new(|_: &mut TtlSweeper| panic!("a deliberate panic")))
+                    .is_ok()
             );
             Ok(())
         }
     };
-    assert!(told.is_ok());
+    assert!(sent.is_ok());
     tokio::time::sleep(Duration::from_secs(20)).await;
 }
 
@@ -78,7 +83,7 @@ async fn a_session_that_panics_ends_alone() {
     let mut settings = Settings::default();
     settings.server.listen.set_port(0);
     settings.server.admin_listen.set_port(0);
-    // Nothing here is about the queue, and the sources are no place for one.
+    // This test needs no queue, and must not create one among the sources.
     settings.queue.durable = false;
     let app = App::build(settings, Clock::system()).expect("free ports");
     let (relay, ingress) = (app.public_address(), app.ingress.clone());

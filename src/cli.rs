@@ -1,5 +1,5 @@
-//! The command line. It has the last word over the environment and the file, and nothing else: every
-//! setting has one name, and the few flags here are those one wants while trying things out.
+//! The command line. Its flags win over the environment and the file. There are few of them: each setting has one name,
+//! and only those that a first try needs have a flag.
 
 use std::path::PathBuf;
 
@@ -16,8 +16,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    // Text here, because an address that cannot be read is a problem of the settings like any other, and
-    // is listed beside the rest.
+    // Text, because an address that cannot be read is listed with all other problems of the settings.
     /// Listen for devices on ADDR (server.listen)
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,

@@ -60,7 +60,7 @@ mod tests {
     fn the_address_that_a_trusted_proxy_appended_is_used() {
         let trusted = ["127.0.0.0/8", "10.0.0.0/8"];
         assert_eq!(client("127.0.0.1", &["198.51.100.1"], &trusted), "198.51.100.1");
-        // The client wrote the first one itself.
+        // The client wrote the first address itself.
         assert_eq!(client("127.0.0.1", &["1.1.1.1, 198.51.100.1"], &trusted), "198.51.100.1");
         assert_eq!(
             client("127.0.0.1", &["1.1.1.1", "198.51.100.1, 10.0.0.3"], &trusted),

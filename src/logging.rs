@@ -19,10 +19,10 @@ const LONGEST_TEXT: usize = 64;
 /// Characters of a message that are logged: the last guard against a flood.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// Starts logging to standard error as `settings.log` says. `RUST_LOG` wins over `log.level` where it
+/// Starts logging to standard error according to `settings.log`. `RUST_LOG` wins over `log.level` if it
 /// is set and can be read; `RUST_LOG_STYLE` (`auto`, `always`, `never`) decides about colour.
 ///
-/// A process has one log: a second call changes its level and no more.
+/// A process has one log: a second call changes only its level.
 pub fn init(settings: &Settings) -> LogHandle {
     static GATE: OnceLock<Arc<ReloadableFilter>> = OnceLock::new();
     let gate = GATE.get_or_init(|| {
@@ -31,7 +31,7 @@ pub fn init(settings: &Settings) -> LogHandle {
             writer: writer(settings.log.format),
         });
         if log::set_boxed_logger(Box::new(Arc::clone(&gate))).is_err() {
-            // Someone else's logger was first: a test harness. It keeps its own rules.
+            // Another logger was installed first, by a test harness. That logger keeps its own filter.
         }
         gate
     });
@@ -59,7 +59,7 @@ impl LogHandle {
         let text = self.rust_log.as_deref().unwrap_or(&settings.log.level);
         let mut builder = env_filter::Builder::new();
         if builder.try_parse(text).is_err() {
-            // Checked settings do not come here; the running filter is better than none.
+            // Checked settings always have a valid filter. If not, the running filter stays.
             return;
         }
         *self.gate.filter.write().unwrap_or_else(PoisonError::into_inner) = builder.build();
@@ -72,7 +72,7 @@ impl LogHandle {
     }
 }
 
-/// `RUST_LOG` if it decides, and `RUST_LOG` if it was meant to and cannot be read.
+/// The filter of `RUST_LOG` if it is valid, and the text of `RUST_LOG` if it cannot be read.
 fn choose(rust_log: Option<String>) -> (Option<String>, Option<String>) {
     match rust_log {
         Some(text) if text.trim().is_empty() => (None, None),

@@ -90,7 +90,7 @@ fn look_at_queue(what: QueueCommand, settings: &Settings) -> ExitCode {
 }
 
 async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<()> {
-    // Before anything else, so that from the first log line on no signal ends the relay but by the way it should.
+    // Before anything else, so that a signal starts an orderly end from the first log line on.
     let stop = first_signal();
     let hangup = signal(SignalKind::hangup());
     raise_descriptor_limit(&settings);
@@ -112,12 +112,12 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     ended
 }
 
-/// Listens from now on for SIGTERM and SIGINT; ready when one has come. A second signal ends the process without waiting for
+/// Waits for SIGTERM or SIGINT; the handlers are installed at once. A second signal ends the process without waiting for
 /// the drain.
 fn first_signal() -> impl Future<Output = ()> {
-    let heard = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     async move {
-        let (Ok(mut term), Ok(mut int)) = heard else {
+        let (Ok(mut term), Ok(mut int)) = signals else {
             log::error!("signals cannot be heard; only SIGKILL will end the relay");
             return std::future::pending().await;
         };
@@ -135,7 +135,7 @@ fn first_signal() -> impl Future<Output = ()> {
     }
 }
 
-/// On SIGHUP reads the settings again and takes what a running relay can take.
+/// On SIGHUP reads the settings again and applies those that a running relay can change.
 async fn reload_on_hangup(
     hangup: std::io::Result<Signal>,
     cli: Cli,
@@ -165,7 +165,8 @@ async fn reload_on_hangup(
     }
 }
 
-/// Every connection is a descriptor; too few of them is better said now than noticed under load.
+/// Raises the limit of descriptors, because each connection needs one. A limit that stays too low is reported at the start,
+/// before connections fail under load.
 fn raise_descriptor_limit(settings: &Settings) {
     let needed = settings.limits.connections as u64 + 1024;
     match rlimit::increase_nofile_limit(needed) {

@@ -1,4 +1,4 @@
-//! What Sealpost is made of: nothing from outside the registry, no licence that asks for more than to be named.
+//! The dependencies: all come from the registry, and each licence asks only for a notice.
 
 use std::process::Command;
 

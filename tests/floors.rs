@@ -45,10 +45,10 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("SystemTime::now", "clock.rs", "time is an argument"),
 ];
 
-/// Each cannot be said in one plain sentence, so a comment that needs it is rewritten.
+/// A comment with one of these phrases is vague and must be rewritten.
 const VAGUE: &[&str] = &["so many", "whoever", "as far as"];
 
-/// The budget of the house, in lines without tests: all of `src/`, and its core.
+/// The most lines without tests: all of `src/`, and its core.
 const BUDGET: usize = 11_000;
 const CORE_BUDGET: usize = 6_000;
 const CORE: &[&str] = &["protocol", "relay", "actors", "web", "app"];
@@ -105,9 +105,10 @@ fn imports_point_down_only() {
         for (line, text) in &source.code {
             let at = format!("src/{}:{line}", source.path);
             for path in ["crate::", "sealpost::"].iter().flat_map(|root| text.split(root).skip(1)) {
-                let end = path.find(|letter: char| !is_word(letter)).unwrap_or(path.len());
+                let end =
+                    path.find(|letter: char| !is_name_character(letter)).unwrap_or(path.len());
                 let found = &path[..end];
-                // A name at the root that is no module (a macro, say) is not judged.
+                // A name at the root that is no module (a macro, for example) is not checked.
                 let is_module = FLOORS.iter().any(|(name, _)| *name == found);
                 if is_module && found != floor && !allowed.split(' ').any(|name| name == found) {
                     wrong.push(format!("{at}: {floor} must not import {found}"));
@@ -340,10 +341,10 @@ fn files(folder: &str) -> Vec<String> {
 
 /// Whether a name that begins so stands in a line.
 fn has_name(text: &str, name: &str) -> bool {
-    text.match_indices(name).any(|(at, _)| !text[..at].ends_with(is_word))
+    text.match_indices(name).any(|(at, _)| !text[..at].ends_with(is_name_character))
 }
 
-fn is_word(letter: char) -> bool {
+fn is_name_character(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 

@@ -1,4 +1,4 @@
-//! The binary as an operator meets it: command line, settings, signals, exit codes, log.
+//! The binary as an operator uses it: command line, settings, signals, exit codes, log.
 
 mod support;
 
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use support::{Binary, Device, PATIENCE, message_id};
 
-/// A directory without settings, except those a test puts there.
+/// A directory with only the settings that a test writes.
 fn place() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
@@ -67,14 +67,14 @@ async fn all_problems_of_the_settings_are_reported_at_once() {
         let output = run(command).await;
         assert_eq!(output.status.code(), Some(78), "{flag:?}");
         assert_eq!(text(&output.stdout), "");
-        let said = text(&output.stderr);
+        let stderr = text(&output.stderr);
         for key in
             ["limits.strikes", "frobnicate", "queue.default_ttl", "rate_limit.burst", "NO__SUCH"]
         {
-            assert!(said.contains(key), "{key} is not in\n{said}");
+            assert!(stderr.contains(key), "{key} is not in\n{stderr}");
         }
-        assert!(said.to_lowercase().contains("heartbeat") && said.contains("soon"), "{said}");
-        assert_eq!(said.lines().count(), 6, "one sentence each:\n{said}");
+        assert!(stderr.to_lowercase().contains("heartbeat") && stderr.contains("soon"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 6, "one sentence each:\n{stderr}");
     }
 }
 
@@ -113,7 +113,7 @@ async fn the_settings_in_effect_are_printed_as_a_file() {
     for line in ["strikes = 7", "max_ttl = \"8d\"", "listen = \"127.0.0.1:81\""] {
         assert!(text(&printed.stdout).contains(line), "{line}");
     }
-    // Read again, it says the same.
+    // The printed file is read back as the same settings.
     fs::write(place.path().join("settings.toml"), &printed.stdout).expect("a file");
     let mut command = sealpost(&place);
     command.env_clear().arg("--print-config");
@@ -149,7 +149,7 @@ async fn a_second_signal_ends_at_once() {
     command.env("SEALPOST__RATE_LIMIT__BURST", "1000");
     command.env("SEALPOST__SERVER__DRAIN_TIMEOUT", "1h");
     let mut running = Binary::start(command).await;
-    // This one reads nothing, so the relay would wait for it.
+    // This client reads nothing, so the relay would wait for its Close.
     let (mut alice, slow) = (device(&running, json!({})).await, device(&running, json!({})).await);
     for number in 1..=100 {
         let data = json!({"encrypted_data": "e".repeat(60_000)});
@@ -170,9 +170,9 @@ async fn a_second_relay_on_the_same_address_or_queue_names_the_setting_in_confli
     let (one, other) = (place(), place());
     let running = Binary::start(sealpost(&one)).await;
     let output = run(sealpost(&one)).await;
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains("queue.path = "), "{said}");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{stderr}");
+    assert!(stderr.contains("queue.path = "), "{stderr}");
     for (name, key) in [
         ("SEALPOST__SERVER__LISTEN", "server.listen"),
         ("SEALPOST__SERVER__ADMIN_LISTEN", "server.admin_listen"),
@@ -180,9 +180,9 @@ async fn a_second_relay_on_the_same_address_or_queue_names_the_setting_in_confli
         let mut command = sealpost(&other);
         command.env(name, running.public.to_string());
         let output = run(command).await;
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(69), "{said}");
-        assert!(said.contains(&format!("{key} = {}", running.public)), "{said}");
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{stderr}");
+        assert!(stderr.contains(&format!("{key} = {}", running.public)), "{stderr}");
     }
     device(&running, json!({})).await.expect_nothing_and_close().await;
 }
@@ -203,7 +203,7 @@ async fn a_hangup_reloads_the_settings() {
     running.expect_log("reloaded rate_limit.burst: 50 -> 1").await;
     running.expect_log("needs a restart delivery.window: 64 -> 7").await;
     running.expect_log("settings reloaded").await;
-    // Who registers now is admitted after the reload.
+    // A device that registers now is handled after the reload.
     device(&running, json!({})).await.expect_nothing_and_close().await;
     alice.send_to(&bob, 1).await;
     alice.expect_ack(1).await;
@@ -225,11 +225,11 @@ async fn a_hangup_reloads_the_settings() {
 
 #[tokio::test]
 async fn signals_are_handled_from_the_first_log_line_on() {
-    for (signal, said) in [("HUP", "settings reloaded"), ("TERM", "goodbye")] {
+    for (signal, line) in [("HUP", "settings reloaded"), ("TERM", "goodbye")] {
         let place = place();
         let mut running = Binary::start(sealpost(&place)).await;
         running.signal(signal);
-        running.expect_log(said).await;
+        running.expect_log(line).await;
     }
 }
 
@@ -244,11 +244,11 @@ async fn plain_http_on_a_public_address_causes_a_warning() {
     assert_eq!(end(running).await.0, Some(0));
 }
 
-/// What must not be in any log.
+/// Texts that must not be in any log line.
 struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// One more, marked by its number.
+    /// Adds a secret with its number.
     fn one(&mut self) -> String {
         let secret = format!("SECRET{}SECRET", self.0.len());
         self.0.push(secret.clone());
@@ -256,7 +256,7 @@ impl Secrets {
     }
 }
 
-/// Says all there is to say, with a secret wherever there is one; then what is wrong in every way.
+/// Sends every frame of the protocol with secrets in it, then frames and requests that are refused.
 async fn send_everything(running: &Binary) -> Secrets {
     let mut secrets = Secrets(Vec::new());
     let mut alice = device(running, json!({"resumable": true, "receipts": true})).await;
@@ -298,10 +298,10 @@ async fn send_everything(running: &Binary) -> Secrets {
     };
     bob.expect_frame("KeyRotationUpdate").await;
 
-    // What is refused.
+    // Frames that are refused.
     let wrong = json!({"type": "Register", "payload": {"resume_token": secrets.one()}});
-    let mut stranger = Device::connect(running).await;
-    stranger.expect_refusal(wrong, 401).await;
+    let mut unregistered = Device::connect(running).await;
+    unregistered.expect_refusal(wrong, 401).await;
     for text in [
         format!("{{\"type\":\"{}\"}}", secrets.one()),
         format!("{{\"type\":\"\\r\\n\\u001b[31m{}\"}}", secrets.one()),
@@ -319,7 +319,7 @@ async fn send_everything(running: &Binary) -> Secrets {
     let foreign = bob.message_to(&alice.id, 3, json!({"encrypted_data": secrets.one()}));
     alice.expect_refusal(foreign, 403).await;
 
-    // What never becomes a WebSocket.
+    // Requests that never become a WebSocket.
     for header in
         ["Origin: https://", "Cookie: session=", "Authorization: Bearer ", "X-Forwarded-For: "]
     {
@@ -361,7 +361,7 @@ async fn no_log_line_at_any_level_contains_client_data() {
     assert!(log.contains(" DEBUG sealpost") && log.contains("registered connection="), "{log}");
     assert_keeps(&log, &secrets);
     for line in log.lines() {
-        // Time, level: nothing a client said has begun a line of its own.
+        // Each line starts with time and level: no text of a client has started a line.
         assert!(line.starts_with("20") && line.chars().all(|c| !c.is_control()), "{line:?}");
         assert!(line.len() < 5000, "{line:.2000}");
     }

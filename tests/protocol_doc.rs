@@ -24,7 +24,7 @@ const BY_TYPE_ONLY: [&str; 5] =
 
 /// One vector: the text of its comment, the JSON block below it, if there is one, and its line.
 struct Vector {
-    words: String,
+    comment: String,
     json: Option<String>,
     line: usize,
 }
@@ -32,7 +32,7 @@ struct Vector {
 impl Vector {
     /// The text behind the name of its kind; `None` if it is of another kind.
     fn of_kind(&self, kind: &str) -> Option<&str> {
-        self.words.strip_prefix(kind)?.strip_prefix(' ')
+        self.comment.strip_prefix(kind)?.strip_prefix(' ')
     }
 
     fn json(&self) -> &str {
@@ -62,7 +62,7 @@ fn vectors() -> Vec<Vector> {
             let inside = lines.by_ref().map(|(text, _)| text).take_while(|text| *text != "```");
             inside.collect::<Vec<_>>().join("\n")
         });
-        found.push(Vector { words: marked.unwrap_or_default().to_owned(), json, line });
+        found.push(Vector { comment: marked.unwrap_or_default().to_owned(), json, line });
     }
     found
 }
@@ -78,7 +78,7 @@ fn every_vector_is_of_a_kind_that_is_run() {
     let all = vectors();
     for vector in &all {
         let known = kinds.iter().any(|kind| vector.of_kind(kind).is_some());
-        assert!(known, "line {}: {}", vector.line, vector.words);
+        assert!(known, "line {}: {}", vector.line, vector.comment);
     }
     assert_eq!(all.len(), DOCUMENT.matches("<!-- vector: ").count());
     assert_eq!(all.len(), kinds.iter().map(|kind| written(kind)).sum::<usize>());
@@ -185,8 +185,8 @@ fn has_shape(kind: &str, frame: &Value) -> bool {
 async fn every_refused_vector_is_refused_with_its_exact_text() {
     let mut run = 0;
     for vector in vectors() {
-        let Some(words) = vector.of_kind("refused") else { continue };
-        let (code, sentence) = words.split_once(' ').expect("a code and a sentence");
+        let Some(rest) = vector.of_kind("refused") else { continue };
+        let (code, sentence) = rest.split_once(' ').expect("a code and a sentence");
         let relay = Relay::start();
         let mut device = match code {
             "401" => Device::connect(&relay).await,
@@ -198,8 +198,8 @@ async fn every_refused_vector_is_refused_with_its_exact_text() {
         };
         device.send_text(&text).await;
         let error = device.expect_frame("Error").await;
-        let heard = (error["code"].to_string(), error["message"].as_str().unwrap_or_default());
-        assert_eq!(heard, (code.to_owned(), sentence), "line {}", vector.line);
+        let received = (error["code"].to_string(), error["message"].as_str().unwrap_or_default());
+        assert_eq!(received, (code.to_owned(), sentence), "line {}", vector.line);
         device.expect_nothing().await;
         run += 1;
     }
@@ -211,8 +211,8 @@ async fn the_conversations_go_as_they_are_written() {
     let vectors = vectors();
     let mut scripts: BTreeMap<&str, Vec<(&Vector, &str)>> = BTreeMap::new();
     for vector in &vectors {
-        let Some(words) = vector.of_kind("conversation") else { continue };
-        let (name, step) = words.split_once(' ').expect("a name and a step");
+        let Some(rest) = vector.of_kind("conversation") else { continue };
+        let (name, step) = rest.split_once(' ').expect("a name and a step");
         scripts.entry(name).or_default().push((vector, step));
     }
     let mut run = 0;
@@ -249,8 +249,8 @@ impl Default for Stage {
 impl Stage {
     async fn play(&mut self, vector: &Vector, step: &str) {
         let line = vector.line;
-        let words: Vec<&str> = step.split(' ').collect();
-        match words[..] {
+        let parts: Vec<&str> = step.split(' ').collect();
+        match parts[..] {
             [who, "->", "server"] => {
                 let text = self.substituted(vector.json());
                 if let Some(payload) = raw_payload(&text) {
@@ -265,18 +265,18 @@ impl Stage {
                 let mut written: Value = serde_json::from_str(vector.json()).expect("JSON");
                 self.let_expire(&written);
                 let text = self.device(who, line).receive_text().await;
-                let mut heard: Value = serde_json::from_str(&text).expect("JSON");
+                let mut received: Value = serde_json::from_str(&text).expect("JSON");
                 if written["type"] == "RegisterResponse" {
-                    self.learn(&written["payload"], &heard["payload"]);
+                    self.learn(&written["payload"], &received["payload"]);
                 }
                 written =
                     serde_json::from_str(&self.substituted(&written.to_string())).expect("JSON");
                 for field in BY_TYPE_ONLY {
                     blank(&mut written["payload"], field);
-                    blank(&mut heard["payload"], field);
+                    blank(&mut received["payload"], field);
                 }
-                assert_eq!(heard, written, "line {line}");
-                let kind = heard["type"].as_str().unwrap_or_default();
+                assert_eq!(received, written, "line {line}");
+                let kind = received["type"].as_str().unwrap_or_default();
                 if kind == "Receive" || kind.starts_with("Auth") || kind.starts_with("KeyRotation")
                 {
                     let carried = raw_payload(&text).expect("a payload");
@@ -310,9 +310,9 @@ impl Stage {
         self.real.iter().fold(text.to_owned(), |text, (name, real)| text.replace(name, real))
     }
 
-    fn learn(&mut self, written: &Value, heard: &Value) {
+    fn learn(&mut self, written: &Value, received: &Value) {
         for field in ["device_id", "resume_token"] {
-            if let (Some(name), Some(real)) = (written[field].as_str(), heard[field].as_str())
+            if let (Some(name), Some(real)) = (written[field].as_str(), received[field].as_str())
                 && !self.real.iter().any(|(known, _)| known == name)
             {
                 self.real.push((name.to_owned(), real.to_owned()));

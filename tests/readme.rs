@@ -1,7 +1,7 @@
 //! README.md is true. Its conversation is held with a relay that is started as the README starts it; every other block is
 //! checked as its kind allows. A block of unknown kind fails.
 //!
-//! A comment above a block says what it is: `alice connects`, `alice types`, `alice reads`, `the relay prints`.
+//! A comment above a block names its kind: `alice connects`, `alice types`, `alice reads`, `the relay prints`.
 //! `alice leaves` stands without a block.
 
 mod support;
@@ -47,11 +47,12 @@ async fn the_conversation_goes_as_written() {
                 let text = piece.text.trim_end();
                 assert!(!text.contains('\n'), "{at}: a terminal sends each line as a message");
                 let mut frame: Value = serde_json::from_str(text).expect(&at);
-                replace(&mut frame, &|word| known.get(word).cloned());
+                replace(&mut frame, &|placeholder| known.get(placeholder).cloned());
                 let text = text.to_owned();
-                let text = known.iter().fold(text, |text, (word, value): (&String, &String)| {
-                    text.replace(&format!("\"{word}\""), &format!("\"{value}\""))
-                });
+                let text =
+                    known.iter().fold(text, |text, (placeholder, value): (&String, &String)| {
+                        text.replace(&format!("\"{placeholder}\""), &format!("\"{value}\""))
+                    });
                 assert_eq!(serde_json::from_str::<Value>(&text).expect(&at), frame);
                 device.expect(&at).send_text(&text).await;
             }
@@ -59,7 +60,7 @@ async fn the_conversation_goes_as_written() {
                 let received = device.expect(&at).receive_any().await;
                 let mut promised: Value = serde_json::from_str(&piece.text).expect(&at);
                 learn(&promised, &received, &mut known);
-                replace(&mut promised, &|word| known.get(word).cloned());
+                replace(&mut promised, &|placeholder| known.get(placeholder).cloned());
                 assert_eq!(received, promised, "{at}");
             }
             "leaves" => {
@@ -75,7 +76,7 @@ async fn the_conversation_goes_as_written() {
         device.expect_nothing().await;
     }
     assert!(steps > 15, "the conversation was not found");
-    assert!(PLACEHOLDERS.iter().all(|word| known.contains_key(*word)), "{known:?}");
+    assert!(PLACEHOLDERS.iter().all(|placeholder| known.contains_key(*placeholder)), "{known:?}");
 }
 
 #[tokio::test]
@@ -184,12 +185,12 @@ async fn every_command_works() {
 fn every_block_is_of_a_kind_that_is_checked() {
     for piece in pieces() {
         let Piece { line, comment, kind, text } = &piece;
-        let says = comment.split_once(' ').map_or("", |(_, does)| does);
+        let action = comment.split_once(' ').map_or("", |(_, does)| does);
         let checked = match kind.as_str() {
             // The two tests above, and the conversation.
-            "sh" => comment.is_empty() || says == "connects",
+            "sh" => comment.is_empty() || action == "connects",
             "toml" => comment.is_empty(),
-            "json" => matches!(says, "types" | "reads"),
+            "json" => matches!(action, "types" | "reads"),
             "text" => comment == "the relay prints",
             "nginx" => {
                 let heartbeat = Settings::default().heartbeat.interval;
@@ -202,7 +203,7 @@ fn every_block_is_of_a_kind_that_is_checked() {
                     && text.matches('{').count() == text.matches('}').count()
                     && patience > 2 * heartbeat
             }
-            "" => says == "leaves",
+            "" => action == "leaves",
             _ => false,
         };
         assert!(checked, "README.md:{line}: nothing checks this `{kind}` block ({comment})");
@@ -275,8 +276,8 @@ fn pieces() -> Vec<Piece> {
                 let (kind, text) = (String::new(), String::new());
                 found.push(Piece { line, comment, kind, text });
             }
-            let said = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
-            comment = said.map(|said| (number, said.to_owned()));
+            let text = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+            comment = text.map(|text| (number, text.to_owned()));
         }
     }
     assert!(open.is_none(), "README.md: a block without an end");
@@ -290,8 +291,10 @@ fn outside_blocks(text: &str) -> String {
 /// Takes the values of placeholders from a received frame.
 fn learn(promised: &Value, received: &Value, known: &mut HashMap<String, String>) {
     match (promised, received) {
-        (Value::String(word), Value::String(value)) if PLACEHOLDERS.contains(&word.as_str()) => {
-            known.entry(word.clone()).or_insert_with(|| value.clone());
+        (Value::String(placeholder), Value::String(value))
+            if PLACEHOLDERS.contains(&placeholder.as_str()) =>
+        {
+            known.entry(placeholder.clone()).or_insert_with(|| value.clone());
         }
         (Value::Object(promised), Value::Object(received)) => {
             for (key, promised) in promised {
@@ -305,8 +308,9 @@ fn learn(promised: &Value, received: &Value, known: &mut HashMap<String, String>
 /// Replaces placeholders by their values; one without a known value fails.
 fn replace(value: &mut Value, known: &dyn Fn(&str) -> Option<String>) {
     match value {
-        Value::String(word) if PLACEHOLDERS.contains(&word.as_str()) => {
-            *word = known(word).unwrap_or_else(|| panic!("{word} has no value yet"));
+        Value::String(placeholder) if PLACEHOLDERS.contains(&placeholder.as_str()) => {
+            *placeholder =
+                known(placeholder).unwrap_or_else(|| panic!("{placeholder} has no value yet"));
         }
         Value::Object(fields) => fields.values_mut().for_each(|value| replace(value, known)),
         _ => {}

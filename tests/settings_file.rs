@@ -1,4 +1,4 @@
-//! `settings.toml` is documentation that is read by machines: it must say what the code does.
+//! `settings.toml` is documentation that is read by machines: it must agree with the code.
 
 use std::collections::BTreeSet;
 use std::fs;

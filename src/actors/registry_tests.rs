@@ -19,7 +19,7 @@ use crate::store::memory::Memory;
 use crate::store::records::{DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{PutOutcome, PutSeq};
 
-/// Longer than anything here takes.
+/// Longer than any step of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct TestRelay {
@@ -47,7 +47,7 @@ impl TestRelay {
         self.sends(Connected { connection, session: session.clone().recipient() }).await;
     }
 
-    /// As the device of that number, or of any.
+    /// Registers a device, resumable with `token`, or resumes the device with the token `resume`.
     async fn registers(&self, number: u64, token: Option<u8>, resume: Option<u8>) {
         let token_of = |n: u8| (Token(n.to_string()), TokenHash([n; 32]));
         let registration = Registration {
@@ -86,7 +86,7 @@ impl TestRelay {
 /// Stands for a session.
 struct TestSession {
     received: UnboundedSender<DeliveryBatch>,
-    /// Hears nothing until this comes.
+    /// The session handles no batch until this resolves.
     unblock: Option<oneshot::Receiver<()>>,
 }
 
@@ -96,10 +96,10 @@ impl Actor for TestSession {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(2);
         if let Some(unblock) = self.unblock.take() {
-            let hears = async {
+            let unblocked = async {
                 let _ = unblock.await;
             };
-            ctx.wait(hears.into_actor(self));
+            ctx.wait(unblocked.into_actor(self));
         }
     }
 }
@@ -112,7 +112,7 @@ impl Handler<DeliveryBatch> for TestSession {
     }
 }
 
-/// Stops without a word to anybody.
+/// Stops the session without a `Disconnected`.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Stop;
@@ -149,12 +149,12 @@ async fn registered(batches: &mut UnboundedReceiver<DeliveryBatch>) -> DeviceId 
 async fn a_session_that_stops_during_its_registration_leaves_no_connection() {
     let relay = TestRelay::new();
     let (session, _turns) = test_session(None);
-    // The goodbye overtakes the registration, which took the way through the limiter…
+    // The `Disconnected` overtakes the registration, which passes through the limiter…
     relay.connects(1, &session).await;
     relay.disconnects(1).await;
     relay.registers(1, None, None).await;
     assert_eq!(relay.counts().await, (0, 0));
-    // …or comes before the session has heard of it.
+    // …or comes before the session has the accepted registration.
     relay.connects(2, &session).await;
     relay.registers(2, None, None).await;
     relay.disconnects(2).await;
@@ -234,10 +234,10 @@ async fn a_connection_that_arrives_during_the_drain_is_closed_too() {
         ));
     }
     let left = relay.registry.send(Drain { slice: 64 }).await.expect("the registry lives");
-    assert_eq!(left, 0, "nobody is told twice");
+    assert_eq!(left, 0, "no session is closed twice");
 }
 
-/// A store whose disk is slow for as long as a test says so.
+/// A store whose disk is slow until a test ends that.
 struct Slow(Arc<AtomicBool>);
 
 impl Store for Slow {
@@ -279,12 +279,12 @@ async fn a_backlogged_disk_delays_only_the_senders_of_stored_messages() {
         vec![Command::Send(SendCommand { recipient, id, ttl: Some(9), content: 1, body })]
     };
     relay.sends(CommandBatch { connection: ConnectionId(2), commands: send(away_id) }).await;
-    // Messages that pass through go on: the batch of the talker is acknowledged, that of the writer is not.
+    // Messages that need no store go on: the batch of the talker is acknowledged, the batch of the writer is not.
     relay.sends(CommandBatch { connection: ConnectionId(3), commands: send(writer_id) }).await;
     assert!(next_batch(&mut of_talker).await.acknowledges);
     let batch = next_batch(&mut of_writer).await;
     assert!(matches!(batch.deliveries[..], [Delivery::Frame { .. }]) && !batch.acknowledges);
-    // A commit that does not catch up changes nothing; one that does lets the writer go on.
+    // A commit with a remaining backlog changes nothing; a commit that ends the backlog acknowledges the writer's batch.
     relay.sends(Stored(Outcome::Committed(PutSeq(0)))).await;
     behind.store(false, Ordering::Relaxed);
     relay.sends(Stored(Outcome::Committed(PutSeq(1)))).await;
@@ -292,17 +292,17 @@ async fn a_backlogged_disk_delays_only_the_senders_of_stored_messages() {
     assert!(matches!(batch.deliveries[..], [Delivery::Ack { .. }]) && batch.acknowledges);
 }
 
-/// More than passes while the test lasts, unless nothing else does.
+/// More messages than the Registry handles during the test, unless the flood starves all others.
 const ENDLESS: u64 = 3_000_000;
 
 /// Keeps the Registry's mailbox from ever being empty, as sessions on other threads may.
 #[allow(clippy::disallowed_methods, reason = "the flood is the test")]
-fn flood(registry: Addr<Registry>, heard: Arc<AtomicU64>) {
+fn flood(registry: Addr<Registry>, handled: Arc<AtomicU64>) {
     let connection = ConnectionId(u64::MAX);
     registry.do_send(CommandBatch { connection, commands: Vec::new() });
     registry.clone().do_send(RunOnActor::new(move |_: &mut Registry| {
-        if heard.fetch_add(1, Ordering::Relaxed) < ENDLESS {
-            flood(registry, heard);
+        if handled.fetch_add(1, Ordering::Relaxed) < ENDLESS {
+            flood(registry, handled);
         }
     }));
 }
@@ -317,8 +317,8 @@ async fn a_flooded_registry_starves_no_other_actor_on_its_thread() {
     let (find, forget) = (relay.registry.clone().recipient(), relay.registry.clone().recipient());
     TtlSweeper::new(Duration::from_millis(10), find, forget).start();
 
-    let heard = Arc::new(AtomicU64::new(0));
-    flood(relay.registry.clone(), heard.clone());
+    let handled = Arc::new(AtomicU64::new(0));
+    flood(relay.registry.clone(), handled.clone());
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     for _ in 0..10 {
         ticks.tick().await;
@@ -329,6 +329,6 @@ async fn a_flooded_registry_starves_no_other_actor_on_its_thread() {
     while look(&relay.registry, |registry| registry.router.observe().devices).await > 0 {
         tokio::task::yield_now().await;
     }
-    let passed = heard.swap(ENDLESS, Ordering::Relaxed);
+    let passed = handled.swap(ENDLESS, Ordering::Relaxed);
     assert!((1..ENDLESS).contains(&passed), "{passed} messages");
 }

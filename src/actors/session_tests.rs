@@ -22,7 +22,7 @@ async fn core_elsewhere(
     plan: &Arc<RatePlan>,
     clock: &Clock,
 ) -> Arc<CoreHandles> {
-    let (tell, told) = tokio::sync::oneshot::channel();
+    let (core_sender, core_receiver) = tokio::sync::oneshot::channel();
     let (plan, clock) = (plan.clone(), clock.clone());
     arbiter.spawn_fn(move || {
         let settings = Arc::new(Settings::default());
@@ -32,9 +32,9 @@ async fn core_elsewhere(
         let registry = abort_on_panic::start("registry", registry);
         let limiter = RateLimiter::new(clock, plan, settings, registry.clone());
         let limiter = abort_on_panic::start("rate_limiter", limiter);
-        let _ = tell.send(Arc::new(CoreHandles { registry, limiter, watermarks }));
+        let _ = core_sender.send(Arc::new(CoreHandles { registry, limiter, watermarks }));
     });
-    told.await.expect("the core starts")
+    core_receiver.await.expect("the core starts")
 }
 
 type Client = WebSocketStream<DuplexStream>;
@@ -45,7 +45,7 @@ async fn expect_text(client: &mut Client, what: &str) {
     assert!(text.to_text().expect("text").contains(what), "{text:?}");
 }
 
-/// A recipient that says nothing itself has no batch whose answer would let its socket be read again.
+/// A recipient that sends nothing has no batch, so no acknowledged batch resumes the reading of its socket.
 #[actix::test]
 #[allow(clippy::disallowed_methods, reason = "the flood is the test")]
 async fn a_session_reads_its_socket_again_when_an_overloaded_registry_has_caught_up() {
@@ -70,7 +70,7 @@ async fn a_session_reads_its_socket_again_when_an_overloaded_registry_has_caught
     let session: Recipient<DeliveryBatch> =
         look(&core.registry, |registry| registry.session_of(ConnectionId(1))).await;
 
-    // The Registry is busy, and has more before it than its mailbox should hold.
+    // The Registry is blocked, and more messages wait than its mailbox should hold.
     let (free, freed) = mpsc::channel::<()>();
     core.registry.do_send(RunOnActor::new(move |_: &mut Registry| {
         let _ = freed.recv();

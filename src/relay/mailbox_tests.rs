@@ -59,7 +59,7 @@ fn name(seq: Seq) -> MessageId {
 }
 
 impl Mailbox {
-    /// Hands over what it may; answers which.
+    /// Hands over all items within the credit; returns their sequence numbers.
     fn hands_over(&mut self, credit: Credit) -> Vec<Seq> {
         let mut handed = Vec::new();
         while let Next::InFlight(item) = self.next_deliverable(at(0), credit) {
@@ -137,9 +137,9 @@ fn items_that_leave_from_the_middle_leave_the_order_of_the_others() {
     assert_eq!(mailbox.hands_over(WIDE), threes);
 }
 
-/// The place of an expired message stayed behind when the next one found nothing that waits and flew past it. When that
-/// one came back it stood before an older place, and what is searched by halves was not in order any more: it could
-/// neither expire nor be acked.
+/// The hole of an expired item stayed when the next item was sent at once. When that item came back, it stood before the
+/// older hole, and the deque was not sorted any more: the binary search did not find the item, which could neither expire
+/// nor be acked.
 #[test]
 fn a_hole_of_an_older_item_does_not_disturb_returned_items() {
     let mut mailbox = holding([1, 2]);
@@ -271,7 +271,7 @@ fn an_item_of_an_older_connection_can_be_acked_before_it_comes_again() {
     assert_eq!(mailbox.hands_over(WIDE), [1, 3, 4, 5]);
 }
 
-/// An Ack that came twice for one sender's message settled another's of the same id, which still waited.
+/// A second Ack for a message of one sender settled a waiting message of another sender with the same id.
 #[test]
 fn an_item_that_was_never_handed_over_is_not_acked() {
     let mut mailbox = Mailbox::default();

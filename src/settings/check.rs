@@ -1,11 +1,11 @@
-//! Contradictions: values that are fine alone and cannot be together.
+//! Contradictions: values that are valid alone but not together.
 
 use super::Settings;
 use super::problem::{Problem, Problems};
 use super::value::{size, span};
 
-/// Everything in `settings` that contradicts something else in it. A key of `known` has its default in `settings`. Nobody
-/// wrote that, so it contradicts nothing.
+/// Everything in `settings` that contradicts something else in it. A key of `known` has its default in `settings`. The
+/// operator did not write the default, so it contradicts nothing.
 pub(super) fn contradictions(settings: &Settings, known: &Problems) -> Vec<Problem> {
     let Settings { server, limits, heartbeat, queue, delivery, .. } = settings;
     let mut found = Vec::new();

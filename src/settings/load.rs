@@ -18,7 +18,7 @@ use super::problem::{Problem, Problems, printable};
 use super::{KEYS, Settings};
 use crate::cli::Cli;
 
-/// In the working directory; it need not be there.
+/// The default file, in the working directory. It may be missing.
 const FILE_NAME: &str = "settings.toml";
 
 const DEFAULT_TEXT: &str = include_str!("../../settings.toml");
@@ -163,7 +163,7 @@ fn known_keys(mut file: Table, problems: &mut Problems) -> Table {
 }
 
 /// The variables with our prefix whose names are known and whose values are text. The rest of those with our prefix are
-/// problems; all others are nobody's business.
+/// problems; all other variables are ignored.
 fn known_variables(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     problems: &mut Problems,
@@ -194,8 +194,8 @@ fn merge(
     environment: HashMap<String, String>,
     cli: &Cli,
 ) -> Result<Table, ConfigError> {
-    // Values of the environment stay text, `try_parsing` off: it would make 7 of "007" before anyone knows what the key
-    // wants. Each kind reads text itself, lists at their commas.
+    // Values of the environment stay text, `try_parsing` off: it would turn "007" into 7 before the kind of the key is
+    // known. Each kind reads text itself, lists at their commas.
     let environment = Environment::with_prefix("SEALPOST")
         .prefix_separator("__")
         .separator("__")

@@ -2,24 +2,24 @@
 
 use std::fmt;
 
-/// One thing that is wrong: where, what was written there, and why it cannot be.
+/// One problem: where it is, what was written there, and why that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key (`limits.message_bytes`), the environment variable or the file.
     pub key: String,
-    /// What was written, escaped and shortened; `None` where the key itself is the problem.
+    /// The written value, escaped and shortened; `None` where the key itself is the problem.
     pub value: Option<String>,
     /// Why it is refused.
     pub reason: String,
 }
 
 impl Problem {
-    /// A value that cannot be, as it would be written in the file.
+    /// A refused value, as it would be written in the file.
     pub(super) fn with_value(key: &str, value: &impl fmt::Display, reason: String) -> Self {
         Self { value: Some(printable(&value.to_string())), ..Self::without_value(key, reason) }
     }
 
-    /// A key or file that cannot be.
+    /// A refused key or file.
     pub(super) fn without_value(key: &str, reason: String) -> Self {
         Self { key: printable(key), value: None, reason }
     }
@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with the settings, one line each. Never empty where it is an error.
+/// All problems of the settings, one line each. Never empty in an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

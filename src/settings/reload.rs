@@ -8,9 +8,9 @@ use super::{KEYS, Log, Queue, Server, Settings, check};
 pub struct Reload {
     /// The settings to go on with.
     pub settings: Settings,
-    /// What changes now, a sentence each: `limits.strikes: 10 -> 20`.
+    /// The changes that apply now, one line each: `limits.strikes: 10 -> 20`.
     pub changed: Vec<String>,
-    /// What was changed and takes a restart, in the same form; `settings` still has the running value.
+    /// The changes that need a restart, in the same form; `settings` still has the running value.
     pub needs_restart: Vec<String>,
 }
 
@@ -19,8 +19,8 @@ impl Settings {
     /// `queue`, `server.allowed_origins`, `server.trusted_proxies` and `log.level`. Everything else is bound to sockets,
     /// threads and timers that already run, and keeps its value.
     ///
-    /// If what is taken would contradict what is kept (`limits.message_bytes` above the running `delivery.bytes`), nothing
-    /// is taken and all of it waits for the restart.
+    /// If a new value would contradict a kept one (`limits.message_bytes` above the running `delivery.bytes`), no value is
+    /// applied and all changes wait for the restart.
     pub fn reload(&self, fresh: Self) -> Reload {
         let mut settings = Self {
             server: Server {

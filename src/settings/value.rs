@@ -19,7 +19,7 @@ use super::problem::{Problem, Problems, printable};
 
 /// How a value of type `U` is written in the file.
 pub(super) trait Kind<U: Serialize> {
-    /// The value as the code uses it, or the sentence that says what is wanted instead.
+    /// The value as the code uses it, or the sentence that describes the valid values.
     fn read(&self, written: &Value) -> Result<U, String>;
 
     /// The value as `settings.toml` would have it; [`Kind::read`] of it gives the same value again.
@@ -89,7 +89,7 @@ impl Kind<usize> for Size {
     }
 }
 
-/// Bytes in the largest unit that says them exactly. (`ByteSize` itself rounds.)
+/// Bytes in the largest unit that is exact. (`ByteSize` itself rounds.)
 pub(super) fn size(bytes: u64) -> String {
     in_largest(bytes, &[(TIB, " TiB"), (GIB, " GiB"), (MIB, " MiB"), (KIB, " KiB")])
         .unwrap_or_else(|| format!("{bytes} B"))
@@ -146,7 +146,7 @@ impl Kind<f64> for Share {
 
 /// Networks in CIDR notation; a bare address is a network of one.
 pub(super) struct Networks {
-    /// Whether a network of everyone (`0.0.0.0/0`) makes sense here.
+    /// Whether the network of all addresses (`0.0.0.0/0`) is valid here.
     pub may_be_everyone: bool,
 }
 
@@ -221,7 +221,7 @@ fn list(written: &Value) -> Option<Vec<&str>> {
     }
 }
 
-/// Everything without bounds: how it is read, and the sentence that says what is wanted.
+/// A value without bounds: how it is read, and the sentence that describes the valid values.
 pub(super) struct Plain<U>(fn(&Value) -> Option<U>, &'static str);
 
 impl<U: Serialize> Kind<U> for Plain<U> {
@@ -269,12 +269,12 @@ pub(super) const FORMAT: Plain<LogFormat> = Plain(
 pub(super) const FILTER: Plain<String> = Plain(
     |written| {
         let text = text(written).filter(|text| !text.is_empty())?;
-        // A bare word is a level here: a misspelt one would be taken for a target and silence the rest.
-        let is_level = |word: &str| word.trim().parse::<log::LevelFilter>().is_ok();
+        // A directive without `=` must be a level: a misspelt level would be taken for a target and silence the rest.
+        let is_level = |directive: &str| directive.trim().parse::<log::LevelFilter>().is_ok();
         let directives = text.split('/').next()?;
-        let words_are_levels =
-            directives.split(',').all(|word| word.contains('=') || is_level(word));
-        (words_are_levels && env_filter::Builder::new().try_parse(text).is_ok())
+        let levels_are_known =
+            directives.split(',').all(|directive| directive.contains('=') || is_level(directive));
+        (levels_are_known && env_filter::Builder::new().try_parse(text).is_ok())
             .then(|| text.to_owned())
     },
     "must be a log filter, such as \"info\" or \"info,sealpost::actors=debug\"",

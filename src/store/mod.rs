@@ -1,4 +1,4 @@
-//! The contract between the router and whatever makes the queue survive the process.
+//! The contract between the router and the store that makes the queue survive the process.
 //!
 //! A mailbox owns the order of a device's messages; a store holds a copy of what a restart needs. The router writes to the
 //! store and never reads from it, so no step of the Registry waits for a disk. [`Loaded`] is read once, at start.

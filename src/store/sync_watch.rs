@@ -48,7 +48,7 @@ impl<B: StorageBackend> StorageBackend for SyncWatch<B> {
 
     fn sync_data(&self) -> io::Result<()> {
         let synced = self.below.sync_data();
-        // Even on ENOSPC: after a failed sync the kernel may have dropped dirty pages without saying which.
+        // Even on ENOSPC: after a failed sync the kernel may have dropped dirty pages without reporting which.
         if synced.is_err() {
             self.sync_failed.0.store(true, Ordering::Relaxed);
         }

@@ -377,7 +377,7 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
             };
             let began = Instant::now();
             let written = self.write(&changes).and_then(|()| self.probe());
-            // Opening a large database reads all of it: a full disk must not keep a core busy.
+            // Opening a large database reads all of it: a full disk must not keep a core at work.
             pause = RETRY.max(4 * began.elapsed()).min(LONGEST_RETRY);
             let Err(error) = written else { return true };
             self.end_if_sync_failed(&error);

@@ -225,8 +225,9 @@ where
         }
         if self.heartbeat.next() <= now {
             let shared = &self.handle.0;
-            let heard = shared.frame_seen.take().then(|| shared.last_read_at.get().unwrap_or(now));
-            let found = self.heartbeat.check(now, heard, self.handle.blocked());
+            let frame_at =
+                shared.frame_seen.take().then(|| shared.last_read_at.get().unwrap_or(now));
+            let found = self.heartbeat.check(now, frame_at, self.handle.blocked());
             self.handle.note_heartbeat(found);
         }
         true
@@ -275,7 +276,7 @@ where
                         self.handle.output().write(&mut self.socket.borrow_mut().io, cx);
                     match written {
                         Poll::Pending => {
-                            // The peer may be busy writing and read only afterwards.
+                            // The peer may still be writing and read only afterwards.
                             if !ended && !self.handle.0.close_seen.get() && self.left > 0 {
                                 let mut socket = self.socket.borrow_mut();
                                 let _ = socket.discard(&self.handle, &mut self.left, cx);

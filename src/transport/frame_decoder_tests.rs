@@ -128,7 +128,7 @@ fn judges_fragmented_text_as_it_arrives() {
     assert_eq!(outcome(&start).1, Some(ProtocolViolation::NotUtf8));
     let cut = [frame(TEXT, b"\xe2"), frame(FIN | CONTINUATION, b"\x82")].concat();
     assert_eq!(outcome(&cut).1, Some(ProtocolViolation::NotUtf8));
-    // Binary is nobody's business.
+    // Binary data is not checked.
     assert_eq!(outcome(&frame(BINARY, b"\xff\xff")).1, None);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Silence is added up between checks, and no check adds more than one beat. A process that was
 //! stopped for a minute, or a machine that slept, has not read either, and must not
-//! conclude that all of them are gone.
+//! conclude that all peers are gone.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct Heartbeat {
     reported: bool,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// A heartbeat is due; whether no frame arrived since the last one.
@@ -53,7 +53,7 @@ impl Heartbeat {
     }
 
     /// Counts the time since the last check. `frame` is when the last frame arrived, if one did since
-    /// then; `blocked` says that input is not read just now, and silence proves nothing.
+    /// then; `blocked` means that input is not read now, and silence proves nothing.
     pub(super) fn check(&mut self, now: Instant, frame: Option<Instant>, blocked: bool) -> Found {
         let passed = now.duration_since(self.checked).min(self.every);
         self.checked = now;
@@ -107,18 +107,18 @@ mod tests {
         let found = heartbeat.check(heartbeat.next(), None, false);
         assert_eq!((found.beat, found.silent), (Some(true), true));
         let again = heartbeat.check(heartbeat.next(), None, false);
-        assert_eq!((again.beat, again.silent), (Some(true), false), "said once");
+        assert_eq!((again.beat, again.silent), (Some(true), false), "reported once");
     }
 
     #[test]
     fn silence_is_counted_from_the_last_frame() {
         let (mut heartbeat, start) = heartbeat();
-        let heard = start + 10 * SECOND;
-        let found = heartbeat.check(heartbeat.next(), Some(heard), false);
+        let frame_at = start + 10 * SECOND;
+        let found = heartbeat.check(heartbeat.next(), Some(frame_at), false);
         assert_eq!((found.beat, found.silent), (Some(false), false));
         heartbeat.check(heartbeat.next(), None, false);
         heartbeat.check(heartbeat.next(), None, false);
-        assert_eq!(heartbeat.next(), heard + 75 * SECOND);
+        assert_eq!(heartbeat.next(), frame_at + 75 * SECOND);
         assert!(heartbeat.check(heartbeat.next(), None, false).silent);
     }
 

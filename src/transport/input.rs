@@ -1,7 +1,7 @@
 //! The way in: socket → frame decoder → the actor's stream of events.
 //!
-//! The stream hands over one message at a time, and looks before each at what the actor has asked for
-//! meanwhile. So a pause is exact to the frame, nothing piles up above, and a violation is noticed only
+//! The stream hands over one message at a time, and before each checks whether the actor has paused it.
+//! So a pause is exact to the frame, no message piles up in the actor, and a violation is noticed only
 //! after the lawful frames before it were handled. The stream answers pings and the peer's Close, and
 //! its end stops the actor.
 
@@ -33,7 +33,7 @@ const READ_BYTES: usize = 64 * 1024;
 pub(super) const BUDGET: usize = READ_BYTES;
 
 /// Messages between two [`Event::ReadComplete`] at most, so that a flood cannot delay what the actor
-/// collects. A read of a busy peer should fit: what follows the event travels apart.
+/// collects. One read of a peer under load should fit: later messages go into another batch.
 const BURST: u32 = 64;
 
 thread_local! {
@@ -92,8 +92,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         }
     }
 
-    /// Reads once and decodes the first frame; the bytes after it are held. Also says how many bytes
-    /// were read; 0 is the end of the stream.
+    /// Reads once and decodes the first frame; the bytes after it are held. Also returns the number of
+    /// bytes read; 0 is the end of the stream.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(usize, Found)>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -188,7 +188,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Events<Io> {
             return self.fail(violation);
         }
         if self.handle.blocked() {
-            // The delay is ours: the peer's time for this message starts anew afterwards.
+            // The pause is our delay: the peer's time for this message starts anew after it.
             shared.unfinished.set(None);
             return Poll::Pending;
         }

@@ -1,7 +1,7 @@
 //! The transport: a WebSocket session on the raw upgraded socket.
 //!
 //! A session is an actix actor whose context is `actix_web_actors::ws::WebsocketContext`. Under it
-//! lies, in place of an HTTP response, this floor, which knows no message of the relay:
+//! lies, in place of an HTTP response, this module, which knows no message of the relay:
 //!
 //! * [`connection`] joins the two and is one future per connection (`connection_task`);
 //! * on the way in, bytes are checked, decoded and joined to messages (`input`, `frame_decoder`, `utf8`);

@@ -41,7 +41,7 @@ pub(super) struct Outbound {
     /// Bytes ever pushed, and ever accepted by the socket.
     pushed: u64,
     written: u64,
-    /// The socket holds bytes that it was not yet made to pass on (TLS keeps a buffer).
+    /// The socket holds bytes that are not flushed yet (TLS keeps a buffer).
     unflushed: bool,
     /// The peer reads no more.
     write_closed: bool,
@@ -155,7 +155,7 @@ impl Outbound {
         *self = Outbound { write_closed: true, ..Outbound::default() };
     }
 
-    /// Writes as much as the socket accepts; `Ready` when nothing is left. The flag says whether the
+    /// Writes as much as the socket accepts; `Ready` when nothing is left. The flag is true if the
     /// socket accepted any byte.
     pub(super) fn write<Io: AsyncWrite + Unpin>(
         &mut self,
@@ -237,7 +237,7 @@ impl Outbound {
             self.waiting.pop_front();
         }
         if self.waiting.capacity() > 2 * SLICES {
-            // A peer that was slow once should not cost more than others ever after.
+            // A peer that was slow once must not keep its large buffer.
             self.waiting = VecDeque::new();
         }
         if count < self.open.len() {

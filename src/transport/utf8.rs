@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn agrees_with_the_standard_library_however_the_bytes_are_cut() {
-        let words: [&[u8]; 13] = [
+        let texts: [&[u8]; 13] = [
             b"",
             b"plain",
             "κόσμε".as_bytes(),
@@ -73,12 +73,12 @@ mod tests {
             b"\xf0\x9f\x92",
             b"\xe2\x28\xa1",
         ];
-        for word in words {
-            for size in 1..=word.len().max(1) {
+        for text in texts {
+            for size in 1..=text.len().max(1) {
                 assert_eq!(
-                    in_pieces(word, size),
-                    str::from_utf8(word).is_ok(),
-                    "{word:x?} in pieces of {size}"
+                    in_pieces(text, size),
+                    str::from_utf8(text).is_ok(),
+                    "{text:x?} in pieces of {size}"
                 );
             }
         }

@@ -57,7 +57,7 @@ impl ConnectionCounter {
         Ok(self.count(&mut open, key))
     }
 
-    /// Counts a connection that was permitted as something else before, whatever the caps say.
+    /// Counts a connection that has a permit of another counter already, without a check of the caps.
     pub fn transfer(self: &Arc<Self>, address: IpAddr, caps: &ConnectionCaps<'_>) -> Permit {
         self.count(&mut self.open(), counted_address(address, caps))
     }

@@ -12,7 +12,7 @@ pub struct HandshakeRejection {
     pub status: StatusCode,
     /// One sentence, the body.
     pub sentence: &'static str,
-    /// A header that says what would be right.
+    /// A header that names the accepted value.
     pub hint: Option<(&'static str, &'static str)>,
 }
 
@@ -42,7 +42,7 @@ pub const TOO_MANY: HandshakeRejection = HandshakeRejection::new(
 pub const NOT_HERE: HandshakeRejection =
     HandshakeRejection::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
 
-/// Checks a request for the WebSocket: 405, 426, 400 or 403 if it is none.
+/// Checks a request for the WebSocket: 405, 426, 400 or 403 if it is no valid handshake.
 pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeRejection> {
     let bad = |sentence| Err(HandshakeRejection::new(StatusCode::BAD_REQUEST, sentence));
     let headers = head.headers();

@@ -1,4 +1,4 @@
-//! What every entry to the relay shares: the settings in force, the counts of connections, and the core actors.
+//! The state that all connections share: the settings in force, the counts of connections, and the core actors.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -12,12 +12,12 @@ use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::transport;
 
-/// Sockets beyond `limits.connections`, so that health checks and refusals still find a place.
+/// Sockets beyond `limits.connections`, so that health checks and refusals are still accepted.
 const SPARE_SOCKETS: usize = 512;
 /// Sockets of one address beyond `limits.connections_per_address`, for its refusals.
 const SPARE_SOCKETS_PER_ADDRESS: usize = 64;
 
-/// What applies to connections that are opened now.
+/// The settings that apply to connections that are opened now.
 #[derive(Clone)]
 pub struct InForce {
     pub settings: Arc<Settings>,
@@ -25,7 +25,7 @@ pub struct InForce {
     pub transport: Arc<transport::Limits>,
 }
 
-/// See the module. Shared by all workers.
+/// The state of the module; all workers share it.
 pub struct Ingress {
     in_force: RwLock<InForce>,
     pub connections: Arc<ConnectionCounter>,
@@ -60,7 +60,7 @@ impl Ingress {
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
     }
 
-    /// Counts a socket that was just accepted, if there is place for it.
+    /// Counts a socket that was just accepted, unless a cap is reached.
     pub fn admit(&self, socket: &TcpStream) -> Option<Permit> {
         let peer = socket.peer_addr().ok()?;
         self.sockets.permit(peer.ip(), &socket_caps(&self.in_force().settings)).ok()

@@ -26,9 +26,9 @@ pub const PATH: &str = "/ws";
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// Serves a request to upgrade. The session is a task of its own: inside the future that served HTTP it would keep the memory of
-/// that future, and be polled through it, for as long as the connection lasts. A socket that fails before the session starts
-/// is no error of the server.
+/// Serves a request to upgrade. The session is a task of its own: inside the future that served HTTP the session would keep
+/// the memory of that future, and be polled through it, for as long as the connection lasts. A socket that fails before the
+/// session starts is no error of the server.
 pub async fn upgrade(
     ingress: Arc<Ingress>,
     (request, framed): (Request, Socket),
@@ -67,7 +67,7 @@ async fn accept(ingress: &Ingress, request: Request, mut framed: Socket) -> io::
     framed.send(h1::Message::Item((accepted, BodySize::None))).await?;
     let parts = framed.into_parts();
     let read_ahead = parts.read_buf.freeze();
-    // As a session, and as a socket.
+    // One permit counts the session, the other counts the socket.
     let permits = [session, ingress.sockets.transfer(peer, &socket_caps(&settings))];
     let (id, allowance) = (ingress.next_connection(), Allowance::new(ingress.plan.clone()));
     let connection = transport::connection(parts.io, read_ahead, limits, move |socket| {

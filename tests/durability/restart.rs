@@ -86,8 +86,8 @@ async fn a_message_that_expired_while_the_relay_was_down_is_dropped_and_its_send
     relay.kill();
     let mut relay = setup.start().await;
     let mut alice = Device::resume(&relay, &token).await;
-    let told = alice.expect_error(410).await;
-    assert_eq!(told["message_id"], message_id(1));
+    let notice = alice.expect_error(410).await;
+    assert_eq!(notice["message_id"], message_id(1));
     alice.expect_nothing().await;
     alice.send_and_expect_ack(&bob_id, 3).await;
     relay.kill();
@@ -117,8 +117,8 @@ async fn a_plain_device_that_left_is_still_known_and_one_that_never_was_is_not()
     let mut alice = Device::resume(&relay, &alice.token()).await;
     alice.send_message(&id, 2, json!({"ttl": 1})).await;
     alice.expect_ack(2).await;
-    let told = alice.expect_error(410).await;
-    assert_eq!(told["message_id"], message_id(2));
+    let notice = alice.expect_error(410).await;
+    assert_eq!(notice["message_id"], message_id(2));
     alice.send_message(&message_id(77), 3, json!({})).await;
     alice.expect_error(404).await;
 }
@@ -146,12 +146,12 @@ async fn a_device_whose_absence_ended_while_the_relay_was_down_is_gone_and_its_s
     refused.send(resume).await;
     refused.expect_error(401).await;
     let mut alice = Device::resume(&relay, &alice.token()).await;
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     for _ in 0..2 {
-        told.push(alice.expect_error(410).await["message_id"].clone());
+        notified.push(alice.expect_error(410).await["message_id"].clone());
     }
-    told.sort_by_key(ToString::to_string);
-    assert_eq!(told, [message_id(1), message_id(2)]);
+    notified.sort_by_key(ToString::to_string);
+    assert_eq!(notified, [message_id(1), message_id(2)]);
     alice.send_message(&id, 3, json!({})).await;
     alice.expect_error(404).await;
 }
@@ -195,9 +195,9 @@ async fn one_relay_at_a_time_and_no_inspection_while_it_runs() {
     for args in [&second[..], &["queue", "stats"], &["queue", "verify"]] {
         let refused = setup.run(args);
         assert_eq!(refused.status.code(), Some(69), "{refused:?}");
-        let said = String::from_utf8(refused.stderr).expect("text");
-        assert!(said.contains("another relay is using this directory"), "{said}");
-        assert!(said.contains(data.path().to_str().expect("a path")), "{said}");
+        let stderr = String::from_utf8(refused.stderr).expect("text");
+        assert!(stderr.contains("another relay is using this directory"), "{stderr}");
+        assert!(stderr.contains(data.path().to_str().expect("a path")), "{stderr}");
     }
     relay.stop().await;
     let left = ["messages", "recipients", "resumable_devices", "damaged"];

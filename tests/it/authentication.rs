@@ -1,4 +1,4 @@
-//! Two devices verify each other; the relay carries it to the right one, in order. (threats: T45)
+//! Two devices verify each other; the relay forwards the steps to the right device, in order. (threats: T45)
 
 use serde_json::{Value, json};
 
@@ -39,8 +39,8 @@ async fn is_404(device: &mut Device, step: &str, more: Value) {
 
 async fn is_403(device: &mut Device, frame: Value) {
     let error = device.expect_refusal(frame, 403).await;
-    let said = "No authentication exchange with this device has been verified.";
-    assert_eq!(error["message"], said);
+    let expected = "No authentication exchange with this device has been verified.";
+    assert_eq!(error["message"], expected);
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn a_request_without_a_recipient_is_refused_if_the_sender_has_no_peer() {
     let frame = alice.auth("AuthRequest", json!({}));
     let error = alice.expect_refusal(frame.clone(), 400).await;
     assert!(error["message"].as_str().is_some_and(|text| text.contains("recipient_id")), "{error}");
-    // Not malformed, so no strike: more of them than strikes end a connection.
+    // The frame is not malformed, so it is no strike: more frames than strikes leave the connection open.
     for _ in 0..12 {
         alice.expect_refusal(frame.clone(), 400).await;
     }
@@ -211,7 +211,7 @@ async fn an_ambiguous_answer_must_name_its_recipient() {
     carol.expect_refusal(frame, 409).await;
     let frame = carol.auth("AuthResponse", to(&bob));
     carol.send_through(&mut bob, frame).await;
-    // Only one waits now.
+    // Only one exchange waits now.
     responds(&mut carol, &mut alice).await;
 }
 

@@ -1,4 +1,4 @@
-//! A sender that cannot know whether it was heard says it again. (threats: T30)
+//! A sender without an Ack repeats its message. (threats: T30)
 
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ async fn a_sender_repeats_after_it_has_resumed() {
     let frame = alice.message_to(&bob.id, 1, json!({}));
     alice.send(frame.clone()).await;
     bob.receive(1).await;
-    // The connection is cut; whether the Ack had come does not matter.
+    // The connection is cut, before or after the Ack arrived.
     let mut alice = alice.reconnect(&relay).await;
     alice.send(frame).await;
     alice.expect_ack(1).await;
@@ -157,7 +157,7 @@ async fn a_repeat_is_acked_with_what_has_become_of_the_message() {
         alice.send(at_once.clone()).await;
         assert_eq!(status(alice.expect_frame("Ack").await), "delivered");
     }
-    // The ttl of a repeat does not count.
+    // The ttl of a repeat is ignored.
     let patient = alice.message_to(&bob.id, 2, json!({"ttl": 300}));
     alice.send(patient).await;
     assert_eq!(status(alice.expect_frame("Ack").await), "delivered");

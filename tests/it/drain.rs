@@ -1,4 +1,4 @@
-//! The relay goes away in an orderly options.
+//! The drain: the relay closes all sessions and ends.
 
 use serde_json::json;
 
@@ -51,7 +51,7 @@ async fn a_message_acked_before_the_drain_is_delivered_before_the_close() {
 #[tokio::test]
 async fn a_draining_relay_accepts_no_connection() {
     let mut relay = Relay::generous(|_| {});
-    // This one reads nothing, not even a Close, so the relay waits for it.
+    // The slow client reads nothing, not even a Close, so the relay waits for its Close.
     let (mut alice, slow) = (Device::plain(&relay).await, Device::plain(&relay).await);
     let large = "e".repeat(60_000);
     for number in 1..=100 {

@@ -1,4 +1,4 @@
-//! One short walk through everything: register, send, receive, ack, expire, resume.
+//! One short test of each basic step: register, send, receive, ack, expire, resume.
 
 use std::time::Duration;
 
@@ -41,6 +41,6 @@ async fn a_message_that_expires_is_reported_to_its_sender() {
     alice.expect_ack(1).await;
     relay.clock.advance(Duration::from_secs(301));
     let error = alice.expect_error(410).await;
-    let said = "Message 00000001-0000-4000-8000-000000000001 expired after 300 s undelivered.";
-    assert_eq!(error["message"], said);
+    let expected = "Message 00000001-0000-4000-8000-000000000001 expired after 300 s undelivered.";
+    assert_eq!(error["message"], expected);
 }

@@ -1,4 +1,5 @@
-//! Input that nobody honest sends: an Error 400, or carried unchanged where it is opaque; never an end. (threats: T34–T36)
+//! Hostile frames: each gets an Error 400, or is forwarded unchanged where it is opaque; the connection stays open.
+//! (threats: T34–T36)
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use crate::support::{Device, Relay, message_id};
 
 const NO_OBJECT: &str = "Malformed message: not a JSON object with a type.";
 
-/// Each is refused with that sentence, and the connection lives.
+/// Each text is refused with the sentence, and the connection stays open.
 async fn are_refused(cases: &[(&str, &str)]) {
     let relay = Relay::start();
     let mut alice = Device::plain(&relay).await;
@@ -140,8 +141,8 @@ async fn an_id_has_one_spelling() {
     for spelling in spellings {
         let frame = alice.message_to(&spelling, 1, json!({}));
         let error = alice.expect_refusal(frame, 400).await;
-        let said = "Malformed message: recipient_id of Send must be a UUID other than nil.";
-        assert_eq!(error["message"], said, "{spelling}");
+        let expected = "Malformed message: recipient_id of Send must be a UUID other than nil.";
+        assert_eq!(error["message"], expected, "{spelling}");
     }
     for wrong in [json!(1), json!([id]), json!({"id": id}), json!(true)] {
         let frame = alice.message_to(&id, 1, json!({"recipient_id": wrong}));
@@ -160,7 +161,7 @@ async fn an_id_has_one_spelling() {
 async fn fields_of_the_wrong_kind_are_named() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
-    for (field, value, said) in [
+    for (field, value, reason) in [
         ("encrypted_data", json!({"c": 1}), "encrypted_data of Send must be a string"),
         ("encrypted_data", json!(null), "Send needs the field encrypted_data"),
         ("signature", json!(1), "signature of Send must be a string"),
@@ -171,7 +172,7 @@ async fn fields_of_the_wrong_kind_are_named() {
     ] {
         let frame = alice.message_to(&bob.id, 1, json!({field: value}));
         let error = alice.expect_refusal(frame, 400).await;
-        assert_eq!(error["message"], format!("Malformed message: {said}."));
+        assert_eq!(error["message"], format!("Malformed message: {reason}."));
         let named = (field != "message_id").then(|| json!(message_id(1)));
         assert_eq!(error.get("message_id"), named.as_ref(), "{field}");
         assert_eq!(error["recipient_id"], json!(bob.id));
@@ -179,7 +180,7 @@ async fn fields_of_the_wrong_kind_are_named() {
     bob.expect_nothing().await;
 }
 
-/// Sends that frame's text and answers whether it was carried, byte for byte; if not, it was refused with 400.
+/// Sends a frame and returns whether it was forwarded, byte for byte; otherwise it was refused with 400.
 async fn is_carried(alice: &mut Device, bob: &mut Device, text: &str) -> bool {
     alice.send_text(text).await;
     let answer = alice.receive_any().await;
@@ -189,12 +190,12 @@ async fn is_carried(alice: &mut Device, bob: &mut Device, text: &str) -> bool {
         return false;
     }
     assert_eq!(answer["type"], "Ack", "{answer}");
-    let heard = bob.receive_text().await;
+    let received = bob.receive_text().await;
     let payload_of = |text: &str| {
         let frame: HashMap<String, Box<RawValue>> = serde_json::from_str(text).expect("JSON");
         frame["payload"].get().to_owned()
     };
-    assert_eq!(payload_of(&heard), payload_of(text));
+    assert_eq!(payload_of(&received), payload_of(text));
     true
 }
 

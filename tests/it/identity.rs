@@ -1,10 +1,10 @@
-//! Nobody speaks for another, and nobody speaks before it is somebody. (threats: T10, T15, T44)
+//! No device sends in the name of another, and an unregistered connection may not send messages. (threats: T10, T15, T44)
 
 use serde_json::{Value, json};
 
 use crate::support::{Device, Relay, message_id};
 
-/// One frame of each type that says who sends it, all sent by `from` to `to`.
+/// One frame of each type that names its sender, all sent by `from` to `to`.
 fn everything(from: &str, to: &str) -> Vec<Value> {
     let payloads = [
         (
@@ -53,7 +53,7 @@ async fn no_frame_of_any_type_can_name_another_device_as_its_sender() {
         bob.expect_nothing().await;
         alice.expect_nothing().await;
     }
-    // The Status in her name has not taken Alice away either.
+    // The Status that Mallory sent in Alice's name has not changed her presence.
     bob.send_to(&alice, 1).await;
     alice.receive(1).await;
 }
@@ -73,20 +73,20 @@ async fn an_id_in_capitals_is_the_same_device() {
 async fn an_unregistered_connection_may_send_only_register_ping_and_pong() {
     let relay = Relay::start();
     let bob = Device::plain(&relay).await;
-    let mut stranger = Device::connect(&relay).await;
+    let mut unregistered = Device::connect(&relay).await;
     let ack = json!({"type": "Ack", "payload": {"message_id": message_id(1)}});
     let mut frames = everything(&bob.id, &bob.id);
     frames.push(ack);
     for frame in frames {
-        let error = stranger.expect_refusal(frame.clone(), 401).await;
+        let error = unregistered.expect_refusal(frame.clone(), 401).await;
         assert_eq!(error["message"], "Not registered: send Register first.");
         if frame["type"] == "Send" {
             assert_eq!(error["message_id"], json!(message_id(1)));
             assert_eq!(error["recipient_id"], json!(bob.id));
         }
     }
-    stranger.send(json!({"type": "Register"})).await;
-    stranger.expect_frame("RegisterResponse").await;
+    unregistered.send(json!({"type": "Register"})).await;
+    unregistered.expect_frame("RegisterResponse").await;
     bob.expect_nothing_and_close().await;
 }
 
@@ -116,9 +116,9 @@ async fn a_device_may_send_to_itself() {
     let own = alice.id.clone();
     let frame = alice.message_to(&own, 1, json!({}));
     alice.send(frame).await;
-    let mut heard = [alice.receive_any().await, alice.receive_any().await];
-    heard.sort_by_key(|frame| frame["type"].to_string());
-    assert_eq!((&heard[0]["type"], &heard[1]["type"]), (&json!("Ack"), &json!("Receive")));
+    let mut received = [alice.receive_any().await, alice.receive_any().await];
+    received.sort_by_key(|frame| frame["type"].to_string());
+    assert_eq!((&received[0]["type"], &received[1]["type"]), (&json!("Ack"), &json!("Receive")));
     alice.expect_nothing_and_close().await;
 }
 
@@ -128,9 +128,9 @@ async fn an_unregistered_connection_is_closed_at_the_register_timeout() {
         settings.limits.register_timeout = std::time::Duration::from_millis(50);
     });
     let mut known = Device::plain(&relay).await;
-    let mut stranger = Device::connect(&relay).await;
-    stranger.send(json!({"type": "Pong"})).await;
-    assert_eq!(stranger.expect_close().await, Some(4401));
-    // It was there first, so its time would have been over too.
+    let mut unregistered = Device::connect(&relay).await;
+    unregistered.send(json!({"type": "Pong"})).await;
+    assert_eq!(unregistered.expect_close().await, Some(4401));
+    // This connection was opened first, so its time would have been over too.
     known.expect_nothing().await;
 }

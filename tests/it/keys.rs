@@ -42,7 +42,7 @@ async fn a_key_waits_and_comes_again_until_it_is_answered() {
     let mut bob = bob.reconnect(&relay).await;
     assert_eq!(bob.registration["queued"], 1);
     assert_eq!(bob.receive_any().await, frame);
-    // The answer to another key, and the same number written otherwise, answer nothing.
+    // An answer to another key settles nothing, nor does the same number in another spelling.
     for other in [json!(8), json!("7"), json!(7.0)] {
         let ack = bob.key_ack(&alice.id, other, true);
         bob.send_through(&mut alice, ack).await;
@@ -89,7 +89,7 @@ async fn an_undelivered_key_is_reported_with_its_key_id() {
         assert_eq!(error["message"], format!("Key rotation expired after {WEEK} s undelivered."));
         assert_eq!((&error["key_id"], &error["recipient_id"]), (&key_id, &json!(bob.id)));
         assert_eq!(error.get("message_id"), None);
-        // So that Bob is not forgotten meanwhile.
+        // Bob reconnects so that he is not forgotten.
         let _ = bob.reconnect(&relay).await.disconnect(&relay).await;
     }
 }

@@ -1,4 +1,4 @@
-//! How often anybody may speak. (threats: T13, T25, T26)
+//! How often a device may send. (threats: T13, T25, T26)
 
 use std::num::NonZeroU32;
 
@@ -13,8 +13,8 @@ fn times(count: u32) -> NonZeroU32 {
 }
 
 fn assert_over(error: &Value, limit: u64) {
-    let said = format!("Rate limit exceeded ({limit}/{limit}). Try again in a minute.");
-    assert_eq!((&error["message"], &error["code"]), (&json!(said), &json!(429)));
+    let expected = format!("Rate limit exceeded ({limit}/{limit}). Try again in a minute.");
+    assert_eq!((&error["message"], &error["code"]), (&json!(expected), &json!(429)));
     assert_eq!((&error["limit"], &error["remaining"]), (&json!(limit), &json!(0)));
     assert!(error["retry_after_ms"].as_u64().is_some_and(|wait| wait > 0), "{error}");
 }
@@ -46,7 +46,7 @@ async fn sixty_messages_pass_at_once_and_the_next_is_refused_with_the_exact_text
     bob.send_to(&alice, 1).await;
     bob.expect_ack(1).await;
     alice.receive(1).await;
-    // After the time it was told, and not before, Alice may say it again.
+    // Alice may repeat the message after `retry_after_ms`, and not before.
     let wait = error["retry_after_ms"].as_u64().expect("a time");
     relay.clock.advance(std::time::Duration::from_millis(wait - 1));
     alice.expect_refusal(frame.clone(), 429).await;
@@ -99,13 +99,13 @@ async fn registering_anew_is_limited_by_address() {
     for _ in 0..60 {
         drop(Device::plain(&relay).await);
     }
-    let mut stranger = Device::connect(&relay).await;
+    let mut unregistered = Device::connect(&relay).await;
     let register = json!({"type": "Register"});
-    let error = stranger.expect_refusal(register.clone(), 429).await;
+    let error = unregistered.expect_refusal(register.clone(), 429).await;
     assert_over(&error, 60);
     relay.advance(1);
-    stranger.send(register).await;
-    stranger.expect_frame("RegisterResponse").await;
+    unregistered.send(register).await;
+    unregistered.expect_frame("RegisterResponse").await;
 }
 
 #[tokio::test]
@@ -115,8 +115,8 @@ async fn a_device_that_resumes_needs_no_registration() {
     for _ in 0..5 {
         bob = bob.reconnect(&relay).await;
     }
-    let mut stranger = Device::connect(&relay).await;
-    stranger.expect_refusal(json!({"type": "Register"}), 429).await;
+    let mut unregistered = Device::connect(&relay).await;
+    unregistered.expect_refusal(json!({"type": "Register"}), 429).await;
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_device_that_exceeds_its_limit_ten_times_over_is_closed() {
     bob.expect_nothing().await;
 }
 
-/// A relay that soon has enough: 8 pings at once, 2 messages, 20 refusals.
+/// A relay with low limits: 8 pings at once, 2 messages, 20 refusals.
 fn touchy() -> Relay {
     Relay::with(|settings| {
         settings.rate_limit.control_per_minute = times(8);
@@ -154,7 +154,7 @@ fn touchy() -> Relay {
     })
 }
 
-/// So many of a frame are answered by `answers`, then 20 Errors 429, then Close 1008.
+/// The first `within` frames get `answer`, then 20 frames get an Error 429, then comes Close 1008.
 async fn is_limited(
     mut device: Device,
     frame: Value,
@@ -179,17 +179,17 @@ async fn is_limited(
 async fn a_flood_of_json_pings_ends() {
     let relay = touchy();
     let alice = Device::plain(&relay).await;
-    // Registering was the first of the eight for a stranger, whose allowance the device keeps.
+    // The Register was the first of the eight frames; the device keeps the allowance of its unregistered connection.
     is_limited(alice, json!({"type": "Ping"}), Some("Pong"), 7, 8).await;
-    let stranger = Device::connect(&relay).await;
-    is_limited(stranger, json!({"type": "Ping"}), Some("Pong"), 8, 8).await;
+    let unregistered = Device::connect(&relay).await;
+    is_limited(unregistered, json!({"type": "Ping"}), Some("Pong"), 8, 8).await;
 }
 
 #[tokio::test]
 async fn a_flood_of_json_pongs_ends() {
     let relay = touchy();
-    let stranger = Device::connect(&relay).await;
-    is_limited(stranger, json!({"type": "Pong"}), None, 8, 8).await;
+    let unregistered = Device::connect(&relay).await;
+    is_limited(unregistered, json!({"type": "Pong"}), None, 8, 8).await;
 }
 
 #[tokio::test]
@@ -203,8 +203,8 @@ async fn a_flood_of_statuses_ends() {
 #[tokio::test]
 async fn a_flood_of_malformed_frames_ends() {
     let relay = touchy();
-    let stranger = Device::connect(&relay).await;
-    is_limited(stranger, json!([]), Some("Error"), 8, 8).await;
+    let unregistered = Device::connect(&relay).await;
+    is_limited(unregistered, json!([]), Some("Error"), 8, 8).await;
 }
 
 #[tokio::test]

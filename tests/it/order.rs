@@ -1,4 +1,4 @@
-//! First in, first out for each pair, and no more at once than a device confirms.
+//! Messages of a pair arrive in order, and at most a window of unconfirmed ones is in flight.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ async fn the_messages_of_each_sender_arrive_in_order() {
         assert_eq!(payload["message_id"], json!(message_id(next[from])));
         next[from] += 1;
     }
-    // One Ack each; what had to be kept first is acked later than what passed through.
+    // One Ack each; a stored message is acked later than a message that passed through.
     for sender in &mut senders {
         let mut acked = BTreeSet::new();
         for _ in 0..200 {

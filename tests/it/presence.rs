@@ -1,4 +1,4 @@
-//! Whether messages are welcome.
+//! The presence of a device: online, away or offline.
 
 use serde_json::json;
 
@@ -113,7 +113,7 @@ async fn a_status_is_reported_to_no_other_device() {
     }
     bob.set_status("Offline").await;
     bob.expect_nothing().await;
-    // The same Ack, whether Bob is there or not.
+    // The Ack is the same for an online and an offline recipient.
     alice.send_to(&bob, 2).await;
     alice.expect_ack(2).await;
     bob.expect_nothing_and_close().await;
@@ -127,7 +127,7 @@ async fn any_other_status_is_refused() {
     for status in [json!("online"), json!("Busy"), json!(""), json!(1), json!(["Online"])] {
         let payload = json!({"device_id": alice.id, "status": status});
         let error = alice.expect_refusal(json!({"type": "Status", "payload": payload}), 400).await;
-        let said = "Malformed message: status of Status must be Online, Away or Offline.";
-        assert_eq!(error["message"], said);
+        let expected = "Malformed message: status of Status must be Online, Away or Offline.";
+        assert_eq!(error["message"], expected);
     }
 }

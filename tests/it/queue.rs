@@ -1,4 +1,4 @@
-//! What waits for one device does not take the place of another's. (threats: T27)
+//! Messages that wait for one device leave room for those of other devices. (threats: T27)
 
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ async fn one_sender_cannot_fill_a_queue_against_the_others() {
     dave.expect_refusal(frame, 507).await;
     let frame = dave.key_update(&bob.id, "k");
     assert_eq!(dave.expect_refusal(frame, 507).await["key_id"], "k");
-    // Nothing older was thrown away for it.
+    // No older message was dropped for the refused one.
     let mut bob = bob.reconnect(&relay).await;
     for number in [1, 2, 4, 5] {
         bob.receive(number).await;
         bob.ack(number).await;
     }
     bob.expect_nothing().await;
-    // A refused message may come again under its id.
+    // A refused message may be sent again under its id.
     alice.send(third).await;
     alice.expect_ack(3).await;
     bob.receive(3).await;
@@ -91,7 +91,7 @@ async fn a_full_relay_names_the_time_of_the_next_attempt() {
     assert_eq!(error["message"], "The relay is full. Try again later.");
     assert_eq!(error["message_id"], json!(message_id(1)));
     assert!(error["retry_after_ms"].is_u64(), "{error}");
-    // What only passes through needs no place.
+    // A message that only passes through takes no room.
     alice.send_to(&carol, 2).await;
     alice.expect_ack(2).await;
     carol.receive(2).await;
@@ -101,8 +101,8 @@ async fn a_full_relay_names_the_time_of_the_next_attempt() {
 async fn a_relay_at_its_device_limit_registers_no_new_device() {
     let relay = Relay::with(|settings| settings.limits.devices = 2);
     let (alice, _bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
-    let mut stranger = Device::connect(&relay).await;
-    let error = stranger.expect_refusal(json!({"type": "Register"}), 503).await;
+    let mut unregistered = Device::connect(&relay).await;
+    let error = unregistered.expect_refusal(json!({"type": "Register"}), 503).await;
     assert!(error["retry_after_ms"].is_u64(), "{error}");
     alice.expect_nothing_and_close().await;
 }

@@ -1,4 +1,4 @@
-//! What became of a message, and who may say so. (threats: T18)
+//! Receipts: the outcome of a message, and which device may confirm it. (threats: T18)
 
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ async fn receipts_are_kept_for_a_sender_that_comes_back() {
     bob.expect_nothing().await;
     let mut alice = alice.reconnect(&relay).await;
     assert_eq!(alice.expect_frame("Ack").await, ack(1, "processed"));
-    // It has not asked for receipts this time.
+    // This time the device has not asked for receipts.
     alice.send_to(&bob, 2).await;
     alice.expect_ack(2).await;
     bob.receive(2).await;

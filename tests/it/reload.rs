@@ -1,4 +1,4 @@
-//! Other settings for a relay that runs.
+//! A reload of the settings of a running relay.
 
 use std::num::NonZeroU32;
 

@@ -1,4 +1,4 @@
-//! Coming back as the same device. (threats: T16, T17)
+//! Resuming: a device on a new connection. (threats: T16, T17)
 
 use serde_json::{Value, json};
 
@@ -116,11 +116,11 @@ async fn every_wrong_token_is_refused_with_the_same_text() {
         let error = other.expect_refusal(resume_with(&token), 401).await;
         assert_eq!(error["message"], "Resume token refused: register afresh.");
         let known = error.as_object().expect("an object").len();
-        assert_eq!(known, 2, "nothing that tells one from another: {error}");
+        assert_eq!(known, 2, "the error does not distinguish the tokens: {error}");
     }
     other.send(json!({"type": "Register"})).await;
     other.expect_frame("RegisterResponse").await;
-    // Nobody was disturbed.
+    // The wrong tokens have not disturbed the device.
     bob.expect_nothing_and_close().await;
 }
 
@@ -133,8 +133,8 @@ async fn an_expired_token_is_refused_like_a_wrong_one() {
     relay.advance(604_799);
     let bob = bob.reconnect(&relay).await.disconnect(&relay).await;
     relay.advance(604_800);
-    let mut stranger = Device::connect(&relay).await;
-    let error = stranger.expect_refusal(resume, 401).await;
+    let mut unregistered = Device::connect(&relay).await;
+    let error = unregistered.expect_refusal(resume, 401).await;
     assert_eq!(error["message"], "Resume token refused: register afresh.");
     let mut alice = Device::plain(&relay).await;
     relay.wait_until(|health| health["devices"] == 1).await;
@@ -156,10 +156,10 @@ async fn tokens_cannot_be_guessed() {
         assert_eq!(error["message"], "Rate limit exceeded (10/10). Try again in a minute.");
         assert!(error["retry_after_ms"].as_u64().is_some_and(|wait| wait <= 60_000), "{error}");
     }
-    // A fresh device is not what is limited here.
+    // A new registration is not limited here.
     again.send(json!({"type": "Register"})).await;
     again.expect_frame("RegisterResponse").await;
-    // Whoever has the token waits with the others, and is let in then.
+    // The limit also delays a device with a valid token; later the device resumes.
     let resume = bob.resume_frame();
     relay.advance(60);
     let bob = bob.reconnect(&relay).await;
@@ -179,9 +179,9 @@ async fn the_newer_connection_of_a_device_replaces_the_older() {
     let error = old.expect_error(409).await;
     assert_eq!(error["message"], "Replaced by a newer connection of this device.");
     assert_eq!(old.expect_close().await, Some(4409));
-    // What the older had not confirmed is the newer's.
+    // The newer connection gets the messages that the older had not confirmed.
     new.receive(1).await;
-    // The older one's late goodbye changes nothing.
+    // The late end of the older connection changes nothing.
     drop(old);
     relay.wait_until(|health| health["connections"] == 2).await;
     alice.send_to(&new, 2).await;
@@ -198,7 +198,7 @@ async fn frames_of_a_replaced_connection_are_ignored() {
     let new = Device::register(&relay, old.resume_frame()).await;
     let mut old = old;
     let late = old.message_to(&alice.id, 1, json!({}));
-    // It may be gone already.
+    // The connection may be closed already.
     let _ = old.try_send(late).await;
     old.expect_closed_with(4409).await;
     relay.wait_until(|health| health["connections"] == 2).await;

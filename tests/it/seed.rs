@@ -25,7 +25,7 @@ const SEND: &str = r#"{
   }
 }"#;
 
-/// The other direction uses the same id.
+/// The message of the other direction, with the same id.
 const SEND_BACK: &str = r#"{
   "type": "Send",
   "payload": {
@@ -128,12 +128,12 @@ impl Two {
         Self { relay, alice, bob }
     }
 
-    /// The text with the ids that the relay has given.
+    /// The text with the ids that the relay assigned.
     fn real(&self, text: &str) -> String {
         text.replace(ALICE, &self.alice.id).replace(BOB, &self.bob.id)
     }
 
-    /// What Alice says arrives at Bob: this type, and the payload byte for byte.
+    /// Alice's frame arrives at Bob with this type, and with its payload byte for byte.
     async fn alice_sends(&mut self, text: &str, kind: &str) {
         let text = self.real(text);
         self.alice.send_text(&text).await;
@@ -163,12 +163,12 @@ async fn register(relay: &Relay) -> Device {
     device
 }
 
-fn assert_carried(said: &str, heard: &str, kind: &str) {
-    let said: HashMap<&str, &RawValue> = serde_json::from_str(said).expect("JSON");
-    let heard: HashMap<&str, &RawValue> = serde_json::from_str(heard).expect("JSON");
-    assert_eq!(heard["type"].get(), format!("\"{kind}\""));
-    assert_eq!(heard["payload"].get(), said["payload"].get());
-    assert_eq!(heard.len(), 2);
+fn assert_carried(sent: &str, received: &str, kind: &str) {
+    let sent: HashMap<&str, &RawValue> = serde_json::from_str(sent).expect("JSON");
+    let received: HashMap<&str, &RawValue> = serde_json::from_str(received).expect("JSON");
+    assert_eq!(received["type"].get(), format!("\"{kind}\""));
+    assert_eq!(received["payload"].get(), sent["payload"].get());
+    assert_eq!(received.len(), 2);
 }
 
 fn bare_ack() -> Value {

@@ -9,7 +9,7 @@ use crate::support::{Device, Relay, message_id};
 
 const MOST: usize = 65_536;
 
-/// A message to that device whose whole frame has so many bytes.
+/// A message to a device; the whole frame has `bytes` bytes.
 fn of_size(from: &Device, to: &Device, number: u64, bytes: usize) -> String {
     let empty = from.message_to(&to.id, number, json!({"encrypted_data": ""})).to_string();
     let data = "e".repeat(bytes - empty.len());
@@ -41,11 +41,11 @@ async fn the_largest_message_passes_and_one_byte_more_does_not() {
 #[tokio::test]
 async fn an_unregistered_connection_has_the_same_size_limit() {
     let relay = Relay::start();
-    let mut stranger = Device::connect(&relay).await;
+    let mut unregistered = Device::connect(&relay).await;
     let large = json!({"type": "Register", "payload": {"x-note": "e".repeat(MOST)}});
-    stranger.expect_refusal(large, 413).await;
-    stranger.send(json!({"type": "Register"})).await;
-    stranger.expect_frame("RegisterResponse").await;
+    unregistered.expect_refusal(large, 413).await;
+    unregistered.send(json!({"type": "Register"})).await;
+    unregistered.expect_frame("RegisterResponse").await;
 }
 
 #[tokio::test]

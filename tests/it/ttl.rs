@@ -18,7 +18,7 @@ fn expired(number: u64, ttl: u64) -> String {
     format!("Message {} expired after {ttl} s undelivered.", message_id(number))
 }
 
-/// The ttl as it is written, and the seconds for which the message then waits.
+/// The ttl that the sender writes, and the seconds for which the message then waits.
 fn accepted() -> Vec<(Value, u64)> {
     vec![
         (json!({}), DEFAULT),
@@ -121,7 +121,7 @@ async fn a_message_with_ttl_zero_is_handed_over_at_once_or_refused() {
     bob.receive(2).await;
     let ack = json!({"message_id": message_id(2), "status": "delivered"});
     assert_eq!(alice.expect_frame("Ack").await, ack);
-    // It was handed over once and for all.
+    // A message with ttl 0 is handed over once and never comes again.
     let mut bob = bob.reconnect(&relay).await;
     bob.expect_nothing().await;
 
@@ -139,8 +139,9 @@ async fn a_refused_ttl_names_its_message() {
         let text = alice.message_to(&bob.id, 1, json!({"ttl": 7777})).to_string();
         alice.send_text(&text.replace("7777", ttl)).await;
         let error = alice.expect_error(400).await;
-        let said = "Malformed message: ttl of Send must be a whole number of seconds, 0 or more.";
-        assert_eq!(error["message"], said, "{ttl}");
+        let expected =
+            "Malformed message: ttl of Send must be a whole number of seconds, 0 or more.";
+        assert_eq!(error["message"], expected, "{ttl}");
         assert_eq!(error["message_id"], json!(message_id(1)));
         assert_eq!(error["recipient_id"], json!(bob.id));
         alice.expect_nothing().await;
@@ -162,10 +163,10 @@ async fn a_message_to_a_disconnected_plain_device_ends_in_a_410() {
     }
     relay.advance(60);
     assert_eq!(alice.expect_error(410).await["message"], expired(1, 60));
-    // It is forgotten an hour after it left; nothing can wait for it longer.
+    // A plain device is forgotten an hour after it left; no message can wait for it longer.
     relay.advance(3540);
     assert_eq!(alice.expect_error(410).await["message"], expired(2, MAX));
-    // It was forgotten before its messages were reported.
+    // The device was forgotten before its messages were reported.
     let frame = alice.message_to(&id, 3, json!({}));
     alice.expect_refusal(frame, 404).await;
 }

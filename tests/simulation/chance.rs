@@ -1,4 +1,4 @@
-//! Chance that can be repeated: a small generator (SplitMix64) from a seed.
+//! Random numbers that can be repeated: a small generator (SplitMix64) from a seed.
 
 pub struct Chance(u64);
 

@@ -1,9 +1,9 @@
-//! The rules under chance: devices that come, go, send, hold, repeat themselves and lie, a store that takes its time and
-//! fails, a sweeper that stops half-way, a process that dies and comes back; and after every event a naive model that says
-//! what must be.
+//! The rules under random events: devices that connect, leave, send, hold, repeat messages and name false senders, a store
+//! that is slow and fails, a sweeper that stops half-way, a process that dies and restarts. After every event a naive model
+//! computes the expected state.
 //!
-//! `SIM_SEEDS` and `SIM_EVENTS` say how much, `SIM_FIRST` from where on. A failure prints its seed and its last events;
-//! `SEED=17 cargo test --test simulation` runs that one alone.
+//! `SIM_SEEDS` and `SIM_EVENTS` set the number of seeds and events, `SIM_FIRST` the first seed. A failure prints its
+//! seed and its last events; `SEED=17 cargo test --test simulation` runs that seed alone.
 
 mod chance;
 mod database;
@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tally::Tally;
 use world::World;
 
-/// Events after which everything has happened.
+/// Number of events after which each place of the tally has been reached.
 const ENOUGH: u64 = 500_000;
 
 #[test]
@@ -55,7 +55,7 @@ fn run(world: &mut World, events: u64) {
     world.end();
 }
 
-/// Runs a seed again, which takes the same way, and shows the end of it.
+/// Runs a seed again, with the same events, and shows the last of them.
 fn fail(seed: u64, events: u64) -> ! {
     let mut world = World::new(seed, true);
     let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut world, events)));

@@ -67,22 +67,22 @@ pub enum State {
     Aside,
     Delivered,
     Expired,
-    /// Given back to its sender, for the store did not keep it.
+    /// Given back to its sender, because the store rejected it.
     Refused,
-    /// Not kept when the process ended.
+    /// Not on disk when the process ended.
     Lost,
 }
 
-/// What the store makes of an item.
+/// The state of an item in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Care {
-    /// It was not asked.
+    /// The item was not put.
     None,
-    /// It was put, in this turn.
+    /// The item was put, with this number.
     Asked(PutSeq),
     /// The store has reported it as durable.
     Safe,
-    /// It could not.
+    /// The store rejected or lost the item.
     Refused,
 }
 
@@ -95,17 +95,17 @@ pub struct Item {
     pub deadline: u64,
     body: Box<[u8]>,
     receipts: bool,
-    /// Delivered when the recipient confirms; else when its connection took it.
+    /// Settled by the recipient's Ack; otherwise when the socket took the item.
     pub by_confirm: bool,
     pub state: State,
-    /// A connection had it.
+    /// The item was sent on a connection.
     pub seen: bool,
     care: Care,
     owes: bool,
-    /// Its place in the order of arrival since the last restart; 0 if it was gone then.
+    /// The item's place in the order of arrival since the last restart; 0 if the item was lost then.
     mark: Seq,
     ticket: bool,
-    /// Of a message.
+    /// Hash of a message's content.
     content: u64,
     /// The item whose end a notice reports, if both were one step of the store.
     ends: Option<Nr>,
@@ -116,7 +116,7 @@ impl Item {
         self.body.len() as u64
     }
 
-    /// What a sweep may find: it can expire, and its time is over.
+    /// Whether a sweep may find the item: the item can expire, and its deadline has passed.
     pub fn is_over(&self, now: Now) -> bool {
         self.deadline <= now.mono.0
             && match self.state {
@@ -126,12 +126,12 @@ impl Item {
             }
     }
 
-    /// Whether the store has it, as far as the router can know.
+    /// Whether the router may assume that the store has the item.
     fn is_kept(&self) -> bool {
         matches!(self.care, Care::Asked(_) | Care::Safe)
     }
 
-    /// Whether the store is asked for it once it waits for a device that can come back or cannot.
+    /// Whether the item is put when it waits for a device that is `resumable` or plain.
     fn must_be_stored(&self, resumable: bool) -> bool {
         self.kind.is_counted() || self.kind == Kind::Notice && resumable
     }
@@ -147,11 +147,11 @@ pub struct Conn {
     pub holding: bool,
     receipts: bool,
     met: Vec<Dev>,
-    /// Of the mail that its socket has not taken.
+    /// Marks of the items that the socket has not taken.
     pub marks: VecDeque<u64>,
     last_mark: u64,
     is_accepted: bool,
-    /// The rules have changed and nothing has happened here since.
+    /// The rules have changed, and no event of this connection has followed.
     stale: bool,
 }
 
@@ -161,11 +161,11 @@ pub struct Device {
     pub resumable: bool,
     pub conn: Option<Conn>,
     pub ends: Option<u64>,
-    /// The step of the store in which it last came or went, if it was told and there was no restart since.
-    told: Option<u64>,
-    /// Swept: the router has forgotten it.
+    /// The store's step in which the device was last recorded, if no restart followed.
+    recorded_at: Option<u64>,
+    /// The router has forgotten the device.
     forgotten: bool,
-    /// What is not settled, in order of arrival.
+    /// Unsettled items, in order of arrival.
     pub queue: Vec<Nr>,
     sent: HashMap<(Dev, MessageId), Sent>,
     sends: u64,
@@ -214,15 +214,15 @@ pub struct Model {
     pub tally: Tally,
     expected_replies: Vec<(ConnectionId, Reply)>,
     possible_replies: Vec<(ConnectionId, Reply)>,
-    /// Accepted in this very event: the one thing that may fly with a ttl of 0.
+    /// Accepted in this event: the only item that may be in flight with a ttl of 0.
     fresh: Option<Nr>,
-    /// Replaced in this very event; it still gets a refusal and a Close.
+    /// Replaced in this event; the connection still gets a refusal and a Close.
     replaced: Option<ConnectionId>,
-    /// The store is_failing, or did when this event began.
+    /// The store is failing, or was failing when this event began.
     refusing: bool,
-    /// Refused by the store in this very event, and the sender's connection.
+    /// Items that the store rejected in this event, and the sender's connection.
     unplaced: Vec<(Nr, Option<ConnectionId>)>,
-    /// Messages by what is remembered of them.
+    /// Messages by their fingerprints.
     prints: HashMap<(Dev, u64, u64), Nr>,
 }
 
@@ -267,7 +267,7 @@ impl Model {
             resumable,
             conn: None,
             ends: None,
-            told: None,
+            recorded_at: None,
             forgotten: false,
             queue: Vec::new(),
             sent: HashMap::new(),
@@ -296,8 +296,8 @@ impl Model {
         }
         let device = &mut self.devices[dev];
         device.ends = None;
-        // A plain device is written down when it leaves.
-        device.told = device.resumable.then(|| store.step());
+        // A plain device is recorded when it leaves.
+        device.recorded_at = device.resumable.then(|| store.step());
         device.conn = Some(Conn {
             id: conn,
             holding: false,
@@ -316,7 +316,7 @@ impl Model {
         let device = &mut self.devices[dev];
         let ttl = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
         device.ends = Some((now.mono + ttl).0);
-        device.told = Some(store.step());
+        device.recorded_at = Some(store.step());
         if !device.resumable {
             device.sent.clear();
         }
@@ -390,7 +390,7 @@ impl Model {
         self.devices[dev].conn.as_mut().expect("it is connected")
     }
 
-    /// What holds after every event.
+    /// Checks the invariants after every event.
     pub fn check(&mut self, now: Now, seen: Snapshot, store: &Notebook) {
         assert!(store.log.is_empty(), "the store keeps what it need not");
         let (mut queued, mut flying, mut over, mut bytes, mut kept) = (0, 0, 0, 0, 0);
@@ -422,7 +422,7 @@ impl Model {
             if let Some(conn) = &device.conn {
                 connected += 1;
                 assert!(conn.is_accepted, "a connection is not accepted");
-                // What a sweep finds gives its credit back when it is dropped.
+                // An item that a sweep finds returns its credit when it is dropped.
                 let idle = !conn.holding && !conn.stale && !unswept_mail;
                 let has = |item: &Item| item.state == State::Flying;
                 blocked = first.is_some_and(|bytes| idle && self.has_credit(*dev, bytes, has));
@@ -450,7 +450,7 @@ impl Model {
         assert!((open..=self.exchanges.len()).contains(&seen.exchanges), "exchanges");
     }
 
-    /// Devices that are over and have nothing left are not looked at again.
+    /// A device whose session is over and that has no items is not checked again.
     pub fn tidy(&mut self) {
         let devices = &self.devices;
         self.live.retain(|dev| !devices[*dev].forgotten || !devices[*dev].queue.is_empty());

@@ -1,4 +1,4 @@
-//! Where chance has been: a simulation that never gets somewhere proves nothing about it.
+//! Which situations the random events have reached: the simulation proves nothing about any other.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,28 @@ pub enum Place {
     /// The process died and came back.
     Crash,
     /// A process died with written records that were not reported yet, and they were there.
-    WrittenUnheard,
-    /// It died with changes that were not written.
+    WrittenUnreported,
+    /// A process died with changes that were not written.
     Lost,
-    /// A message that was safe came back.
+    /// A durable message came back after a restart.
     Back,
-    /// One that was settled came back, for that was not written.
+    /// A settled message came back, because its removal was not written.
     BackAgain,
-    /// A notice came back.
+    /// A notice came back after a restart.
     NoticeBack,
     /// Of a message and the notice of its end, the notice was there after a restart.
-    ToldAfter,
-    /// Of the two, the message was there: its end was not written.
+    NoticeAfter,
+    /// Of the two, the message was there, because its end was not written.
     EndsAnew,
-    /// It expired while nobody looked.
+    /// A message expired while no process ran.
     OverBefore,
     /// The recipient cannot resume, and the sender gets an Error.
     Unclaimed,
-    /// A device came too late to be known after a restart.
-    Unregistered,
+    /// The record of a device was not written before a restart.
+    DeviceForgotten,
     /// A message from before a restart was sent again, and acked again.
     Repeat,
-    /// The same name from before a restart, and other content.
+    /// A message from before a restart was sent again with other content.
     OtherContent,
     /// The store failed, and a message went back to its sender.
     GivenBack,
@@ -41,16 +41,16 @@ pub enum Place {
 impl Place {
     pub const ALL: [Self; 16] = [
         Self::Crash,
-        Self::WrittenUnheard,
+        Self::WrittenUnreported,
         Self::Lost,
         Self::Back,
         Self::BackAgain,
         Self::NoticeBack,
-        Self::ToldAfter,
+        Self::NoticeAfter,
         Self::EndsAnew,
         Self::OverBefore,
         Self::Unclaimed,
-        Self::Unregistered,
+        Self::DeviceForgotten,
         Self::Repeat,
         Self::OtherContent,
         Self::GivenBack,
@@ -73,7 +73,7 @@ impl Tally {
         }
     }
 
-    /// Where it has never been.
+    /// The places that were never reached.
     pub fn missing(&self) -> Vec<Place> {
         Place::ALL.into_iter().filter(|place| !self.0.contains_key(place)).collect()
     }

@@ -53,7 +53,7 @@ pub struct World {
     chance: Chance,
     step: Step,
     now: Now,
-    /// Connections that are over, and the last mark they had.
+    /// Connections that have ended, and the last mark of each.
     stale: Vec<(ConnectionId, u64)>,
     connections: u64,
     names: u64,
@@ -90,7 +90,7 @@ impl World {
         world
     }
 
-    /// Where this one has been.
+    /// The situations that this run has reached.
     pub fn tally(&self) -> &Tally {
         &self.model.tally
     }
@@ -115,7 +115,7 @@ impl World {
             80..84 => self.auth(),
             84..88 => self.key(),
             88..91 => self.sweep(),
-            91..94 => self.hear_of_store(),
+            91..94 => self.advance_store(),
             94..99 => self.pass_time(),
             _ => self.rarely(),
         }
@@ -166,7 +166,7 @@ impl World {
     }
 
     fn anyone(&mut self) -> Option<Dev> {
-        // Now and then one that nobody knows any more.
+        // Sometimes a device that the router has forgotten.
         if self.chance.percent(2) && !self.model.devices.is_empty() {
             return Some(self.chance.below(self.model.devices.len()));
         }

@@ -17,7 +17,7 @@ pub use relay::Relay;
 
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes, on a busy machine too. A test that waits longer has failed.
+/// Longer than any step takes, even on a machine under load. A test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An id for a message; the same number is the same id.

@@ -16,7 +16,7 @@ pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xA;
 pub const FIN: u8 = 0x80;
 
-/// Longer than anything here takes, so that a hang is a failure and not a hang.
+/// Longer than any step takes, so that a hang becomes a failure.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match timeout(Duration::from_secs(20), future).await {
         Ok(output) => output,

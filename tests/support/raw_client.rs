@@ -74,8 +74,8 @@ impl RawClient {
     }
 
     /// Sends one frame.
-    pub async fn send(&mut self, words: Value) {
-        self.peer.send(&text(words.to_string())).await;
+    pub async fn send(&mut self, frame: Value) {
+        self.peer.send(&text(frame.to_string())).await;
     }
 
     /// A `Send`, whose data is `data`.
@@ -102,9 +102,9 @@ impl RawClient {
 
     /// The next frame must have this type; returns its payload.
     pub async fn expect_frame(&mut self, kind: &str) -> Value {
-        let mut words = self.receive_any().await;
-        assert_eq!(words["type"], kind, "in {words}");
-        words["payload"].take()
+        let mut frame = self.receive_any().await;
+        assert_eq!(frame["type"], kind, "in {frame}");
+        frame["payload"].take()
     }
 
     /// Sends a message to itself and receives it, with the Ack.

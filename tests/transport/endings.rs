@@ -21,10 +21,10 @@ const SHORT: Duration = Duration::from_millis(20);
 #[actix_rt::test]
 async fn the_end_of_the_peers_stream_stops_the_session() {
     let (mut peer, mut watch) = connect(linger(LONG)).await;
-    peer.send(&text("last words")).await;
+    peer.send(&text("last message")).await;
     SockRef::from(&peer.stream).shutdown(Shutdown::Write).unwrap();
-    watch.expect(Report::text("last words")).await;
-    peer.expect_text("last words").await;
+    watch.expect(Report::text("last message")).await;
+    peer.expect_text("last message").await;
     peer.expect_end().await;
     assert_eq!(watch.ending().await, CloseOutcome::Gone);
 }
@@ -71,9 +71,9 @@ async fn our_close_ends_the_connection_of_a_peer_that_never_answers() {
 #[actix_rt::test]
 async fn a_panic_of_one_session_ends_only_its_own_connection() {
     let (mut other, _other) = connect(Limits::default()).await;
-    for words in ["panic", "panic twice"] {
+    for command in ["panic", "panic twice"] {
         let (mut peer, watch) = connect(linger(LONG)).await;
-        peer.send(&text(words)).await;
+        peer.send(&text(command)).await;
         assert_eq!(peer.close_code().await, Some(1011));
         peer.send(&close(1011)).await;
         peer.expect_end().await;

@@ -1,4 +1,4 @@
-//! Peers that do not read, marks, and the pause.
+//! Peers that do not read, watermarks, and the pause.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn a_session_handles_its_mailbox_while_its_peer_does_not_read() {
             session.handle.watermark(2);
         })
         .await;
-    // The mailbox works, the backlog is seen, and what the peer says waits in its socket.
+    // The mailbox works, the unwritten output is counted, and the peer's input waits in its socket.
     peer.send(&text("ignored for now")).await;
     watch.expect_nothing().await;
     assert!(watch.handle.backlog() > HEAP / 2);
@@ -75,7 +75,7 @@ async fn watermarks_come_back_in_order_and_only_for_bytes_that_were_written() {
     let mut last = 2;
     for mark in 3..10 {
         peer.expect_text("y".repeat(HEAP / 8)).await;
-        // The peer has read what `mark` stands for, so the socket has taken it.
+        // The peer has read the bytes up to `mark`, so the socket has taken them.
         while last < mark {
             match watch.report().await {
                 Report::Written(taken) => {

@@ -1,6 +1,6 @@
-//! The transport floor, from outside: real sockets on loopback, and a peer that speaks in bytes.
+//! The transport floor, from outside: real sockets on loopback, and a peer that sends raw bytes.
 //!
-//! Nothing here sleeps. A test waits for bytes, for a word of the session, or for the end, and the
+//! Nothing here sleeps. A test waits for bytes, for a report of the session, or for the end, and the
 //! limits that involve a clock are set to milliseconds.
 
 mod endings;

@@ -1,4 +1,4 @@
-//! Messages, fragments, pings: what an honest peer says.
+//! Messages, fragments and pings of a peer that keeps to RFC 6455.
 
 use sealpost::transport::{CloseOutcome, Limits};
 
@@ -42,15 +42,15 @@ async fn fragments_become_one_message_and_a_ping_between_them_is_answered_at_onc
 async fn messages_of_every_size_survive_every_cut() {
     let (mut peer, _watch) = connect(Limits::default()).await;
     for size in [0, 1, 125, 126, 1023, 1024, 1025, 65_535, 65_536, 131_072] {
-        let words: Vec<u8> = (0..size).map(|i| b'a' + (i % 23) as u8).collect();
+        let payload: Vec<u8> = (0..size).map(|i| b'a' + (i % 23) as u8).collect();
         for cut in [1, 2, 5, 13, 14, 15, 999, usize::MAX] {
-            let bytes = text(&words);
+            let bytes = text(&payload);
             let (head, tail) = bytes.split_at(cut.min(bytes.len()));
             peer.send(head).await;
-            // Gives the other side a chance to see the pieces apart; the answer is the same anyway.
+            // The session may read the pieces apart; the answer must be the same.
             tokio::task::yield_now().await;
             peer.send(tail).await;
-            peer.expect_text(&words).await;
+            peer.expect_text(&payload).await;
         }
     }
 }
@@ -58,11 +58,11 @@ async fn messages_of_every_size_survive_every_cut() {
 #[actix_rt::test]
 async fn a_large_message_may_arrive_one_byte_at_a_time() {
     let (mut peer, _watch) = connect(Limits::default()).await;
-    let words = "ÄÖÜ€😀".repeat(400);
-    for byte in text(&words) {
+    let payload = "ÄÖÜ€😀".repeat(400);
+    for byte in text(&payload) {
         peer.send(&[byte]).await;
     }
-    peer.expect_text(words).await;
+    peer.expect_text(payload).await;
 }
 
 #[actix_rt::test]
@@ -77,10 +77,10 @@ async fn twenty_thousand_small_frames_in_one_go_are_all_answered_in_order() {
     });
     for n in 0..20_000 {
         use tokio::io::AsyncReadExt as _;
-        let words = n.to_string();
-        let mut got = vec![0; 2 + words.len()];
+        let payload = n.to_string();
+        let mut got = vec![0; 2 + payload.len()];
         read.read_exact(&mut got).await.expect("an answer");
-        assert_eq!(&got[2..], words.as_bytes());
+        assert_eq!(&got[2..], payload.as_bytes());
     }
     sender.await.expect("sent");
 }

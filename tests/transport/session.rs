@@ -72,7 +72,7 @@ impl Actor for Session {
     fn stopped(&mut self, _: &mut Ctx) {
         let _ = self.report.send(Report::Stopped);
         if self.panic_in_stopped {
-            panic!("told to, in stopped()");
+            panic!("a deliberate panic in stopped()");
         }
     }
 }
@@ -86,10 +86,10 @@ impl Session {
         let _ = self.report.send(Report::Incoming(incoming.clone()));
         match incoming {
             Incoming::Text(text) if text == "pause" => self.handle.pause(true),
-            Incoming::Text(text) if text == "panic" => panic!("told to"),
+            Incoming::Text(text) if text == "panic" => panic!("a deliberate panic"),
             Incoming::Text(text) if text == "panic twice" => {
                 self.panic_in_stopped = true;
-                panic!("told to");
+                panic!("a deliberate panic");
             }
             Incoming::Text(text) if text == "bye" => {
                 self.writer.close(4000, "as you wish", ctx);
@@ -148,7 +148,7 @@ impl Watch {
         assert_eq!(self.report().await, report);
     }
 
-    /// The next report that is not a beat.
+    /// The next report that is not a heartbeat.
     pub async fn next_but_heartbeats(&mut self) -> Report {
         loop {
             match self.report().await {
@@ -158,11 +158,11 @@ impl Watch {
         }
     }
 
-    /// Polls the session often, and checks that it hears nothing.
+    /// Polls the session often, and checks that the session reports nothing.
     pub async fn expect_nothing(&mut self) {
         for _ in 0..100 {
             self.act(|_, _| {}).await;
-            // The runtime looks at its sockets once in a while; this lets it.
+            // A yield lets the runtime poll its sockets.
             tokio::task::yield_now().await;
         }
         if let Ok(report) = self.reports.try_recv() {

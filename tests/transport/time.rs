@@ -60,15 +60,15 @@ async fn pings_and_more_fragments_do_not_prolong_a_message() {
 async fn a_deadline_does_not_run_while_input_is_not_read() {
     let limits = Limits { frame_timeout: 10 * SHORT, heartbeat_interval: 5 * SHORT, ..patient() };
     let (mut peer, mut watch) = connect(limits).await;
-    let words = text("two");
-    peer.send(&[&text("one")[..], &words[..4]].concat()).await;
+    let second = text("two");
+    peer.send(&[&text("one")[..], &second[..4]].concat()).await;
     assert_eq!(watch.next_but_heartbeats().await, Report::text("one"));
     watch.handle.pause(true);
     watch.act(|_, _| {}).await;
     for _ in 0..4 {
         watch.expect(Report::Event(Event::HeartbeatDue { quiet: false })).await;
     }
-    peer.send(&words[4..]).await;
+    peer.send(&second[4..]).await;
     watch.handle.pause(false);
     peer.expect_text("one").await;
     peer.expect_text("two").await;
@@ -83,7 +83,7 @@ async fn heartbeats_report_whether_a_frame_arrived() {
     assert_eq!(watch.next_but_heartbeats().await, Report::text("here"));
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: false })).await;
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
-    // Half a frame is no sign of life.
+    // Half a frame does not count as a frame.
     peer.send(&text("here")[..3]).await;
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
     watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;

@@ -1,4 +1,4 @@
-//! What a peer may not do, and the code that it gets for it.
+//! Violations of RFC 6455 and of the limits, and the close code of each.
 
 use sealpost::transport::{CloseOutcome, Limits};
 
@@ -24,7 +24,7 @@ async fn a_header_that_declares_too_much_is_refused_while_the_peer_still_streams
     header.extend([1, 2, 3, 4]);
     peer.send(&header).await;
     assert_eq!(peer.close_code().await, Some(1009));
-    // The rest is read and forgotten up to a bound, then the socket is gone.
+    // The remaining input is read and dropped up to a bound, then the socket is closed.
     let block = vec![0; 64 * 1024];
     let sent = soon("an end to the streaming", async {
         use tokio::io::AsyncWriteExt as _;
@@ -43,12 +43,12 @@ async fn a_header_that_declares_too_much_is_refused_while_the_peer_still_streams
 async fn messages_over_the_cap_are_refused_and_messages_at_the_cap_are_not() {
     let cap = Limits::default().message_bytes;
     let (mut peer, _watch) = connect(Limits::default()).await;
-    let words = vec![b'x'; cap];
-    peer.send(&text(&words)).await;
-    peer.expect_text(&words).await;
-    let (a, b) = words.split_at(cap / 2);
+    let payload = vec![b'x'; cap];
+    peer.send(&text(&payload)).await;
+    peer.expect_text(&payload).await;
+    let (a, b) = payload.split_at(cap / 2);
     peer.send(&[frame(TEXT, a), frame(FIN | CONTINUATION, b)].concat()).await;
-    peer.expect_text(&words).await;
+    peer.expect_text(&payload).await;
 
     refused("one over", &text(vec![b'x'; cap + 1])[..14], 1009).await;
     let over = [frame(TEXT, a), frame(CONTINUATION, b), frame(CONTINUATION, b"x")].concat();
@@ -91,7 +91,7 @@ async fn text_that_is_not_utf_8_is_refused() {
     refused("in fragments", &frame(TEXT, b"\xed\xa0"), 1007).await;
     let cut = [frame(TEXT, b"\xe2"), frame(FIN | CONTINUATION, b"")].concat();
     refused("cut short", &cut, 1007).await;
-    // The frame is far from complete: the code comes anyway.
+    // The Close comes although the frame is far from complete.
     let frame = text([&b"\xff"[..], &[b'x'; 9000]].concat());
     refused("at the first impossible byte", &frame[..20], 1007).await;
 }
@@ -117,7 +117,7 @@ async fn close_frames_are_echoed_and_unlawful_ones_refused() {
     for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
         refused("unlawful", &frame(FIN | CLOSE, &code.to_be_bytes()), 1002).await;
     }
-    // The peer's Close has come, lawful or not: there is nothing more to wait for.
+    // The peer's Close has come, lawful or not, so the session waits for nothing more.
     let patient = Limits { linger: std::time::Duration::from_secs(600), ..Limits::default() };
     let (mut peer, watch) = connect(patient).await;
     peer.send(&frame(FIN | CLOSE, &1005u16.to_be_bytes())).await;

@@ -1,4 +1,4 @@
-//! How many may be in, in all and from one address, and whose word about the address counts. (threats: T6, T8)
+//! How many connections are accepted, in all and from one address, and which forwarded addresses count. (threats: T6, T8)
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -67,7 +67,7 @@ async fn exempt_networks_are_not_counted_by_address_and_a_reload_changes_them() 
     settings.limits.exempt_cidrs = vec!["127.0.0.3/32".parse().expect("a network")];
     relay.reload_handle.reload(&settings);
     kept.push(RawClient::try_connect(relay.public, from(3)).await.expect("exempt by now"));
-    // Those that came while exempt were never counted; the next is the first.
+    // Connections that came while exempt were never counted; the next connection is the first.
     kept.push(RawClient::try_connect(relay.public, from(2)).await.expect("the first that counts"));
     assert_eq!(turned_away(relay.public, from(2)).await.status, 429);
 }
@@ -98,7 +98,7 @@ async fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
     );
     let (status, _three) = enter(2, "198.51.100.3").await;
     assert_eq!(status, 101);
-    assert_eq!(enter(2, "198.51.100.4").await.0, 429, "a stranger is not believed");
+    assert_eq!(enter(2, "198.51.100.4").await.0, 429, "the header of an untrusted peer is ignored");
 }
 
 #[actix_rt::test]
@@ -115,7 +115,7 @@ async fn refused_connections_are_not_counted() {
     relay.wait_for("connections", 1).await;
 }
 
-/// Whether the relay ends a connection, having answered nothing.
+/// Whether the relay closes a connection without an answer.
 async fn is_shut(mut stream: tokio::net::TcpStream) -> bool {
     let mut byte = [0];
     let read = tokio::io::AsyncReadExt::read(&mut stream, &mut byte);
@@ -129,13 +129,13 @@ async fn connections_that_never_send_a_request_are_counted_too() {
         settings.limits.connections_per_address = 2;
     });
     let of = |last: u8| Some(IpAddr::from([127, 0, 0, last]));
-    // One address takes all that it can have, with connections that say nothing…
+    // One address opens as many silent connections as its cap allows…
     let mut idle = Vec::new();
     for _ in 0..2 + 64 {
         idle.push(http::connect(relay.public, of(2), None).await);
     }
     assert!(is_shut(http::connect(relay.public, of(2), None).await).await);
-    // …and others all that there is.
+    // …and other addresses open the rest up to the global cap.
     for n in 0..4 + 512 - idle.len() {
         idle.push(http::connect(relay.public, of(3 + (n / 60) as u8), None).await);
     }
@@ -143,7 +143,7 @@ async fn connections_that_never_send_a_request_are_counted_too() {
     // The admin address is not affected.
     assert_eq!(http::get(relay.admin, "/livez").await.status, 200);
     assert_eq!(relay.health().await["status"], "ok");
-    // A place is free again as soon as one of them gives up.
+    // A connection is accepted again as soon as another has ended.
     drop(idle.pop());
     drop(idle.remove(0));
     let options = from(2);

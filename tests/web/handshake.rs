@@ -1,4 +1,4 @@
-//! Who is let in: RFC 6455 section 4.2.1, the Origin, and what a request may cost. (threats: T1 to T5)
+//! Which request is accepted: RFC 6455 section 4.2.1, the Origin, and the bounds of a request. (threats: T1 to T5)
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ async fn with_origin(relay: &Relay, origin: &str) -> u16 {
     ask_lines(relay.public, &handshake_with(&format!("Origin: {origin}"))).await.status
 }
 
-/// The handshake with one line replaced; the new one may be several, or none.
+/// The handshake with one line replaced; the replacement may be several lines, or none.
 async fn with_line(to: SocketAddr, before: &str, after: &str) -> Answer {
     let mut lines = handshake();
     let at = lines.iter().position(|line| line.starts_with(before)).expect("such a line");

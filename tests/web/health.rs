@@ -1,4 +1,4 @@
-//! What operators see. (operations: Seeing it)
+//! The health endpoints that operators use. (operations: Seeing it)
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn liveness_and_readiness_are_served_on_both_listeners_and_health_only_on_
 #[actix_rt::test]
 async fn a_draining_relay_accepts_no_connection_and_reports_that_it_is_not_ready() {
     let mut relay = Relay::with(|settings| settings.server.drain_timeout = Duration::from_secs(1));
-    // One that has not answered its Close keeps the relay draining.
+    // A connection that has not answered its Close keeps the relay draining.
     let mut client = RawClient::plain(relay.public).await;
     let (public, admin) = (relay.public, relay.admin);
     let stopped = std::thread::spawn(move || relay.stop());

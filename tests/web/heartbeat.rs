@@ -1,4 +1,4 @@
-//! Who counts as alive, and what becomes of those who do not. (platform: H14; threats: T23, 60 s SIGSTOP)
+//! When a connection counts as alive, and how a dead connection ends. (platform: H14; threats: T23, 60 s SIGSTOP)
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ fn quick(settings: &mut Settings) {
 async fn a_silent_client_gets_pings_of_both_kinds_and_then_a_close() {
     let relay = Relay::with(quick);
     let mut client = RawClient::plain(relay.public).await;
-    let mut heard = Vec::new();
+    let mut frames = Vec::new();
     let code = loop {
         match client.peer.frame().await.expect("a close") {
             (0x88, payload) => break u16::from_be_bytes([payload[0], payload[1]]),
-            (first, payload) => heard.push((first, String::from_utf8(payload).expect("text"))),
+            (first, payload) => frames.push((first, String::from_utf8(payload).expect("text"))),
         }
     };
     assert_eq!(code, 4408);
-    assert!(heard.contains(&(FIN | PING, String::new())), "{heard:?}");
-    let json_ping = heard.iter().any(|(first, words)| {
-        *first == FIN | TEXT && words.parse::<serde_json::Value>().unwrap()["type"] == "Ping"
+    assert!(frames.contains(&(FIN | PING, String::new())), "{frames:?}");
+    let json_ping = frames.iter().any(|(first, payload)| {
+        *first == FIN | TEXT && payload.parse::<serde_json::Value>().unwrap()["type"] == "Ping"
     });
-    assert!(json_ping, "{heard:?}");
+    assert!(json_ping, "{frames:?}");
     relay.wait_for("connections", 0).await;
 }
 
@@ -39,10 +39,10 @@ async fn a_silent_client_gets_pings_of_both_kinds_and_then_a_close() {
 async fn a_client_that_answers_only_websocket_pings_stays_connected() {
     let relay = Relay::with(quick);
     let mut client = RawClient::plain(relay.public).await;
-    // Four times as long as a silent one lives.
+    // Four times as long as a silent connection stays open.
     for _ in 0..20 {
         let (first, _) = client.peer.frame().await.expect("a ping");
-        // A beat that came late may find the answer to the last one still on its way, and ask again as JSON.
+        // A late heartbeat may run before the last pong has arrived, and then sends a JSON Ping.
         if first == FIN | PING {
             client.send_pong().await;
         }
@@ -71,7 +71,7 @@ async fn a_client_that_answers_only_json_pings_stays_connected() {
 async fn an_unconfirmed_message_of_a_half_open_connection_goes_to_the_next_connection() {
     let relay = Relay::with(quick);
     let mut alice = RawClient::plain(relay.public).await;
-    // Its kernel takes everything, as a proxy's would, and nothing ever comes back.
+    // The peer's kernel takes all bytes, as a proxy's would, but the peer never answers.
     let bob = RawClient::resumable(relay.public).await;
     for number in 0..3 {
         alice.send(alice.message(&bob.id, number, "sealed", 600)).await;
@@ -104,7 +104,7 @@ async fn a_relay_that_was_stopped_for_a_while_closes_no_connection() {
     let mut client = RawClient::plain(relay.public).await;
     relay.signal("STOP");
     relay.wait_until_stopped(true).await;
-    // Nothing of the relay can tell when this time is over.
+    // The stopped relay cannot report the end of this time.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     relay.signal("CONT");
     relay.wait_until_stopped(false).await;

@@ -1,4 +1,4 @@
-//! One connection against the whole relay: what it may cost. (threats: T11, T20 to T23)
+//! The cost of one hostile connection for the whole relay. (threats: T11, T20 to T23)
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::support::peer::{BINARY, CONTINUATION, FIN, TEXT, frame, soon, text};
 use crate::support::{Binary, RawClient, Relay, message_id};
 
-/// Memory that one connection may take, whatever it sends, KiB.
+/// Memory that one connection may take with any input, KiB.
 const MIB: u64 = 1024;
 
 fn hasty(settings: &mut Settings) {
@@ -17,7 +17,7 @@ fn hasty(settings: &mut Settings) {
     settings.limits.register_timeout = Duration::from_secs(60);
 }
 
-/// A text message of exactly `bytes`: a `Send` from that client to that device.
+/// A `Send` from `client` to a device, as a text of exactly `bytes`.
 fn message_of(client: &RawClient, to: &str, number: u64, bytes: usize) -> String {
     let empty = client.message(to, number, "", 60).to_string();
     client.message(to, number, &"x".repeat(bytes - empty.len()), 60).to_string()
@@ -26,22 +26,22 @@ fn message_of(client: &RawClient, to: &str, number: u64, bytes: usize) -> String
 #[actix_rt::test]
 async fn a_frame_that_declares_a_terabyte_costs_its_sender_the_connection_and_the_relay_nothing() {
     let relay = Binary::with(&[]).await;
-    // What the first connection costs is no part of the question.
+    // The memory of the first connection is not measured.
     let mut client = RawClient::plain(relay.public).await;
     client.send_to_itself(1).await;
-    let mut stranger = RawClient::connect(relay.public).await;
+    let mut unregistered = RawClient::connect(relay.public).await;
     let before = relay.memory();
 
     let mut header = vec![FIN | BINARY, 0x80 | 127];
     header.extend((1_u64 << 40).to_be_bytes());
     header.extend([1, 2, 3, 4]);
-    stranger.peer.send(&header).await;
+    unregistered.peer.send(&header).await;
     let block = vec![0; 64 * 1024];
-    let stream = &mut stranger.peer.stream;
+    let stream = &mut unregistered.peer.stream;
     soon("the first block", stream.write_all(&block)).await.expect("the kernel takes it");
-    stranger.expect_closed_with(1009).await;
-    // It goes on regardless, until the relay does not listen any more.
-    let stream = &mut stranger.peer.stream;
+    unregistered.expect_closed_with(1009).await;
+    // The client goes on sending until the relay has closed the socket.
+    let stream = &mut unregistered.peer.stream;
     let sent = soon("an end", async {
         let mut sent = 0;
         while sent < 512 && stream.write_all(&block).await.is_ok() {
@@ -91,7 +91,7 @@ async fn a_message_at_the_cap_is_relayed_and_one_byte_more_is_not() {
         }
         let over = message_of(&alice, &bob.id, number + 1, limits.frame_bytes + 1);
         let mut eve = RawClient::plain(relay.public).await;
-        // The relay may be gone before everything is said.
+        // The relay may close before all bytes are sent.
         let _ = soon("sending", eve.peer.stream.write_all(&way(&over))).await;
         eve.expect_closed_with(1009).await;
     }
@@ -122,12 +122,12 @@ async fn single_bytes_sent_slowly_do_not_keep_a_frame_open() {
     let relay = Relay::with(hasty);
     let mut client = RawClient::plain(relay.public).await;
     let started = Instant::now();
-    let words = text(json!({"type": "Ping"}).to_string());
+    let ping = text(json!({"type": "Ping"}).to_string());
     let (mut read, mut write) = client.peer.stream.into_split();
-    // As fast as a timer of 20 ms, and so never done within the 200 ms that a frame has.
+    // One byte in 20 ms: the frame does not end within its 200 ms.
     let trickle = actix_rt::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
-        for byte in words {
+        for byte in ping {
             tick.tick().await;
             if write.write_all(&[byte]).await.is_err() {
                 return;
@@ -135,8 +135,9 @@ async fn single_bytes_sent_slowly_do_not_keep_a_frame_open() {
         }
     });
     let mut head = [0; 4];
-    let heard = soon("a close", tokio::io::AsyncReadExt::read_exact(&mut read, &mut head)).await;
-    heard.expect("a close");
+    let read_head =
+        soon("a close", tokio::io::AsyncReadExt::read_exact(&mut read, &mut head)).await;
+    read_head.expect("a close");
     assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, 1008));
     assert!(started.elapsed() < Duration::from_secs(5));
     trickle.abort();
@@ -150,16 +151,16 @@ async fn an_unregistered_connection_is_closed_at_the_register_timeout_even_if_it
         settings.limits.register_timeout = Duration::from_millis(300);
     });
     let mut silent = RawClient::connect(relay.public).await;
-    let mut busy = RawClient::connect(relay.public).await;
+    let mut active = RawClient::connect(relay.public).await;
     let mut device = RawClient::plain(relay.public).await;
-    busy.send(json!({"type": "Status", "payload": {}})).await;
-    assert_eq!(busy.expect_frame("Error").await["code"], 400);
-    busy.send(json!({"type": "Register", "payload": {"resume_token": "0".repeat(64)}})).await;
-    assert_eq!(busy.expect_frame("Error").await["code"], 401);
-    busy.send(json!({"type": "Ping"})).await;
-    busy.expect_frame("Pong").await;
+    active.send(json!({"type": "Status", "payload": {}})).await;
+    assert_eq!(active.expect_frame("Error").await["code"], 400);
+    active.send(json!({"type": "Register", "payload": {"resume_token": "0".repeat(64)}})).await;
+    assert_eq!(active.expect_frame("Error").await["code"], 401);
+    active.send(json!({"type": "Ping"})).await;
+    active.expect_frame("Pong").await;
     silent.expect_closed_with(4401).await;
-    busy.expect_closed_with(4401).await;
+    active.expect_closed_with(4401).await;
     device.send_to_itself(1).await;
     relay.wait_for("connections", 1).await;
 }

@@ -1,4 +1,5 @@
-//! Many at once: all of them are told goodbye, and nothing of them is left. (threats: Faults; platform: H10, H20)
+//! Many connections at once: a drain closes all of them, and none leaves memory or descriptors behind.
+//! (threats: Faults; platform: H10, H20)
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::support::{Binary, ConnectOptions, RawClient, eventually};
 /// Connections that are opened at the same time.
 const BATCH: usize = 250;
 
-/// Many devices, from several addresses of this machine, so that ports do not run short.
+/// Connects many devices, from several addresses of this machine, so that ports do not run short.
 async fn connect_many(relay: &Binary, count: usize) -> Vec<RawClient> {
     let mut clients = Vec::with_capacity(count);
     while clients.len() < count {
@@ -35,7 +36,7 @@ async fn connect_many(relay: &Binary, count: usize) -> Vec<RawClient> {
 fn settings() -> Vec<(&'static str, &'static str)> {
     vec![
         ("LIMITS__EXEMPT_CIDRS", "127.0.0.0/8"),
-        // Plain devices stay known for a while, because what was sent to them must be told as expired.
+        // A plain device stays known for a while, because messages to it must be reported as expired.
         ("SESSION__PLAIN_TTL", "1s"),
     ]
 }
@@ -48,20 +49,20 @@ async fn sigterm_closes_five_hundred_sessions_with_1001_and_the_relay_exits_with
         let mut relay = Binary::with(&settings).await;
         let clients = connect_many(&relay, 500).await;
         relay.wait_for("connected", 500).await;
-        // A stranger has a session, too, and one that is half in has not.
-        let mut stranger = RawClient::connect(relay.public).await;
+        // An unregistered connection has a session, too; a connection without a complete handshake has none.
+        let mut unregistered = RawClient::connect(relay.public).await;
         let half = crate::support::http::connect(relay.public, None, None).await;
         let asked = Instant::now();
         relay.signal("TERM");
-        let goodbyes = clients.into_iter().map(async |mut client: RawClient| {
-            let (first, payload) = client.peer.frame().await.expect("a goodbye");
+        let closes = clients.into_iter().map(async |mut client: RawClient| {
+            let (first, payload) = client.peer.frame().await.expect("a close");
             assert_eq!((first, &payload[..2]), (FIN | 0x8, &1001_u16.to_be_bytes()[..]));
             client.peer.send(&close(1001)).await;
             client.peer.expect_end().await;
         });
-        join_all(goodbyes).await;
-        stranger.expect_closed_with(1001).await;
-        drop((stranger, half));
+        join_all(closes).await;
+        unregistered.expect_closed_with(1001).await;
+        drop((unregistered, half));
         let status = relay.exit().await;
         assert_eq!(status, Some(0));
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
@@ -85,7 +86,7 @@ async fn ten_thousand_connections_come_and_go_and_leave_nothing_behind() {
                 0 => client.peer.send(&close(1000)).await,
                 1 => client.send(json!({"type": "Ping"})).await,
                 2 => {
-                    // A reset instead of an end.
+                    // The client resets the connection instead of closing it.
                     let linger = Some(Duration::ZERO);
                     let socket = socket2::SockRef::from(&client.peer.stream);
                     socket.set_linger(linger).expect("a socket");
@@ -99,8 +100,8 @@ async fn ten_thousand_connections_come_and_go_and_leave_nothing_behind() {
         eventually("the descriptors", async || relay.descriptors() <= descriptors).await;
         after.push(relay.memory());
     }
-    // The allocator keeps what the first crowd took; the second finds that place again. Anything kept
-    // for each connection that ever was would show: 1 KiB of it is 5 MiB of each crowd.
+    // The allocator keeps the memory of the first connections, and the next ones use it again. A leak for each connection
+    // would show: 1 KiB each is 5 MiB for each round.
     assert!(after[0] < memory + 64 * 1024, "{memory} KiB, then {after:?}");
     assert!(after[1] < after[0] + 4 * 1024, "{memory} KiB, then {after:?}");
     soon("one more", RawClient::plain(relay.public)).await.send_to_itself(1).await;

@@ -1,4 +1,4 @@
-//! Recipients that stop reading, or hardly read: their queue waits, within bounds, and nobody else does. (threats: T24)
+//! Recipients that stop reading or read slowly: their queue grows within bounds, and no other device waits. (threats: T24)
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::io::AsyncReadExt as _;
 use crate::support::peer::text;
 use crate::support::{Binary, ConnectOptions, RawClient, Relay, message_id};
 
-/// Messages that are sent to one that does not read.
+/// Messages that are sent to a recipient that does not read.
 const FLOOD: u64 = 4000;
-/// What each carries, bytes.
+/// Data of each message, bytes.
 const DATA: usize = 8 * 1024;
-/// Senders who share the flood, for none may take more than half of a queue.
+/// Senders that share the flood, because one sender may take only half of a queue.
 const SENDERS: u64 = 4;
 
 const RATES: [(&str, &str); 6] = [
@@ -20,7 +20,7 @@ const RATES: [(&str, &str); 6] = [
     ("RATE_LIMIT__MESSAGES_PER_MINUTE", "1000000"),
     ("RATE_LIMIT__BURST", "1000000"),
     ("SERVER__TCP_USER_TIMEOUT", "1s"),
-    // So that nothing but its stalled socket ends a connection.
+    // Only a stalled socket ends a connection in these tests.
     ("HEARTBEAT__INTERVAL", "1h"),
     ("HEARTBEAT__TIMEOUT", "2h"),
 ];
@@ -32,29 +32,29 @@ async fn narrow(relay: std::net::SocketAddr, register: Value) -> RawClient {
     client
 }
 
-/// What became of a flood, as its senders were told.
+/// The outcome of a flood, by the answers to its senders.
 #[derive(Debug, Default)]
 struct Outcome {
     acked: Vec<u64>,
     full: u64,
 }
 
-/// Several senders, each telling what it was told; each waits for one answer before it goes on.
+/// Several senders send a flood and count the answers; each waits for one answer before its next message.
 async fn flood(senders: &mut [RawClient], to: &str, count: u64, ttl: u64) -> Outcome {
     let data = "x".repeat(DATA);
     let share = count / senders.len() as u64;
     let floods = senders.iter_mut().enumerate().map(async |(n, sender)| {
         let mut outcome = Outcome::default();
-        let words = sender.message(to, 0, &data, ttl).to_string();
-        let words = words.replace(&message_id(0), "MESSAGE");
+        let template = sender.message(to, 0, &data, ttl).to_string();
+        let template = template.replace(&message_id(0), "MESSAGE");
         for number in (n as u64 * share)..((n as u64 + 1) * share) {
-            sender.peer.send(&text(words.replace("MESSAGE", &message_id(number)))).await;
-            let words = sender.receive_any().await;
-            assert_eq!(words["payload"]["message_id"], message_id(number), "{words}");
-            match words["type"].as_str() {
+            sender.peer.send(&text(template.replace("MESSAGE", &message_id(number)))).await;
+            let frame = sender.receive_any().await;
+            assert_eq!(frame["payload"]["message_id"], message_id(number), "{frame}");
+            match frame["type"].as_str() {
                 Some("Ack") => outcome.acked.push(number),
                 _ => {
-                    assert_eq!(words["payload"]["code"], 507, "{words}");
+                    assert_eq!(frame["payload"]["code"], 507, "{frame}");
                     outcome.full += 1;
                 }
             }
@@ -77,10 +77,10 @@ async fn senders(relay: std::net::SocketAddr) -> Vec<RawClient> {
     senders
 }
 
-/// What the database under the queue keeps of its pages, KiB; it fills up whoever is slow.
+/// The page cache of the queue's database, KiB; a flood of stored messages fills it.
 const STORE_CACHE: u64 = 16 * 1024;
 
-/// Messages that go round all the while.
+/// A client that sends messages to itself all the time.
 fn bystander(relay: std::net::SocketAddr) -> tokio::task::JoinHandle<()> {
     actix_rt::spawn(async move {
         let mut client = RawClient::plain(relay).await;
@@ -98,26 +98,26 @@ async fn a_stalled_recipient_costs_no_more_than_its_queue_and_delays_no_other_de
     let stalled = narrow(relay.public, json!({"type": "Register"})).await;
     let mut senders = senders(relay.public).await;
     let bystander = bystander(relay.public);
-    // The first message goes round before the flood, and more of them during it.
+    // The first message of the bystander passes before the flood, and more of them during the flood.
     relay.wait_for("devices", SENDERS + 2).await;
     let before = relay.memory();
     let outcome = flood(&mut senders, &stalled.id, FLOOD, 3600).await;
-    let books = relay.health().await;
-    // 1,000 messages of 8 KiB and the window; what its socket had taken is beyond recall.
+    let health = relay.health().await;
+    // 1,000 messages of 8 KiB and the window; messages that the socket took count as delivered.
     assert!((1000..1200).contains(&outcome.acked.len()), "{} acked", outcome.acked.len());
     assert_eq!(outcome.acked.len() as u64 + outcome.full, FLOOD);
-    // What was in flight when it was given up went back behind a full queue.
-    assert!(books["queued"].as_u64() <= Some(1000 + 64), "{books}");
+    // The messages in flight at the end of the connection went back to a full queue.
+    assert!(health["queued"].as_u64() <= Some(1000 + 64), "{health}");
     let grown = relay.peak_memory().saturating_sub(before);
     assert!(grown < 24 * 1024 + STORE_CACHE, "{grown} KiB more than {before} KiB");
-    // The socket is gone within its time; what was in flight waits again.
+    // The socket is closed within its time limit; messages that were in flight wait again.
     relay.wait_for("connected", SENDERS + 1).await;
-    let books = relay.health().await;
+    let health = relay.health().await;
     let round = senders[0].id.clone();
-    assert!(books["queued"].as_u64() >= Some(900), "{books}");
+    assert!(health["queued"].as_u64() >= Some(900), "{health}");
     assert!(!bystander.is_finished(), "the bystander failed");
-    let words = senders[1].message(&round, 1 << 20, "well?", 60);
-    senders[1].send(words).await;
+    let message = senders[1].message(&round, 1 << 20, "well?", 60);
+    senders[1].send(message).await;
     senders[1].expect_frame("Ack").await;
     senders[0].expect_frame("Receive").await;
     bystander.abort();
@@ -143,25 +143,25 @@ async fn messages_that_a_stalled_recipient_never_received_are_reported_as_expire
     relay.clock.advance(Duration::from_secs(601));
     relay.wait_for("expired", waiting).await;
     relay.wait_for("queued_bytes", 0).await;
-    let mut told = 0;
+    let mut notices = 0;
     for sender in &mut senders {
-        // Its own share, each once; then nothing more but the answer to a ping.
+        // The sender gets one notice for each of its messages; then only the answer to its ping.
         sender.send(json!({"type": "Ping"})).await;
         loop {
-            let words = sender.receive_any().await;
-            if words["type"] == "Pong" {
+            let frame = sender.receive_any().await;
+            if frame["type"] == "Pong" {
                 break;
             }
-            assert_eq!(words["payload"]["code"], 410, "{words}");
-            told += 1;
+            assert_eq!(frame["payload"]["code"], 410, "{frame}");
+            notices += 1;
         }
     }
-    // Notices keep to the window as messages do, so some may come after the answer to the ping.
+    // The window limits notices as it limits messages, so some notices may come after the answer to the ping.
     for sender in &mut senders {
-        if told == waiting {
+        if notices == waiting {
             break;
         }
-        while told < waiting {
+        while notices < waiting {
             sender.send(json!({"type": "Ping"})).await;
             let mut more = 0;
             while sender.receive_any().await["type"] != "Pong" {
@@ -170,10 +170,10 @@ async fn messages_that_a_stalled_recipient_never_received_are_reported_as_expire
             if more == 0 {
                 break;
             }
-            told += more;
+            notices += more;
         }
     }
-    assert_eq!(told, waiting);
+    assert_eq!(notices, waiting);
 }
 
 #[actix_rt::test]
@@ -210,7 +210,7 @@ async fn a_slow_recipient_costs_no_more_than_a_stalled_one_and_is_not_dropped() 
     let id = slow.id.clone();
     let mut senders = senders(relay.public).await;
     let before = relay.memory();
-    // As slow as a read of 512 bytes every few milliseconds makes it, and so far behind the flood.
+    // A read of 512 bytes every few milliseconds is far slower than the flood.
     let (mut read, write) = slow.peer.stream.into_split();
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let trickle = actix_rt::spawn(async move {

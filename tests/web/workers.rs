@@ -19,7 +19,7 @@ fn two() -> Relay {
 #[actix_rt::test]
 async fn devices_on_two_threads_talk_wait_expire_and_replace_each_other() {
     let relay = two();
-    // Connections go to the threads in turn, so some of these pairs are on one and some on two.
+    // Connections are distributed over the threads in turn: some of these pairs share a thread, some do not.
     for _ in 0..4 {
         let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
         let carol = Device::resumable(&relay).await;
@@ -57,30 +57,30 @@ async fn a_crowd_on_two_threads_gets_each_message_once_and_in_order() {
     let relay = two();
     let clients = join_all((0..DEVICES).map(|_| RawClient::plain(relay.public))).await;
     let ids: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
-    // Each sends to the next, all at once, without waiting for answers.
+    // Each client sends all messages to the next client at once, without waiting for answers.
     let talk = clients.into_iter().enumerate().map(async |(n, mut client)| {
         let (next, before) = (&ids[(n + 1) % DEVICES], &ids[(n + DEVICES - 1) % DEVICES]);
-        let words: Vec<u8> = (0..MESSAGES)
+        let bytes: Vec<u8> = (0..MESSAGES)
             .flat_map(|number| {
-                let words = client.message(next, number, "sealed", 600);
-                crate::support::peer::text(words.to_string())
+                let message = client.message(next, number, "sealed", 600);
+                crate::support::peer::text(message.to_string())
             })
             .collect();
-        client.peer.send(&words).await;
-        // What finds no credit is acked when it is safe, and what comes after it may fly at once: only messages have an order.
+        client.peer.send(&bytes).await;
+        // A message without credit is acked when it is durable; a later one may be in flight first: Acks have no order.
         let (mut unacked, mut received) = ((0..MESSAGES).map(message_id).collect(), 0);
         let unacked: &mut HashSet<String> = &mut unacked;
         while !unacked.is_empty() || received < MESSAGES {
-            let words = client.receive_any().await;
-            let id = words["payload"]["message_id"].as_str().expect("an id");
-            match words["type"].as_str() {
-                Some("Ack") => assert!(unacked.remove(id), "acked twice: {words}"),
+            let frame = client.receive_any().await;
+            let id = frame["payload"]["message_id"].as_str().expect("an id");
+            match frame["type"].as_str() {
+                Some("Ack") => assert!(unacked.remove(id), "acked twice: {frame}"),
                 Some("Receive") => {
-                    assert_eq!(words["payload"]["sender_id"], *before);
+                    assert_eq!(frame["payload"]["sender_id"], *before);
                     assert_eq!(id, message_id(received));
                     received += 1;
                 }
-                _ => panic!("{words}"),
+                _ => panic!("{frame}"),
             }
         }
         client
@@ -102,7 +102,7 @@ async fn connections_that_end_in_the_middle_of_everything_leave_nothing_on_two_t
             let mut client = RawClient::connect(relay.public).await;
             client.send(json!({"type": "Register"})).await;
             match n % 3 {
-                // Gone while the registration is under way.
+                // The connection ends during its registration.
                 0 => {}
                 1 => {
                     client.expect_frame("RegisterResponse").await;

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::*;
 use crate::cli::Cli;
 
-/// What `file` and `variables` come to, without a command line.
+/// The settings of `file` and `variables`, without a command line.
 fn load_with(file: &str, variables: &[(&str, &str)]) -> Result<Settings, Problems> {
     load_all(file, variables, &Cli::default())
 }
@@ -22,7 +22,7 @@ fn load_all(file: &str, variables: &[(&str, &str)], cli: &Cli) -> Result<Setting
     load_from(cli, &path, variables)
 }
 
-/// The settings of a file that has nothing wrong.
+/// The settings of a valid file.
 fn settings(file: &str) -> Settings {
     load_with(file, &[]).unwrap_or_else(|problems| panic!("{problems}"))
 }

@@ -1,4 +1,4 @@
-//! What a reload takes over, and what waits for a restart.
+//! Which settings a reload applies, and which wait for a restart.
 
 use super::*;
 

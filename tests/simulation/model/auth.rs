@@ -29,7 +29,7 @@ impl Exchange {
 }
 
 impl Model {
-    /// Whom an Auth step would go to, as the exchanges stand.
+    /// The recipient of an Auth step, by the open exchanges.
     pub fn auth_target(
         &self,
         now: Now,
@@ -64,7 +64,7 @@ impl Model {
         }
     }
 
-    pub fn auth_said(
+    pub fn auth_step_sent(
         &mut self,
         now: Now,
         from: Dev,
@@ -104,7 +104,7 @@ impl Model {
         }
     }
 
-    pub fn success_said(
+    pub fn auth_success_sent(
         &mut self,
         now: Now,
         from: Dev,

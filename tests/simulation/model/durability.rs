@@ -1,4 +1,4 @@
-//! What must follow when the store commits, fails and recovers.
+//! The expected effects when the store commits, fails and recovers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::store::{Notebook, Put};
 use crate::tally::Place;
 
 impl Model {
-    /// The store was asked to keep this one.
+    /// The item was put.
     pub(super) fn put(&mut self, nr: Nr, store: &mut Notebook) -> PutOutcome {
         let Some(put) = store.log.pop_front() else {
             panic!("the store was not asked to keep {:?}", self.items[nr]);
@@ -44,13 +44,13 @@ impl Model {
         put.kept
     }
 
-    /// The store does not keep this one. Whether a connection gets it all the same is seen later.
+    /// The store rejected the item. A connection may still get it later in the event.
     fn is_refused(&mut self, nr: Nr) {
         let sender = &self.devices[self.items[nr].from];
         self.unplaced.push((nr, sender.conn.as_ref().map(|conn| conn.id)));
     }
 
-    /// What the store refused in this event, and no connection has got, goes back to its sender.
+    /// An item that the store rejected in this event, and that no connection got, goes back to its sender.
     pub(super) fn place(&mut self, deliveries: &[(ConnectionId, Delivery)]) {
         for (nr, conn) in std::mem::take(&mut self.unplaced) {
             let place = self.items[nr].mark;
@@ -63,7 +63,7 @@ impl Model {
         }
     }
 
-    /// An item that nobody has is given back, if its sender still waits for an answer.
+    /// An item that no connection and no store has is given back, if its sender still waits for an answer.
     fn give_back(&mut self, nr: Nr, conn: Option<ConnectionId>) {
         let item = &mut self.items[nr];
         if item.state != State::Waiting || !item.owes {
@@ -107,11 +107,11 @@ impl Model {
     }
 
     fn next_pending(&mut self, through: PutSeq) -> Option<Nr> {
-        let (_, nr) = self.pending.pop_front_if(|(turn, _)| *turn <= through)?;
+        let (_, nr) = self.pending.pop_front_if(|(put_seq, _)| *put_seq <= through)?;
         Some(nr)
     }
 
-    /// The store has everything through a turn.
+    /// The store has committed every put through `through`.
     pub fn committed(&mut self, now: Now, through: PutSeq) {
         while let Some(nr) = self.next_pending(through) {
             self.items[nr].care = Care::Safe;
@@ -119,18 +119,18 @@ impl Model {
         }
     }
 
-    /// The store has lost what came since its last commit, through a turn.
+    /// The store has lost the uncommitted puts through `through`.
     pub fn failed(&mut self, through: PutSeq) {
         while let Some(nr) = self.next_pending(through) {
             let item = &mut self.items[nr];
             item.care = Care::Refused;
-            // Put anew it is, but what it says the end of may be gone before.
+            // The notice is put again, but the message that it reports may leave the store before.
             item.ends = None;
             self.is_refused(nr);
         }
     }
 
-    /// The store keeps again: it must have been asked for everything that it refused and that is still here.
+    /// The store works again: every rejected item that is still here must have been put again.
     pub fn recovered(&mut self, now: Now, store: &mut Notebook) {
         let mut refused = BTreeMap::new();
         for dev in &self.live {
@@ -162,11 +162,11 @@ impl Model {
         }
     }
 
-    /// The store was told to keep exactly what is kept.
+    /// Checks that the store has exactly the records that the model expects.
     pub fn recount(&self, store: &Notebook) {
         let all = self.live.iter().flat_map(|dev| &self.devices[*dev].queue);
         let kept = all.map(|nr| &self.items[*nr]).filter(|item| item.is_kept());
         let kept: BTreeSet<_> = kept.map(|item| item.mark).collect();
-        assert_eq!(store.live, kept, "the store was told to keep something else");
+        assert_eq!(store.live, kept, "the records of the store differ");
     }
 }

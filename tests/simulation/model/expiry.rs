@@ -1,4 +1,4 @@
-//! What a sweep must find, and what follows when it is dropped.
+//! The items that a sweep must find, and the effects of their drop.
 
 use sealpost::clock::Now;
 use sealpost::protocol::envelope::Subject;
@@ -10,7 +10,7 @@ use super::{Kind, Model, Nr, State};
 use crate::store::Notebook;
 
 impl Model {
-    /// Checks what a sweep found.
+    /// Checks the items that a sweep found.
     pub fn swept(&mut self, now: Now, found: &[Expired], limit: usize) {
         assert!(found.len() <= limit, "a sweep takes more than asked for");
         for (place, expired) in found.iter().enumerate() {
@@ -32,7 +32,7 @@ impl Model {
         if found.len() == limit {
             return;
         }
-        // Everything was found that is over.
+        // The sweep has found all expired items.
         self.exchanges.retain(|exchange| exchange.deadline > now.mono.0);
         for dev in self.live.clone() {
             let device = &mut self.devices[dev];

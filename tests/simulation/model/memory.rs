@@ -1,4 +1,4 @@
-//! What a device has sent: what a repeat would be, and what is answered to one.
+//! The messages that a device has sent: what a repeat counts as, and its answer.
 
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::encode::Status;
@@ -8,13 +8,13 @@ use sealpost::store::records::Fingerprint;
 use super::{Dev, Device, Message, Model, Nr, Reply, State, unix_at};
 use crate::tally::Place;
 
-/// What a repeat would be.
+/// What a repeat counts as.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Memory {
     New,
     Same,
     Other,
-    /// It may have been forgotten, or may not.
+    /// The message may or may not have been forgotten.
     Unsure,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Sent {
     pub(super) at: u64,
     pub(super) nth: u64,
     pub(super) item: Nr,
-    /// It was sent before the last restart.
+    /// The message was sent before the last restart.
     pub(super) is_old: bool,
 }
 
@@ -61,7 +61,7 @@ impl Model {
         self.items[nr].content = content;
     }
 
-    /// The same message comes again: it is answered as its first was, unless that answer is still to come.
+    /// A repeat gets the answer of the first message, unless that answer is still to come.
     pub(super) fn repeated(&mut self, now: Now, from: Dev, to: Dev, id: MessageId) {
         let sent = &self.devices[from].sent[&(to, id)];
         if sent.is_old {
@@ -72,14 +72,14 @@ impl Model {
         let ack = |status| (conn.id, Reply::Ack(id, conn.receipts.then_some(status)));
         match item.state {
             State::Delivered => {
-                // A session can be over for the disk while something is still kept for it: then nobody confirms.
+                // A session can be over on disk while an item for it is still stored: then no device confirms the item.
                 let by_confirm = item.by_confirm && self.devices[item.to].resumable;
                 let ack = ack(if by_confirm { Status::Processed } else { Status::Delivered });
                 self.expected_replies.push(ack);
             }
             State::Waiting | State::Flying if !item.owes => {
                 let ack = ack(Status::Queued(unix_at(now, item.deadline)));
-                // The relay may or may not have noticed yet that it is over.
+                // The relay may or may not have noticed yet that the message has expired.
                 let over = item.is_over(now);
                 if over { &mut self.possible_replies } else { &mut self.expected_replies }
                     .push(ack);

@@ -106,7 +106,7 @@ impl Model {
         nr
     }
 
-    /// Something takes its place behind everything else.
+    /// Appends an item to the queue.
     fn arrives(
         &mut self,
         kind: Kind,

@@ -1,4 +1,4 @@
-//! What must follow from messages, Acks and key rotations of a device.
+//! The expected effects of messages, Acks and key rotations of a device.
 
 use sealpost::clock::Now;
 use sealpost::protocol::envelope::Subject;
@@ -35,11 +35,11 @@ impl Model {
     ) {
         if self.first_confirmed(now, candidates, delivered) {
             self.conn_mut(dev).stale = false;
-            assert_eq!(strays, 0, "what was confirmed is called stray");
+            assert_eq!(strays, 0, "a matched Ack is reported as unmatched");
             self.settle(now, candidates[0], Status::Processed, store);
         } else {
             // Whether it counts against the device depends on earlier deliveries to it: see the router's own tests.
-            assert!(strays <= 1, "one Ack is reported as several stray ones");
+            assert!(strays <= 1, "one Ack is reported as several unmatched ones");
             self.unmatched_acks += 1;
         }
     }
@@ -156,7 +156,7 @@ impl Model {
         self.accept(kind, from, to, ttl, deadline, body.as_bytes(), false, store);
     }
 
-    /// Whether the first candidate was confirmed. What is over may have been found so already.
+    /// Whether the first candidate was confirmed. A sweep may have found an expired candidate already.
     fn first_confirmed(&self, now: Now, candidates: &[Nr], delivered: bool) -> bool {
         let must = candidates.first().is_some_and(|nr| self.items[*nr].deadline > now.mono.0);
         let can = !candidates.is_empty();

@@ -1,8 +1,8 @@
-//! What must be there after a restart, and what may be.
+//! Which items must be there after a restart, and which may be.
 //!
-//! What the store had called safe comes back in its old place, unless it was settled: then it, or what became of it, comes
-//! back. Of everything else the model learns from what was written. Nobody is connected, nothing is in flight, nobody waits
-//! for an Ack.
+//! An item that the store reported as durable comes back in its old place. If it was settled, the item or its notice may
+//! come back. The model learns the rest from the written records. After a restart no device is connected, no item is in
+//! flight, and no sender waits for an Ack.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::rules::Rules;
 use crate::store::Notebook;
 use crate::tally::Place;
 
-/// One process has ended and another begins.
+/// The end of one process and the start of the next.
 pub struct Restart<'a> {
     pub loaded: &'a Loaded,
-    /// When the one ended, on its own clock.
+    /// When the old process ended, on its own clock.
     pub was: Now,
-    /// When the other begins, on another.
+    /// When the new process begins, on its own clock.
     pub now: Now,
-    /// Milliseconds from the one to the other on the wall; below 0 if that clock was set back.
+    /// Milliseconds between the two on the wall clock; below 0 if that clock was set back.
     pub passed: i64,
-    /// The one had not heard that records through this turn were lost.
+    /// The old process had no report yet that records through this put were lost.
     pub lost_through: PutSeq,
 }
 
@@ -55,7 +55,7 @@ impl Model {
         let records: Vec<(Nr, &MessageRecord)> = records.collect();
         let back: HashSet<Nr> = records.iter().map(|(nr, _)| *nr).collect();
 
-        self.check_told(restart, &back);
+        self.check_notices(restart, &back);
         let over = self.restart_devices(restart, store);
         self.lose(&back);
         for nr in marks.values().filter(|nr| !back.contains(*nr)) {
@@ -72,27 +72,32 @@ impl Model {
         self.recall(restart, &records);
     }
 
-    /// What ends a message and what says so are one step: of the two, one comes back.
-    fn check_told(&mut self, restart: &Restart<'_>, back: &HashSet<Nr>) {
+    /// The end of a message and its notice are one step: either the message or the notice comes back.
+    fn check_notices(&mut self, restart: &Restart<'_>, back: &HashSet<Nr>) {
         for nr in self.live.iter().flat_map(|dev| &self.devices[*dev].queue) {
             let tally = &mut self.tally;
             let notice = &self.items[*nr];
             let Some(about) = notice.ends else { continue };
-            let is_lost = matches!(notice.care, Care::Asked(turn) if turn <= restart.lost_through);
+            let is_lost =
+                matches!(notice.care, Care::Asked(put_seq) if put_seq <= restart.lost_through);
             if !notice.is_kept() || is_lost {
                 continue;
             }
-            let (told, there) = (back.contains(nr), back.contains(&about));
-            assert!(!(told && there), "{notice:?} will be said twice");
+            let (notice_is_back, message_is_back) = (back.contains(nr), back.contains(&about));
+            assert!(!(notice_is_back && message_is_back), "{notice:?} will be sent twice");
             let safe = self.items[about].care == Care::Safe;
-            if told || there {
-                tally.reach(if told { Place::ToldAfter } else { Place::EndsAnew });
+            if notice_is_back || message_is_back {
+                tally.reach(if notice_is_back { Place::NoticeAfter } else { Place::EndsAnew });
             }
-            assert!(told || there || !safe, "{:?} ends and nobody is told", self.items[about]);
+            assert!(
+                notice_is_back || message_is_back || !safe,
+                "{:?} ends without a notice",
+                self.items[about]
+            );
         }
     }
 
-    /// Answers whose session was over already.
+    /// Returns the devices whose session was over already.
     fn restart_devices(&mut self, restart: &Restart<'_>, store: &Notebook) -> HashSet<Dev> {
         let Restart { loaded, was, now, passed, .. } = *restart;
         let devices = loaded.devices.iter().map(|device| (dev_of(device.id), device));
@@ -103,12 +108,12 @@ impl Model {
                 over.insert(dev);
             }
             device.conn = None;
-            let was_told = device.told.take().is_some_and(|step| store.has(step));
+            let was_recorded = device.recorded_at.take().is_some_and(|step| store.has(step));
             let ends = device.ends.take();
             let Some(known) = known.get(&dev) else {
-                assert!(!was_told || over.contains(&dev), "{dev} is forgotten");
+                assert!(!was_recorded || over.contains(&dev), "{dev} is forgotten");
                 if device.resumable && !over.contains(&dev) {
-                    self.tally.reach(Place::Unregistered);
+                    self.tally.reach(Place::DeviceForgotten);
                 }
                 device.forgotten = true;
                 device.sent.clear();
@@ -116,12 +121,12 @@ impl Model {
             };
             assert_eq!(known.token.is_some(), device.resumable, "{dev} has become another");
             let known_left = known.forget_at.map(|at| left(now, at));
-            if was_told {
+            if was_recorded {
                 let left = ends.map(|ends| {
                     let left = (Moment(ends) - was.mono).as_millis() as i64 - passed;
                     Duration::from_millis(left.max(0) as u64)
                 });
-                // One that is over has no time left, however long it has been over.
+                // A session that is over has no time left.
                 let fits = known_left == left || over.contains(&dev);
                 assert!(fits, "{dev} is known for {known_left:?}, not {left:?}");
             }
@@ -133,7 +138,7 @@ impl Model {
         over
     }
 
-    /// Nothing of what waited or flew is there any more, but for what comes back.
+    /// Removes all items that waited or were in flight and do not come back.
     fn lose(&mut self, back: &HashSet<Nr>) {
         for dev in &self.live {
             for nr in std::mem::take(&mut self.devices[*dev].queue) {
@@ -172,7 +177,7 @@ impl Model {
         if std::mem::take(&mut device.forgotten) {
             let to = item.to;
             assert!(!device.resumable || over.contains(&to), "{to} is lost with its mail");
-            // Nobody can claim it; its senders are told.
+            // No device can claim the item; its sender gets a notice.
             self.tally.reach(Place::Unclaimed);
             device.resumable = false;
             device.ends = Some((now.mono + self.rules.plain_ttl).0);
@@ -182,7 +187,7 @@ impl Model {
             _ if !unsettled => Place::BackAgain,
             _ if left(now, record.expires_at).is_zero() => Place::OverBefore,
             _ if item.care == Care::Safe => Place::Back,
-            _ => Place::WrittenUnheard,
+            _ => Place::WrittenUnreported,
         });
         item.deadline = match record.expires_at {
             u64::MAX => NEVER,
@@ -201,7 +206,7 @@ impl Model {
         self.accepted += u64::from(item.kind.is_counted());
     }
 
-    /// What comes again from its sender is known again: from what is still here, and from what is remembered of the rest.
+    /// A repeat is recognised again: by the items that are still here, and by the fingerprints of the others.
     fn recall(&mut self, restart: &Restart<'_>, records: &[(Nr, &MessageRecord)]) {
         let senders = restart.loaded.devices.iter().map(|device| dev_of(device.id));
         let senders: HashSet<Dev> = senders.filter(|dev| self.devices[*dev].resumable).collect();
@@ -230,7 +235,7 @@ impl Model {
             }
             for (name, sent) in sent {
                 let item = &self.items[sent.item];
-                // What was too old once is not remembered anew because the clock was set back.
+                // A fingerprint that was too old stays forgotten although the clock was set back.
                 let age = (restart.was.mono - Moment(sent.at)).as_millis() as i64;
                 let age = age + restart.passed.max(0);
                 let in_time = age < self.rules.dedup_window.as_millis() as i64;

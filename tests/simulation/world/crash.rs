@@ -1,4 +1,4 @@
-//! How the process ends, and how another takes its place.
+//! How the process ends, and how the next one starts.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,14 +12,14 @@ use crate::model::Restart;
 use crate::store::{Notebook, PendingPuts, SharedStore};
 
 impl World {
-    /// Everything in memory is gone, some time passes, and a router begins with what was written.
+    /// The memory is lost, some time passes, and a new router starts with the written records.
     pub(super) fn crash(&mut self) {
         self.model.recount(&self.store.borrow());
         let window = self.model.rules.dedup_window;
         let nothing = Notebook::new(PendingPuts::Never, 0, window);
         let mut store = std::mem::replace(&mut *self.store.borrow_mut(), nothing);
         let lost_through = store.lost_through();
-        // What was being written in the last moment may be there.
+        // Steps that were being written at the crash may be on disk.
         let ready = store.ready();
         let written = match self.chance.below(4) {
             0 => ready,
@@ -55,7 +55,7 @@ impl World {
         self.router.audit().unwrap();
     }
 
-    /// From not at all to beyond every session, in milliseconds.
+    /// How long no process runs, from 0 to longer than every session, in milliseconds.
     fn time_down(&mut self) -> u64 {
         match self.chance.below(10) {
             0..3 => 0,
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Somebody has corrected the clock of the machine, by so many milliseconds.
+    /// The wall clock was set back, by this number of milliseconds.
     fn set_back(&mut self) -> u64 {
         if self.chance.percent(10) { self.chance.within(1, 500_000) } else { 0 }
     }

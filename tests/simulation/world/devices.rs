@@ -1,4 +1,4 @@
-//! How devices come and go, and what their sockets take.
+//! How devices connect and leave, and what their sockets take.
 
 use sealpost::protocol::encode::Token;
 use sealpost::protocol::frame::Presence;
@@ -39,9 +39,9 @@ impl World {
         }
     }
 
-    /// A device comes back, with or without its older connection gone; or somebody tries with a token of nobody's.
+    /// A device resumes, with or without an open older connection; or a connection tries an unknown token.
     pub(super) fn resume(&mut self) {
-        // Now and then somebody pretends to be a plain one.
+        // Sometimes a connection tries to resume a plain device.
         let plain = self.chance.percent(3);
         let Some(dev) = self.some(|world, dev| {
             let device = &world.model.devices[dev];
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// A connection that is over speaks up late: nothing comes of it.
+    /// A connection that has ended sends a late command: the command has no effect.
     pub(super) fn stale(&mut self) {
         if self.stale.is_empty() {
             return self.leave();
@@ -145,7 +145,7 @@ impl World {
         if marks.is_empty() {
             return;
         }
-        // Often all of it, sometimes a part.
+        // Often all items, sometimes a part.
         let all = self.chance.percent(60);
         let place = if all { marks.len() - 1 } else { self.chance.below(marks.len()) };
         let mark = marks[place];

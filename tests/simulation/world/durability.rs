@@ -1,4 +1,4 @@
-//! The store: it writes, reports that later, fails, and writes again.
+//! The store: it writes, reports the writes later, fails, and recovers.
 
 use sealpost::store::Store as _;
 
@@ -7,7 +7,7 @@ use crate::store::Report;
 
 impl World {
     /// The store writes something, or the router gets a report on earlier writes.
-    pub(super) fn hear_of_store(&mut self) {
+    pub(super) fn advance_store(&mut self) {
         let choice = self.chance.below(10);
         if choice < 8 {
             self.write();
@@ -42,16 +42,16 @@ impl World {
         self.store.borrow_mut().fail(steps, secretly);
     }
 
-    /// The store is asked whether it is_failing, says no, and does.
+    /// The store reports that it is not failing, and then fails at the next put.
     pub(super) fn fail_at_next_put(&mut self) {
         event!(self, "the store is about to fail");
         self.store.borrow_mut().set_about_to_fail(true);
     }
 
-    /// Answers whether there was something to report.
+    /// Returns whether there was a report.
     fn report(&mut self) -> bool {
         let Some(report) = self.store.borrow_mut().report() else { return false };
-        // What is over and unnoticed may be acked, refused and put anew or not; here it is noticed first.
+        // An unnoticed expired item may or may not be acked, refused or put again; here the expiry is noticed first.
         self.look();
         event!(self, "the store reports {report:?}");
         let now = self.now;
@@ -72,7 +72,7 @@ impl World {
         true
     }
 
-    /// Faults stop, everything is written, and the router knows.
+    /// Faults stop, all steps are written, and the router gets all reports.
     pub(super) fn keep_everything(&mut self) {
         {
             let mut store = self.store.borrow_mut();

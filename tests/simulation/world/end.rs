@@ -61,7 +61,7 @@ impl World {
         }
     }
 
-    /// Everybody leaves for good. Then nothing is left of anything.
+    /// All devices leave for good. Then the router holds nothing.
     pub fn end(&mut self) {
         for dev in self.model.live.clone() {
             if self.model.devices[dev].conn.is_some() {
@@ -86,7 +86,7 @@ impl World {
         assert!(store.is_empty(), "the disk keeps what nobody wants");
     }
 
-    /// Answers how many were over.
+    /// Sweeps until no expired item is left; returns their number.
     fn sweep_all(&mut self) -> usize {
         let mut all = 0;
         loop {

@@ -11,13 +11,13 @@ use crate::model::{Dev, Kind, Memory, Message};
 impl World {
     pub(super) fn send(&mut self) {
         let Some(from) = self.connected() else { return self.register() };
-        // One in a while knows nobody.
+        // Sometimes the recipient is unknown.
         let to = if self.chance.percent(1) { None } else { self.anyone() };
         let to = if self.chance.percent(5) { Some(from) } else { to };
         let to_id = to.map_or(DeviceId::from_u128(u128::MAX - 1), |to| self.model.devices[to].id);
         let mut id = u128::from(self.name());
         if self.chance.percent(15) {
-            // A name that others use, too.
+            // An id that other senders use, too.
             id = 1_000_000_000 + self.chance.below(6) as u128;
         }
         let mut id = MessageId::from_u128(id);
@@ -38,7 +38,7 @@ impl World {
         self.send_message(from, Message { to, to_id, id, ttl, content, body });
     }
 
-    /// Whether nothing of that name is known, or still on its way.
+    /// Whether no message of that name is known or in flight.
     fn is_new(&self, from: Dev, to: Dev, id: MessageId, content: u64) -> bool {
         let known = self.model.memory(self.now, from, to, id, content);
         let mut unsettled = self.model.devices[to].queue.iter().map(|nr| &self.model.items[*nr]);
@@ -99,7 +99,7 @@ impl World {
         let Some(dev) = self.connected() else { return self.register() };
         let queue = &self.model.devices[dev].queue;
         let (id, sender) = if queue.is_empty() || self.chance.percent(8) {
-            // A stray one: of a message that was settled long ago, or never was.
+            // An unmatched Ack: of a message that was settled long ago, or never existed.
             let id = match self.model.items.last().map(|item| item.kind) {
                 Some(Kind::Message(id)) => id,
                 _ => MessageId::from_u128(u128::from(self.names)),
@@ -216,7 +216,7 @@ impl World {
                 let connection = self.conn(from);
                 self.router.handle(&mut self.step, connection, [command]);
                 let mut store = self.store.borrow_mut();
-                return self.model.success_said(self.now, from, to, &body, before, &mut store);
+                return self.model.auth_success_sent(self.now, from, to, &body, before, &mut store);
             }
         };
         self.look_closer(self.model.auth_target(self.now, from, step, named).ok());
@@ -227,6 +227,6 @@ impl World {
         let connection = self.conn(from);
         self.router.handle(&mut self.step, connection, [command]);
         let mut store = self.store.borrow_mut();
-        self.model.auth_said(self.now, from, step, named, &body, before, &mut store);
+        self.model.auth_step_sent(self.now, from, step, named, &body, before, &mut store);
     }
 }

@@ -12,7 +12,7 @@ impl World {
         let found = self.find_expired(limit);
         event!(self, "a sweep of {limit} finds {found:?}");
         self.model.swept(self.now, &found, limit);
-        // Not everything that is found is dropped; the rest comes back.
+        // Only a part of the found items is dropped; the next sweep finds the rest again.
         let part =
             if self.chance.percent(70) { found.len() } else { self.chance.below(found.len() + 1) };
         self.drop(&found[..part]);
@@ -39,14 +39,14 @@ impl World {
         found
     }
 
-    /// The sweeper looks, and drops nothing yet.
+    /// The sweeper searches, and drops nothing yet.
     pub(super) fn look(&mut self) {
         let found = self.find_expired(usize::MAX);
         event!(self, "a look finds {found:?}");
         self.model.swept(self.now, &found, usize::MAX);
     }
 
-    /// What is over and unnoticed decides whether something flies; here it is noticed first.
+    /// An unnoticed expired item may decide whether another is sent; here the expiry is noticed first.
     pub(super) fn look_closer(&mut self, to: Option<Dev>) {
         if to.is_some_and(|to| self.model.is_unclear(self.now, to)) {
             self.look();

@@ -14,7 +14,7 @@ fn a_repeat_is_acked_again_and_delivered_once() {
     relay.sends(alice, "hi", bob);
     assert_eq!(relay.received(alice), ["ack hi"]);
     assert_eq!(relay.received(bob), NOTHING);
-    assert_eq!(relay.books().accepted, 1);
+    assert_eq!(relay.counts().accepted, 1);
 }
 
 #[test]

@@ -6,14 +6,14 @@ fn an_update_is_delivered_when_its_confirmation_passes_back() {
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.rotates(alice, "7", bob);
     relay.takes(bob);
-    assert_eq!(relay.books().delivered, 0);
+    assert_eq!(relay.counts().delivered, 0);
     relay.resumes(bob);
     assert_eq!(relay.received(bob), ["resumed 1", "key 7"]);
     relay.confirms_key(bob, "7", alice);
     assert_eq!(relay.received(alice), ["key 7 confirmed"]);
-    assert_eq!(relay.books().delivered, 1);
+    assert_eq!(relay.counts().delivered, 1);
     relay.takes(alice);
-    assert_eq!(relay.books().delivered, 2);
+    assert_eq!(relay.counts().delivered, 2);
     assert_eq!(relay.received(alice), NOTHING, "there is no Ack for a key");
 }
 

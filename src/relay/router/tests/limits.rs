@@ -70,7 +70,7 @@ fn all_queues_have_a_limit_together() {
     assert_eq!(relay.received(carol), ["straight through"]);
 }
 
-/// Auth messages were outside every byte limit, and a step that found no room had moved its exchange on.
+/// Auth frames counted in no byte limit, and a step that was refused for lack of room had advanced its exchange.
 #[test]
 fn auth_frames_count_in_the_quota_and_a_refused_step_can_be_repeated() {
     let mut relay = relay();

@@ -1,5 +1,5 @@
-//! The rules of docs/protocol.md, told with Alice, Bob and Carol. What the simulation checks everywhere at once stands
-//! here one by one.
+//! The rules of docs/protocol.md, with Alice, Bob and Carol. The simulation checks the rules together; these tests check
+//! them one by one.
 
 mod auth;
 mod dedup;
@@ -29,7 +29,7 @@ use crate::store::records::MessageRecord;
 
 const UNIX: u64 = 1_000;
 
-/// Reports a put as durable at once or, if slow, when the test says so.
+/// Reports a put as durable at once or, if slow, when the test commits it.
 #[derive(Debug, Default)]
 struct Disk {
     slow: bool,
@@ -71,7 +71,7 @@ impl Store for SharedDisk {
     fn remove_device(&mut self, _: DeviceId) {}
 }
 
-/// One device, however often it connects.
+/// One device, on any of its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Who(u128);
 
@@ -92,7 +92,7 @@ struct Relay {
     allowance: Arc<Allowance>,
     connections: u64,
     conns: HashMap<u128, ConnectionId>,
-    /// What each connection was told and nobody looked at.
+    /// The deliveries of each connection that the test has not read.
     received: HashMap<ConnectionId, Vec<String>>,
     written: HashMap<ConnectionId, Seq>,
     names: HashMap<MessageId, String>,
@@ -140,7 +140,7 @@ impl Relay {
         self.router.set_settings(Arc::new(settings));
     }
 
-    // Coming and going.
+    // Connections.
 
     fn hello(
         &mut self,
@@ -197,7 +197,7 @@ impl Relay {
         self.send(who, Command::Status(presence));
     }
 
-    // Saying.
+    // Commands.
 
     fn send(&mut self, who: Who, command: Command) {
         self.router.handle(&mut self.step, self.conns[&who.0], [command]);
@@ -243,7 +243,7 @@ impl Relay {
         self.send(who, Command::KeyRotationAck { recipient: other.id(), key_id: key.into(), body });
     }
 
-    // What happens.
+    // Events.
 
     fn takes(&mut self, who: Who) {
         let conn = self.conns[&who.0];
@@ -279,14 +279,14 @@ impl Relay {
         self.disk.borrow_mut()
     }
 
-    // Looking.
+    // Results.
 
-    /// What a device's connection was told since somebody looked.
+    /// The deliveries to a device's connection since the last call.
     fn received(&mut self, who: Who) -> Vec<String> {
         self.received.remove(&self.conns[&who.0]).unwrap_or_default()
     }
 
-    fn books(&self) -> Counts {
+    fn counts(&self) -> Counts {
         self.router.observe().counts
     }
 
@@ -321,21 +321,21 @@ impl Relay {
         }
     }
 
-    /// The relay's own words in short; a device's as they are.
+    /// A frame of the relay in short; the text of a device unchanged.
     fn plainly(&self, text: String) -> String {
         let frame = serde_json::from_str::<serde_json::Value>(&text).ok();
         let Some(frame) = frame.filter(|frame| frame.is_object()) else { return text };
         let payload = &frame["payload"];
         let id = payload["message_id"].as_str().and_then(MessageId::parse);
-        let mut words: Vec<String> = match payload["code"].as_u64() {
+        let mut parts: Vec<String> = match payload["code"].as_u64() {
             Some(code) => vec![code.to_string()],
             None => vec!["ack".into()],
         };
-        words.extend(id.map(|id| self.names[&id].clone()));
-        words.extend(payload["key_id"].as_u64().map(|key| format!("key {key}")));
-        words.extend(payload["status"].as_str().map(str::to_owned));
-        words.extend(payload["expires_at"].as_u64().map(|unix| format!("until {}", unix - UNIX)));
-        words.join(" ")
+        parts.extend(id.map(|id| self.names[&id].clone()));
+        parts.extend(payload["key_id"].as_u64().map(|key| format!("key {key}")));
+        parts.extend(payload["status"].as_str().map(str::to_owned));
+        parts.extend(payload["expires_at"].as_u64().map(|unix| format!("until {}", unix - UNIX)));
+        parts.join(" ")
     }
 }
 
@@ -357,6 +357,6 @@ fn the_next_expiry_is_known() {
     relay.router.next_expired(relay.step.now, 10);
     assert!(
         relay.router.next_deadline() <= Some(relay.step.now.mono),
-        "what is not told yet is due"
+        "an item without its notice is due"
     );
 }

@@ -69,7 +69,7 @@ fn an_unmatched_ack_is_only_counted() {
     relay.confirms(carol, "hi");
     relay.confirms(bob, "other");
     assert_eq!(relay.received(alice), NOTHING);
-    assert_eq!((relay.books().stray_acks, relay.books().delivered), (2, 0));
+    assert_eq!((relay.counts().stray_acks, relay.counts().delivered), (2, 0));
 }
 
 #[test]
@@ -97,6 +97,6 @@ fn a_disconnected_plain_sender_gets_no_notice() {
     relay.leaves(alice);
     relay.pass(5);
     relay.sweeps();
-    let books = relay.books();
-    assert_eq!((books.expired, books.queued_bytes), (1, 0));
+    let counts = relay.counts();
+    assert_eq!((counts.expired, counts.queued_bytes), (1, 0));
 }

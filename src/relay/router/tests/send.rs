@@ -9,7 +9,7 @@ fn a_message_is_acked_once_when_it_is_handed_over() {
     assert_eq!(relay.received(alice), ["ack hi"]);
     relay.takes(bob);
     assert_eq!(relay.received(alice), NOTHING);
-    assert_eq!(relay.books().delivered, 1);
+    assert_eq!(relay.counts().delivered, 1);
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn a_device_may_send_to_itself() {
     relay.sends(alice, "note", alice);
     assert_eq!(relay.received(alice), ["note", "ack note"]);
     relay.confirms(alice, "note");
-    assert_eq!(relay.books().delivered, 1);
+    assert_eq!(relay.counts().delivered, 1);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_message_with_ttl_zero_is_delivered_at_once_or_refused() {
     relay.status(bob, Presence::Offline);
     relay.sends_for(alice, "never", bob, Some(0));
     assert_eq!(relay.received(alice), ["410 never"]);
-    assert_eq!(relay.books().accepted, 1);
+    assert_eq!(relay.counts().accepted, 1);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn an_expired_message_is_reported_once_and_never_delivered() {
     relay.sweeps();
     relay.sweeps();
     assert_eq!(relay.received(alice), ["ack late", "410 late"]);
-    assert_eq!(relay.books().expired, 1);
+    assert_eq!(relay.counts().expired, 1);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn an_unconfirmed_message_expires_too_and_does_not_come_again() {
     assert_eq!(relay.received(bob), ["resumed 0"]);
 }
 
-/// Once the whole window had expired unconfirmed, what waited behind it stayed there until something else came.
+/// When all messages in flight had expired unconfirmed, the waiting messages stayed until another event.
 #[test]
 fn an_unconfirmed_message_that_expires_makes_room_for_waiting_messages() {
     let mut relay = relay();

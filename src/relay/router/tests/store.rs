@@ -18,7 +18,7 @@ fn no_message_is_acked_before_it_is_durable_or_delivered() {
     assert_eq!(relay.received(alice), ["ack two"]);
 }
 
-/// A commit through a newer message acked an older one that was handed to the store later, when its connection died.
+/// A commit of a newer message acked an older message that was put later, when its connection ended.
 #[test]
 fn a_message_that_was_put_late_is_acked_late() {
     let mut relay = relay();
@@ -36,8 +36,8 @@ fn a_message_that_was_put_late_is_acked_late() {
     assert_eq!(relay.received(alice), ["ack older queued until 60"]);
 }
 
-/// The end of a message was written before its sender's socket took the word of it; a crash between the two, and the
-/// sender never learned.
+/// The end of a message was written before the sender's socket took the notice; after a crash between the two the sender
+/// never got a notice.
 #[test]
 fn a_notice_is_stored_until_the_socket_has_taken_it() {
     let mut relay = relay();
