@@ -29,6 +29,7 @@ use crate::settings::Settings;
 use crate::store::database::Database;
 use crate::store::memory::Memory;
 use crate::store::open::Directory;
+use crate::store::records::HashKey;
 use crate::store::sync_watch::SyncFailed;
 use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
 use crate::store::{Loaded, Store};
@@ -188,15 +189,24 @@ fn start_core(
     queue: Option<Queue>,
 ) -> CoreHandles {
     let watermarks = WriteWatermarks::default();
+    let hash_key = match &queue {
+        Some(queue) => queue.loaded.hash_key,
+        None => getrandom::u64().map(HashKey).unwrap_or_default(),
+    };
     let registry = abort_on_panic::create("registry", |address| {
         let (store, loaded) = start_store(settings, clock, queue, address.clone());
         let mut registry =
             Registry::new(clock.clone(), settings.clone(), store, watermarks.clone());
-        registry.restore(loaded, &ingress.plan);
+        registry.restore(Loaded { hash_key, ..loaded }, &ingress.plan);
         registry
     });
-    let limiter =
-        RateLimiter::new(clock.clone(), ingress.plan.clone(), settings.clone(), registry.clone());
+    let limiter = RateLimiter::new(
+        clock.clone(),
+        ingress.plan.clone(),
+        settings.clone(),
+        hash_key,
+        registry.clone(),
+    );
     let limiter = abort_on_panic::start("rate_limiter", limiter);
     let (find, forget) = (registry.clone().recipient(), registry.clone().recipient());
     let sweeper = TtlSweeper::new(settings.sweeper.interval, find, forget);

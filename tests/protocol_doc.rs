@@ -102,6 +102,7 @@ fn every_client_vector_decodes_as_its_type() {
 fn name(frame: &ClientFrame<'_>) -> &'static str {
     match frame {
         ClientFrame::Register(_) => "Register",
+        ClientFrame::Unregister => "Unregister",
         ClientFrame::Send(_) => "Send",
         ClientFrame::Ack(_) => "Ack",
         ClientFrame::Ping => "Ping",

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use bytestring::ByteString;
 use criterion::{BenchmarkId, Criterion};
 use sealpost::clock::Moment;
-use sealpost::protocol::envelope::{Envelope, Seq, Subject};
+use sealpost::protocol::envelope::{Envelope, Origin, Seq, Subject};
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::relay::item::{Item, SettledBy};
 use sealpost::relay::mailbox::{Credit, Mailbox, Next};
@@ -87,6 +87,8 @@ impl Mail {
             body: ByteString::from_static(BODY),
             receipts: false,
             content: 0,
+            origin: Origin::NONE,
+            from_unknown: false,
         };
         let item = Item::new(self.last, deadline_of(self.last), envelope, true);
         self.mailbox.push_waiting(Item { settles, ..item });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use sealpost::clock::{Clock, Moment, Now};
 use sealpost::protocol::encode::{self, Token};
-use sealpost::protocol::envelope::Seq;
+use sealpost::protocol::envelope::{Origin, Seq};
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::relay::command::{Command, ConnectionId, Registration, SendCommand, TokenHash};
 use sealpost::relay::delivery::Step;
@@ -72,8 +72,15 @@ impl Relay {
         let mut hash = [0; 32];
         hash[..16].copy_from_slice(&id.to_u128().to_le_bytes());
         let fresh_token = (Token(id.to_string()), TokenHash(hash));
-        let hello =
-            Registration { resumable, receipts: false, resume: None, fresh_id: id, fresh_token };
+        let hello = Registration {
+            resumable,
+            receipts: false,
+            origin: Origin(1),
+            accept: None,
+            resume: None,
+            fresh_id: id,
+            fresh_token,
+        };
         self.connections += 1;
         let conn = ConnectionId(self.connections);
         let registered = self.router.register(&mut self.step, conn, hello, self.allowance.clone());

@@ -21,12 +21,15 @@ use super::connection_table::DeliveryBatch;
 use super::registry::{CORE_MAILBOX, Register, Registry};
 use crate::clock::{Clock, Moment};
 use crate::protocol::encode::Token;
+use crate::protocol::envelope::Origin;
+use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
-use crate::protocol::refusal::{ErrorContext, Refusal};
-use crate::relay::command::{ConnectionId, Registration, TokenHash};
+use crate::protocol::refusal::Refusal;
+use crate::relay::command::{ConnectionId, Registration, Resume, TokenHash};
 use crate::relay::delivery::{Delivery, Refused};
-use crate::relay::rate_limit::{Allowance, RatePlan, per_minute, whole_ms};
+use crate::relay::rate_limit::{Allowance, RatePlan, per_minute};
 use crate::settings::Settings;
+use crate::store::records::HashKey;
 
 const REMOVE_FULL_EVERY: Duration = Duration::from_secs(60);
 
@@ -41,6 +44,22 @@ impl From<IpAddr> for AddressKey {
             IpAddr::V6(v6) => v6.to_bits() & !u128::from(u64::MAX),
         })
     }
+}
+
+/// The origin of a device that registers from an address: the keyed hash of an IPv4 address or of an IPv6 /48, which
+/// providers give to one site. (protocol: Fair shares)
+fn origin(key: HashKey, address: IpAddr) -> Origin {
+    let network = match address.to_canonical() {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits() & (u128::MAX << 80),
+    };
+    let mut hash = Sha256::new();
+    hash.update(key.0.to_le_bytes());
+    hash.update(network.to_le_bytes());
+    let hash = hash.finalize();
+    let first = hash.first_chunk().copied().map_or(0, u64::from_le_bytes);
+    // 0 is the origin of nobody.
+    Origin(first.max(1))
 }
 
 /// Whether an address is in one of the networks that limits by address do not apply to.
@@ -60,7 +79,9 @@ pub struct Admit {
     pub allowance: Arc<Allowance>,
     pub resumable: bool,
     pub receipts: bool,
+    pub accept: Option<Accept>,
     pub token: Option<Token>,
+    pub renew_token: bool,
 }
 
 /// The Registry refused a resume token.
@@ -83,6 +104,8 @@ pub struct RateLimiter {
     failures: ByAddress,
     /// Addresses that may not try to resume, and until when.
     barred: HashMap<AddressKey, Moment, RandomState>,
+    /// For hashes of origins.
+    hash_key: HashKey,
     registry: Addr<Registry>,
 }
 
@@ -91,6 +114,7 @@ impl RateLimiter {
         clock: Clock,
         plan: Arc<RatePlan>,
         settings: Arc<Settings>,
+        hash_key: HashKey,
         registry: Addr<Registry>,
     ) -> Self {
         let rates = &settings.rate_limit;
@@ -101,40 +125,53 @@ impl RateLimiter {
             plan,
             settings,
             barred: HashMap::default(),
+            hash_key,
             registry,
         }
     }
 
-    /// Checks whether an address may register, or try to resume, now. A registration is counted; an attempt to resume is
-    /// counted by [`ResumeFailed`].
-    fn check(&self, address: IpAddr, resuming: bool) -> Result<(), Refused> {
+    /// Counts a registration from an address, unless there were too many.
+    fn check_registration(&self, address: IpAddr) -> Result<(), Refused> {
         if is_exempt(&self.settings.limits.exempt_cidrs, address) {
             return Ok(());
         }
-        let key = AddressKey::from(address);
         let now = self.clock.moment();
-        let rates = &self.settings.rate_limit;
-        let limited = if resuming {
-            let until = self.barred.get(&key).filter(|until| **until > now);
-            until.map(|until| (rates.resume_failures_per_minute, *until - now))
-        } else {
-            let early = self.registrations.check_key(&key).err();
-            early.map(|early| (rates.registrations_per_minute, early.wait_time_from(now)))
-        };
-        let Some((limit, wait)) = limited else { return Ok(()) };
-        Err(Refused {
-            refusal: Refusal::RateLimited(limit.get()),
-            context: ErrorContext { retry_after_ms: Some(whole_ms(wait)), ..ErrorContext::NOTHING },
-        })
+        let rate = self.settings.rate_limit.registrations_per_minute;
+        let checked = self.registrations.check_key(&AddressKey::from(address)).map(drop);
+        checked.map_err(|early| Refused::rate_limited(rate.get(), early.wait_time_from(now)))
+    }
+
+    /// The refusal of one more wrong token from an address, if there were too many; [`ResumeFailed`] counts them. A good token
+    /// is never refused for wrong ones.
+    fn barred(&self, address: IpAddr) -> Option<Refused> {
+        let now = self.clock.moment();
+        let until = *self.barred.get(&AddressKey::from(address)).filter(|until| **until > now)?;
+        let rate = self.settings.rate_limit.resume_failures_per_minute;
+        Some(Refused::rate_limited(rate.get(), until - now))
+    }
+
+    fn origin(&self, address: IpAddr) -> Origin {
+        if is_exempt(&self.settings.limits.exempt_cidrs, address) {
+            return Origin::NONE;
+        }
+        origin(self.hash_key, address)
     }
 
     fn admit(&self, admit: &Admit) -> Result<(), Refused> {
-        self.check(admit.address, admit.token.is_some())?;
-        let full = || Refused { refusal: Refusal::Full, context: ErrorContext::NOTHING };
+        let full = || Refused::from(Refusal::Full);
+        if admit.token.is_none() {
+            self.check_registration(admit.address)?;
+        }
+        let resume = admit.token.clone().map(|token| {
+            let (token, hash) = hashed(token);
+            Resume { token, hash, renew: admit.renew_token, barred: self.barred(admit.address) }
+        });
         let registration = Registration {
             resumable: admit.resumable,
             receipts: admit.receipts,
-            resume: admit.token.clone().map(hashed),
+            origin: self.origin(admit.address),
+            accept: admit.accept,
+            resume,
             fresh_id: DeviceId::random(),
             fresh_token: fresh_token().map_err(|_| full())?,
         };
@@ -194,6 +231,9 @@ impl Handler<ResumeFailed> for RateLimiter {
     type Result = ();
 
     fn handle(&mut self, ResumeFailed(address): ResumeFailed, _: &mut Self::Context) {
+        if is_exempt(&self.settings.limits.exempt_cidrs, address) {
+            return;
+        }
         let key = AddressKey::from(address);
         let now = self.clock.moment();
         let until = match self.failures.check_key(&key) {

@@ -17,7 +17,7 @@ use futures_util::stream;
 use super::connection_table::{ConnectionTable, DeliveryBatch};
 use super::write_watermarks::{Watermark, WriteWatermarks};
 use crate::clock::Clock;
-use crate::protocol::refusal::{CloseReason, ErrorContext};
+use crate::protocol::refusal::CloseReason;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
@@ -262,9 +262,9 @@ impl Handler<Register> for Registry {
         let is_open = self.connections.contains(connection);
         self.step(0, ctx, |router, step| {
             if is_open
-                && let Err(refusal) = router.register(step, connection, registration, allowance)
+                && let Err(refused) = router.register(step, connection, registration, allowance)
             {
-                step.refuse(connection, refusal, ErrorContext::NOTHING);
+                step.send_refused(connection, refused);
             }
         });
     }

@@ -10,13 +10,13 @@ use crate::actors::abort_on_panic;
 use crate::actors::test_probe::{RunOnActor, look};
 use crate::actors::ttl_sweeper::TtlSweeper;
 use crate::protocol::encode::Token;
-use crate::protocol::envelope::{Envelope, Seq};
+use crate::protocol::envelope::{Envelope, Origin, Seq};
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::relay::command::{SendCommand, TokenHash};
+use crate::relay::command::{Resume, SendCommand, TokenHash};
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::store::memory::Memory;
-use crate::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use crate::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{PutOutcome, PutSeq};
 
 /// Longer than any step of these tests takes.
@@ -51,9 +51,14 @@ impl TestRelay {
     async fn registers(&self, number: u64, token: Option<u8>, resume: Option<u8>) {
         let token_of = |n: u8| (Token(n.to_string()), TokenHash([n; 32]));
         let registration = Registration {
+            origin: Origin::NONE,
             resumable: token.is_some(),
             receipts: false,
-            resume: resume.map(token_of),
+            accept: None,
+            resume: resume.map(|number| {
+                let (token, hash) = token_of(number);
+                Resume { token, hash, renew: false, barred: None }
+            }),
             fresh_id: DeviceId::random(),
             fresh_token: token_of(token.unwrap_or(0)),
         };
@@ -250,6 +255,12 @@ impl Store for Slow {
     fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}
+
+    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
+        PutOutcome::Durable
+    }
+
+    fn put_correspondent(&mut self, _: CorrespondentRecord) {}
 
     fn is_backlogged(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -65,6 +65,8 @@ pub struct Session {
     /// The Registry has not acknowledged the last batch.
     batch_in_flight: bool,
     register_deadline: Option<SpawnHandle>,
+    /// Key rotations that were delivered and not answered yet: so many `KeyRotationAck`s cost nothing.
+    free_key_acks: u32,
 }
 
 enum State {
@@ -102,6 +104,7 @@ impl Session {
             batch: Vec::new(),
             batch_in_flight: false,
             register_deadline: None,
+            free_key_acks: 0,
         }
     }
 
@@ -152,6 +155,13 @@ impl Session {
                         self.enqueue_command(Command::Ping);
                     }
                 }
+            }
+            Request::Command(command @ Command::KeyRotationAck { .. })
+                if self.free_key_acks > 0 =>
+            {
+                // Only its answer frees a key rotation's place in the window, so the rate must not hold the answer back.
+                self.free_key_acks -= 1;
+                self.enqueue_command(command);
             }
             Request::Command(command) => {
                 if self.allow(Class::Message, || command.error_context(), ctx) {
@@ -204,7 +214,9 @@ impl Session {
             allowance: self.allowance.clone(),
             resumable: register.resumable,
             receipts: register.receipts,
+            accept: register.accept,
             token: register.resume_token.map(|token| Token(token.into_owned())),
+            renew_token: register.renew_token,
         };
         if self.core.limiter.try_send(admit).is_err() {
             self.on_refused(Refusal::Full, &ErrorContext::NOTHING, ctx);
@@ -365,8 +377,9 @@ impl Handler<DeliveryBatch> for Session {
         for delivery in batch.deliveries {
             match delivery {
                 Delivery::Registered(accepted) => self.on_registered(*accepted, ctx),
-                Delivery::Frame { seq, body } => {
+                Delivery::Frame { seq, body, key_update } => {
                     self.writer.text(body);
+                    self.free_key_acks += u32::from(key_update);
                     last_seq = Some(seq);
                 }
                 Delivery::Ack { id, status } => {

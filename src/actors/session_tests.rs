@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::Settings;
 use crate::store::memory::Memory;
+use crate::store::records::HashKey;
 use crate::transport;
 use crate::web::ingress::InForce;
 
@@ -30,7 +31,7 @@ async fn core_elsewhere(
         let registry =
             Registry::new(clock.clone(), settings.clone(), Box::new(Memory), watermarks.clone());
         let registry = abort_on_panic::start("registry", registry);
-        let limiter = RateLimiter::new(clock, plan, settings, registry.clone());
+        let limiter = RateLimiter::new(clock, plan, settings, HashKey::default(), registry.clone());
         let limiter = abort_on_panic::start("rate_limiter", limiter);
         let _ = core_sender.send(Arc::new(CoreHandles { registry, limiter, watermarks }));
     });
@@ -80,7 +81,7 @@ async fn a_session_reads_its_socket_again_when_an_overloaded_registry_has_caught
     }
     for seq in 1..3 {
         let body = ByteString::from(format!("mail {seq}"));
-        let deliveries = vec![Delivery::Frame { seq, body }];
+        let deliveries = vec![Delivery::Frame { seq, body, key_update: false }];
         session
             .send(DeliveryBatch { deliveries, ..DeliveryBatch::default() })
             .await

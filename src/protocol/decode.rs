@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::envelope::Subject;
 use super::frame::{
-    Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send,
+    Accept, Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send,
     StatusUpdate,
 };
 use super::id::{DeviceId, MessageId};
@@ -39,8 +39,8 @@ fn decode_any(text: &str) -> Result<ClientFrame<'_>, Refusal> {
     let server_only = ["RegisterResponse", "Receive", "Error"].into_iter().find(|it| *it == name);
     let unknown = server_only.map_or(Refusal::UnknownType, Refusal::ServerOnly);
     let kind = Kind::parse(&name).ok_or(unknown)?;
-    // For these three types, no payload, null and {} mean the same.
-    let may_be_absent = matches!(kind, Kind::Register | Kind::Ping | Kind::Pong);
+    // For these four types, no payload, null and {} mean the same.
+    let may_be_absent = matches!(kind, Kind::Register | Kind::Unregister | Kind::Ping | Kind::Pong);
     let payload = match payload.filter(|raw| *raw != "null") {
         Some(payload) => payload,
         None if may_be_absent => "{}",
@@ -73,6 +73,7 @@ fn decode_payload(kind: Kind, payload: &str) -> Result<ClientFrame<'_>, Refusal>
         Kind::Register => ClientFrame::Register(register(payload)?),
         Kind::Send => ClientFrame::Send(send(payload)?),
         Kind::Ack => ClientFrame::Ack(ack(payload)?),
+        Kind::Unregister => Fields::read(kind, payload, []).map(|_| ClientFrame::Unregister)?,
         Kind::Ping => Fields::read(kind, payload, []).map(|_| ClientFrame::Ping)?,
         Kind::Pong => Fields::read(kind, payload, []).map(|_| ClientFrame::Pong)?,
         Kind::AuthRequest => ClientFrame::Auth(auth(kind, AuthStep::Request, payload)?),
@@ -107,12 +108,15 @@ pub fn error_context(text: &str, refusal: Refusal) -> ErrorContext {
 }
 
 fn register(payload: &str) -> Result<Register<'_>, Refusal> {
-    let fields = Fields::read(Kind::Register, payload, ["resumable", "receipts", "resume_token"])?;
+    let names = ["resumable", "receipts", "resume_token", "accept", "renew_token"];
+    let fields = Fields::read(Kind::Register, payload, names)?;
     Ok(Register {
         resume_token: fields.optional(2, |raw| string(raw).ok_or("a string"))?,
         extended: payload[1..payload.len() - 1].bytes().any(|byte| !byte.is_ascii_whitespace()),
         resumable: fields.optional(0, flag)?.unwrap_or(false),
         receipts: fields.optional(1, flag)?.unwrap_or(false),
+        accept: fields.optional(3, accept)?,
+        renew_token: fields.optional(4, flag)?.unwrap_or(false),
     })
 }
 
@@ -263,6 +267,14 @@ fn flag(raw: &str) -> Result<bool, &'static str> {
 fn seconds(raw: &str) -> Result<u64, &'static str> {
     let is_whole = raw.bytes().all(|byte| byte.is_ascii_digit());
     is_whole.then(|| raw.parse().unwrap_or(u64::MAX)).ok_or("a whole number of seconds, 0 or more")
+}
+
+fn accept(raw: &str) -> Result<Accept, &'static str> {
+    match string(raw).as_deref() {
+        Some("anyone") => Ok(Accept::Anyone),
+        Some("correspondents") => Ok(Accept::Correspondents),
+        _ => Err("anyone or correspondents"),
+    }
 }
 
 fn presence(raw: &str) -> Result<Presence, &'static str> {

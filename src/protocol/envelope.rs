@@ -22,6 +22,39 @@ pub struct Envelope {
     pub receipts: bool,
     /// Hash of the content, by which the relay recognises a repeated `Send`; 0 for every other frame.
     pub content: u64,
+    /// Who pays for the envelope in a shared pool; of a notice, the device that it waits for.
+    pub origin: Origin,
+    /// The recipient had never written to the sender when the envelope was accepted. (protocol: Unknown senders)
+    pub from_unknown: bool,
+}
+
+/// A keyed hash of the network from which a device registered. Devices of one origin share what they may take of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Origin(pub u64);
+
+impl Origin {
+    /// A device without an origin, from one of `limits.exempt_cidrs`: its share is not limited, and nobody treats the
+    /// device as an unknown sender.
+    pub const NONE: Self = Self(0);
+}
+
+/// What an envelope costs beside its body and its key, bytes. (protocol: Limits)
+pub const ENVELOPE_OVERHEAD: u64 = 256;
+
+impl Envelope {
+    /// What the envelope counts in every byte limit. (protocol: Limits)
+    pub fn bytes(&self) -> u64 {
+        size(&self.subject, self.body.len())
+    }
+}
+
+/// What an envelope with this subject and a body of so many bytes counts in every byte limit.
+pub fn size(subject: &Subject, body: usize) -> u64 {
+    let key = match subject {
+        Subject::KeyRotation(key) | Subject::KeyRotationAck(key) => key.len(),
+        Subject::Message(_) | Subject::Auth | Subject::Notice => 0,
+    };
+    (body as u64).saturating_add(key as u64).saturating_add(ENVELOPE_OVERHEAD)
 }
 
 /// The kind of frame in an envelope, with the id that sender and recipient use for it.

@@ -11,6 +11,8 @@ use super::id::{DeviceId, MessageId};
 pub enum ClientFrame<'a> {
     /// Asks for a new device id, or for the one of an earlier connection.
     Register(Register<'a>),
+    /// Ends the device.
+    Unregister,
     /// Sends a message to another device.
     Send(Send<'a>),
     /// Confirms that the client received and processed a message.
@@ -42,6 +44,20 @@ pub struct Register<'a> {
     pub receipts: bool,
     /// The token of the device that the client wants to resume.
     pub resume_token: Option<Cow<'a, str>>,
+    /// Whose messages the device takes from now on; `None` leaves that as it is.
+    pub accept: Option<Accept>,
+    /// Asks for a new resume token.
+    pub renew_token: bool,
+}
+
+/// Whose messages a device takes. (protocol: Register)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Accept {
+    /// Everybody's.
+    #[default]
+    Anyone,
+    /// Only those of its correspondents. All others get the 404 of an unknown recipient.
+    Correspondents,
 }
 
 /// The payload of `Send`. (protocol: Send)

@@ -28,7 +28,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Register, Send, Ack, Ping, Pong,
+    Register, Unregister, Send, Ack, Ping, Pong,
     AuthRequest, AuthResponse, AuthVerify, AuthSuccess,
     KeyRotationUpdate, KeyRotationAck,
     Status

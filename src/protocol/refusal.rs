@@ -187,6 +187,8 @@ impl ErrorContext {
 /// Why the relay closes a connection. (protocol: Close codes; RFC 6455 §7.4)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
+    /// 1000: the client has ended its device.
+    Unregistered,
     /// 1001: the relay shuts down; the client reconnects after a random delay.
     Draining,
     /// 1003: the client sent a binary message.
@@ -220,6 +222,7 @@ impl CloseReason {
 
     fn code_and_reason(self) -> (u16, &'static str) {
         match self {
+            Self::Unregistered => (1000, "unregistered"),
             Self::Draining => (1001, "the relay is draining"),
             Self::Binary => (1003, "binary messages are not served"),
             Self::Strikes => (1008, "too many malformed messages"),
@@ -248,6 +251,7 @@ mod tests {
     #[test]
     fn a_reason_fits_into_a_close_frame() {
         for reason in [
+            CloseReason::Unregistered,
             CloseReason::Draining,
             CloseReason::Binary,
             CloseReason::Strikes,

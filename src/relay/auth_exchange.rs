@@ -2,32 +2,59 @@
 //!
 //! An `AuthRequest` opens an exchange. Each later step goes to the other device, in the order of the protocol, until the
 //! deadline. The relay does not verify the proofs and does not store which device trusts which.
+//!
+//! A device may have opened [`MAX_OPENED`] exchanges. Of those that unknown senders opened and the device has not answered it
+//! holds [`MAX_UNANSWERED`]: one more ends the oldest of the origin that has most of them, so that unknown senders take places from
+//! each other and never from correspondents.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
 use crate::clock::Moment;
+use crate::protocol::envelope::{Origin, Seq};
 use crate::protocol::frame::AuthStep;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
 
-/// Maximum of open exchanges for one device; limits the time to find one of them.
-pub const MAX_PER_DEVICE: usize = 256;
+/// Maximum of open exchanges that one device has opened.
+pub const MAX_OPENED: usize = 256;
+/// Maximum of exchanges that unknown senders have opened with one device and that the device has not answered.
+pub const MAX_UNANSWERED: usize = 256;
 
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
     initiator: DeviceId,
     last: AuthStep,
     deadline: Moment,
+    /// The sequence number of the `AuthRequest`.
+    request: Seq,
+}
+
+/// An exchange that was ended to make room for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub initiator: DeviceId,
+    /// The sequence number of the `AuthRequest`, which may still wait for the responder.
+    pub request: Seq,
+}
+
+/// The open exchanges of one device.
+#[derive(Debug, Default)]
+struct OfDevice {
+    /// The other devices.
+    peers: Vec<DeviceId>,
+    /// How many of them this device opened.
+    opened: usize,
+    /// Initiators that are unknown senders to this device and that it has not answered, the oldest first.
+    unanswered: VecDeque<(DeviceId, Origin)>,
 }
 
 /// All open exchanges; at most one for each pair of devices.
 #[derive(Debug, Default)]
 pub struct Exchanges {
     by_pair: HashMap<(DeviceId, DeviceId), Exchange, RandomState>,
-    /// The other devices of the open exchanges of a device.
-    peers: HashMap<DeviceId, Vec<DeviceId>, RandomState>,
+    by_device: HashMap<DeviceId, OfDevice, RandomState>,
     /// One entry for each open exchange.
     deadlines: BTreeSet<(Moment, DeviceId, DeviceId)>,
 }
@@ -37,30 +64,41 @@ fn pair(a: DeviceId, b: DeviceId) -> (DeviceId, DeviceId) {
 }
 
 impl Exchanges {
-    /// Opens an exchange; replaces an older one of the same pair. 503 when one of the two devices has [`MAX_PER_DEVICE`] open
-    /// exchanges.
+    /// Whether a device may open an exchange; 503 when it has [`MAX_OPENED`] open already.
+    pub fn check_open(&self, initiator: DeviceId, responder: DeviceId) -> Result<(), Refusal> {
+        let replaced = self.by_pair.get(&pair(initiator, responder));
+        let replaces_own = replaced.is_some_and(|older| older.initiator == initiator);
+        let opened = self.by_device.get(&initiator).map_or(0, |device| device.opened);
+        if opened >= MAX_OPENED && !replaces_own { Err(Refusal::Full) } else { Ok(()) }
+    }
+
+    /// Opens an exchange; replaces an older one of the same pair. `unknown` is the origin of an initiator that the responder
+    /// does not know, `request` the sequence number of the `AuthRequest`. Returns the exchange that had to end.
     pub fn open(
         &mut self,
         initiator: DeviceId,
         responder: DeviceId,
         deadline: Moment,
-    ) -> Result<(), Refusal> {
+        unknown: Option<Origin>,
+        request: Seq,
+    ) -> Option<Ended> {
+        self.close(initiator, responder);
+        let ended = unknown.and_then(|_| self.end_one_for(responder));
         let pair = pair(initiator, responder);
-        if let Some(older) = self.by_pair.get(&pair) {
-            self.deadlines.remove(&(older.deadline, pair.0, pair.1));
-        } else {
-            if [initiator, responder].iter().any(|one| self.peers_of(*one).len() >= MAX_PER_DEVICE)
-            {
-                return Err(Refusal::Full);
-            }
-            self.peers.entry(initiator).or_default().push(responder);
-            if initiator != responder {
-                self.peers.entry(responder).or_default().push(initiator);
-            }
-        }
-        self.by_pair.insert(pair, Exchange { initiator, last: AuthStep::Request, deadline });
+        let last = AuthStep::Request;
+        self.by_pair.insert(pair, Exchange { initiator, last, deadline, request });
         self.deadlines.insert((deadline, pair.0, pair.1));
-        Ok(())
+        let of_initiator = self.by_device.entry(initiator).or_default();
+        of_initiator.peers.push(responder);
+        of_initiator.opened += 1;
+        let of_responder = self.by_device.entry(responder).or_default();
+        if initiator != responder {
+            of_responder.peers.push(initiator);
+        }
+        if let Some(origin) = unknown {
+            of_responder.unanswered.push_back((initiator, origin));
+        }
+        ended
     }
 
     /// The recipient of an `AuthResponse` or `AuthVerify`, and the deadline of the exchange. `named` is the recipient that
@@ -77,14 +115,17 @@ impl Exchanges {
             AuthStep::Response => (AuthStep::Request, false),
             AuthStep::Verify => (AuthStep::Response, true),
         };
-        let peers = self.peers_of(from).iter().copied();
-        let mut waiting =
-            peers.filter(|peer| named.is_none_or(|named| named == *peer)).filter_map(|peer| {
-                let exchange = self.open_between(now, from, peer)?;
-                let waits = exchange.last == before
-                    && (peer == from || (exchange.initiator == from) == from_initiator);
-                waits.then_some((peer, exchange.deadline))
-            });
+        let waits = |peer: DeviceId| {
+            let exchange = self.open_between(now, from, peer)?;
+            let waits = exchange.last == before
+                && (peer == from || (exchange.initiator == from) == from_initiator);
+            waits.then_some((peer, exchange.deadline))
+        };
+        if let Some(named) = named {
+            return waits(named).ok_or(Refusal::NoExchange);
+        }
+        let peers = self.by_device.get(&from).map_or(&[][..], |device| &device.peers);
+        let mut waiting = peers.iter().filter_map(|peer| waits(*peer));
         let found = waiting.next().ok_or(Refusal::NoExchange)?;
         if waiting.next().is_some() {
             return Err(Refusal::Ambiguous);
@@ -95,6 +136,11 @@ impl Exchanges {
     pub fn advance(&mut self, from: DeviceId, peer: DeviceId, step: AuthStep) {
         if let Some(exchange) = self.by_pair.get_mut(&pair(from, peer)) {
             exchange.last = step;
+        }
+        if step == AuthStep::Response
+            && let Some(device) = self.by_device.get_mut(&from)
+        {
+            device.unanswered.retain(|(initiator, _)| *initiator != peer);
         }
     }
 
@@ -111,10 +157,7 @@ impl Exchanges {
         while let Some((deadline, a, b)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            self.deadlines.pop_first();
-            self.by_pair.remove(&(a, b));
-            self.remove_peer(a, b);
-            self.remove_peer(b, a);
+            self.close(a, b);
         }
     }
 
@@ -132,20 +175,43 @@ impl Exchanges {
 
     /// Entries in the three collections.
     pub(super) fn indexed(&self) -> [usize; 3] {
-        [self.by_pair.len(), self.peers.len(), self.deadlines.len()]
+        [self.by_pair.len(), self.by_device.len(), self.deadlines.len()]
     }
 
-    fn remove_peer(&mut self, device: DeviceId, peer: DeviceId) {
-        if let Some(peers) = self.peers.get_mut(&device) {
-            peers.retain(|other| *other != peer);
-            if peers.is_empty() {
-                self.peers.remove(&device);
+    /// Removes the exchange of a pair, if there is one.
+    fn close(&mut self, a: DeviceId, b: DeviceId) -> Option<Exchange> {
+        let pair = pair(a, b);
+        let exchange = self.by_pair.remove(&pair)?;
+        self.deadlines.remove(&(exchange.deadline, pair.0, pair.1));
+        // A device can authenticate itself.
+        let sides = if a == b { 1 } else { 2 };
+        for (device, peer) in [(a, b), (b, a)].into_iter().take(sides) {
+            let Some(of_device) = self.by_device.get_mut(&device) else { continue };
+            of_device.peers.retain(|other| *other != peer);
+            of_device.unanswered.retain(|(initiator, _)| *initiator != peer);
+            of_device.opened -= usize::from(exchange.initiator == device);
+            if of_device.peers.is_empty() {
+                self.by_device.remove(&device);
             }
         }
+        Some(exchange)
     }
 
-    fn peers_of(&self, device: DeviceId) -> &[DeviceId] {
-        self.peers.get(&device).map_or(&[], Vec::as_slice)
+    /// Makes room among the unanswered exchanges of a device: ends the oldest one of the origin that has most.
+    fn end_one_for(&mut self, responder: DeviceId) -> Option<Ended> {
+        let unanswered = &self.by_device.get(&responder)?.unanswered;
+        if unanswered.len() < MAX_UNANSWERED {
+            return None;
+        }
+        let mut by_origin = HashMap::<Origin, usize, RandomState>::default();
+        for (_, origin) in unanswered {
+            *by_origin.entry(*origin).or_default() += 1;
+        }
+        let most = by_origin.values().copied().max()?;
+        let (initiator, _) =
+            *unanswered.iter().find(|(_, origin)| by_origin.get(origin) == Some(&most))?;
+        let request = self.close(initiator, responder)?.request;
+        Some(Ended { initiator, request })
     }
 
     fn open_between(&self, now: Moment, a: DeviceId, b: DeviceId) -> Option<Exchange> {
@@ -176,9 +242,14 @@ mod tests {
         Ok(found)
     }
 
+    fn open(exchanges: &mut Exchanges, from: DeviceId, to: DeviceId, deadline: Moment) {
+        exchanges.check_open(from, to).unwrap();
+        assert_eq!(exchanges.open(from, to, deadline, None, 0), None);
+    }
+
     fn requested_by_alice() -> Exchanges {
         let mut exchanges = Exchanges::default();
-        exchanges.open(ALICE, BOB, END).unwrap();
+        open(&mut exchanges, ALICE, BOB, END);
         exchanges
     }
 
@@ -208,7 +279,7 @@ mod tests {
     #[test]
     fn several_open_exchanges_are_ambiguous_until_one_is_named() {
         let mut exchanges = requested_by_alice();
-        exchanges.open(CAROL, BOB, END).unwrap();
+        open(&mut exchanges, CAROL, BOB, END);
         let response = AuthStep::Response;
         assert_eq!(send_step(&mut exchanges, NOW, BOB, response, None), Err(Refusal::Ambiguous));
         assert_eq!(send_step(&mut exchanges, NOW, BOB, response, Some(CAROL)), Ok((CAROL, END)));
@@ -221,15 +292,13 @@ mod tests {
         let mut exchanges = requested_by_alice();
         assert!(send_step(&mut exchanges, END, BOB, AuthStep::Response, None).is_err());
         exchanges.expire(END);
-        assert!(
-            exchanges.is_empty() && exchanges.peers.is_empty() && exchanges.deadlines.is_empty()
-        );
+        assert!(exchanges.indexed() == [0, 0, 0]);
     }
 
     #[test]
     fn a_new_request_of_a_pair_replaces_the_old_one() {
         let mut exchanges = requested_by_alice();
-        exchanges.open(BOB, ALICE, Moment(90)).unwrap();
+        open(&mut exchanges, BOB, ALICE, Moment(90));
         exchanges.expire(END);
         assert_eq!((exchanges.len(), exchanges.deadlines.len()), (1, 1));
         let answered = send_step(&mut exchanges, END, ALICE, AuthStep::Response, None);
@@ -237,24 +306,57 @@ mod tests {
     }
 
     #[test]
-    fn the_open_exchanges_of_one_device_are_limited() {
+    fn a_device_opens_256_and_what_others_open_with_it_does_not_count() {
         let mut exchanges = Exchanges::default();
-        for peer in 0..MAX_PER_DEVICE as u128 {
-            exchanges.open(ALICE, DeviceId::from_u128(100 + peer), END).unwrap();
+        for peer in 0..MAX_OPENED as u128 {
+            open(&mut exchanges, ALICE, DeviceId::from_u128(100 + peer), END);
+            open(&mut exchanges, DeviceId::from_u128(1_000 + peer), ALICE, END);
         }
-        assert_eq!(exchanges.open(ALICE, BOB, END), Err(Refusal::Full));
+        assert_eq!(exchanges.check_open(ALICE, BOB), Err(Refusal::Full));
+        assert_eq!(
+            exchanges.check_open(ALICE, DeviceId::from_u128(100)),
+            Ok(()),
+            "it replaces one"
+        );
+        assert_eq!(exchanges.check_open(BOB, ALICE), Ok(()));
+    }
+
+    #[test]
+    fn of_unknown_senders_the_origin_with_most_makes_room_and_answered_ones_stay() {
+        let mut exchanges = Exchanges::default();
+        let (crowd, newcomer) = (Origin(1), Origin(2));
+        let device = |number: usize| DeviceId::from_u128(100 + number as u128);
+        open(&mut exchanges, CAROL, BOB, END);
+        for number in 0..=MAX_UNANSWERED {
+            let ended = exchanges.open(device(number), BOB, END, Some(crowd), number as Seq);
+            assert_eq!(ended.is_some(), number == MAX_UNANSWERED);
+            if number == 0 {
+                // The answered one does not count any more.
+                let response = AuthStep::Response;
+                send_step(&mut exchanges, NOW, BOB, response, Some(device(0))).unwrap();
+                exchanges.open(device(1_000), BOB, END, Some(newcomer), 1_000);
+            }
+        }
+        let ended = exchanges.open(device(2_000), BOB, END, Some(newcomer), 2_000);
+        assert_eq!(ended, Some(Ended { initiator: device(2), request: 2 }));
+        let response = AuthStep::Response;
+        for answered in [CAROL, device(1_000), device(2_000)] {
+            assert!(send_step(&mut exchanges, NOW, BOB, response, Some(answered)).is_ok());
+        }
+        exchanges.expire(END);
+        assert_eq!(exchanges.indexed(), [0, 0, 0]);
     }
 
     #[test]
     fn a_device_can_authenticate_itself() {
         let mut exchanges = Exchanges::default();
-        exchanges.open(ALICE, ALICE, END).unwrap();
+        open(&mut exchanges, ALICE, ALICE, END);
         assert_eq!(
             send_step(&mut exchanges, NOW, ALICE, AuthStep::Response, None),
             Ok((ALICE, END))
         );
         assert_eq!(send_step(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), Ok((ALICE, END)));
         exchanges.expire(END);
-        assert!(exchanges.peers.is_empty());
+        assert_eq!(exchanges.indexed(), [0, 0, 0]);
     }
 }

@@ -3,10 +3,11 @@
 use bytestring::ByteString;
 
 use crate::protocol::encode::Token;
-use crate::protocol::envelope::Subject;
-use crate::protocol::frame::{AuthStep, Presence};
+use crate::protocol::envelope::{Origin, Subject};
+use crate::protocol::frame::{Accept, AuthStep, Presence};
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::refusal::ErrorContext;
+use crate::relay::delivery::Refused;
 
 /// One WebSocket, from its upgrade to its end. No two connections of a process have the same id, and a later connection
 /// has a higher one.
@@ -22,11 +23,25 @@ pub struct TokenHash(pub [u8; 32]);
 pub struct Registration {
     pub resumable: bool,
     pub receipts: bool,
+    /// Where a new device comes from.
+    pub origin: Origin,
+    pub accept: Option<Accept>,
     /// The token of the device that the connection wants to be again.
-    pub resume: Option<(Token, TokenHash)>,
-    /// For a new device; only a resumable one gets the token.
+    pub resume: Option<Resume>,
+    /// For a new device.
     pub fresh_id: DeviceId,
+    /// For a new resumable device, or a device that renews its token.
     pub fresh_token: (Token, TokenHash),
+}
+
+#[derive(Debug)]
+pub struct Resume {
+    pub token: Token,
+    pub hash: TokenHash,
+    /// The device wants a new token.
+    pub renew: bool,
+    /// The address has tried too many wrong tokens: one more is answered with this instead of 401.
+    pub barred: Option<Refused>,
 }
 
 /// What a registered device asks for; the session has checked that the device speaks for itself. A `body` is the whole frame
@@ -59,6 +74,8 @@ pub enum Command {
         body: ByteString,
     },
     Status(Presence),
+    /// The device ends.
+    Unregister,
     /// Takes the router's way behind other commands, so that the Pong follows everything that the device sent before.
     Ping,
 }
@@ -91,6 +108,7 @@ impl Command {
             | Self::AuthSuccess { .. }
             | Self::Ack { .. }
             | Self::Status(_)
+            | Self::Unregister
             | Self::Ping => None,
         }
     }
@@ -103,7 +121,7 @@ impl Command {
             | Self::KeyRotationAck { recipient, .. }
             | Self::AuthSuccess { recipient, .. } => Some(*recipient),
             Self::Auth { recipient, .. } => *recipient,
-            Self::Ack { .. } | Self::Status(_) | Self::Ping => None,
+            Self::Ack { .. } | Self::Status(_) | Self::Unregister | Self::Ping => None,
         }
     }
 }

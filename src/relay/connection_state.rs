@@ -62,6 +62,7 @@ impl Registered {
             ClientFrame::Auth(auth) => (auth.device_id, Refusal::ForeignDevice),
             ClientFrame::Status(status) => (status.device_id, Refusal::ForeignDevice),
             ClientFrame::Register(_)
+            | ClientFrame::Unregister
             | ClientFrame::Ack(_)
             | ClientFrame::Ping
             | ClientFrame::Pong => return None,
@@ -84,6 +85,7 @@ impl<'a> From<ClientFrame<'a>> for Request<'a> {
         Self::Command(match frame {
             ClientFrame::Register(register) => return Self::Register(register),
             ClientFrame::Pong => return Self::Pong,
+            ClientFrame::Unregister => Command::Unregister,
             ClientFrame::Ping => Command::Ping,
             ClientFrame::Send(send) => Command::Send(SendCommand {
                 recipient: send.recipient_id,

@@ -1,11 +1,12 @@
 //! What the router has for connections.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 
 use super::command::ConnectionId;
-use super::rate_limit::Allowance;
+use super::rate_limit::{Allowance, whole_ms};
 use crate::clock::Now;
 use crate::protocol::encode::{Status, Token};
 use crate::protocol::envelope::Seq;
@@ -21,6 +22,8 @@ pub enum Delivery {
     Frame {
         seq: Seq,
         body: ByteString,
+        /// A `KeyRotationUpdate`: one `KeyRotationAck` is free.
+        key_update: bool,
     },
     /// A message of this device was accepted, delivered or processed; `status` only if the device asked for receipts.
     Ack {
@@ -57,6 +60,21 @@ pub struct Step {
     pub out: Vec<(ConnectionId, Delivery)>,
 }
 
+impl Refused {
+    /// 429: more than `limit` in a minute; the client may try again after `wait`.
+    pub fn rate_limited(limit: u32, wait: Duration) -> Self {
+        let retry_after_ms = Some(whole_ms(wait));
+        let context = ErrorContext { retry_after_ms, ..ErrorContext::NOTHING };
+        Self { refusal: Refusal::RateLimited(limit), context }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, context: ErrorContext::NOTHING }
+    }
+}
+
 impl Step {
     pub fn at(now: Now) -> Self {
         Self { now, out: Vec::new() }
@@ -64,6 +82,11 @@ impl Step {
 
     pub fn deliver(&mut self, to: ConnectionId, delivery: Delivery) {
         self.out.push((to, delivery));
+    }
+
+    /// Refuses with everything that is known already.
+    pub fn send_refused(&mut self, to: ConnectionId, refused: Refused) {
+        self.deliver(to, Delivery::Refused(Box::new(refused)));
     }
 
     pub fn refuse(&mut self, to: ConnectionId, refusal: Refusal, context: ErrorContext) {

@@ -76,7 +76,7 @@ impl Item {
 
     /// What the item counts in every byte limit.
     pub fn bytes(&self) -> u64 {
-        self.envelope.body.len() as u64
+        self.envelope.bytes()
     }
 
     pub fn record(&self, now: Now, recipient: DeviceId) -> MessageRecord<&Envelope> {

@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 
 use super::item::{Item, SettledBy};
-use super::mailbox_quota::{MailboxQuota, MailboxUsage};
+use super::mailbox_quota::{Applicant, MailboxQuota, MailboxUsage};
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
@@ -86,7 +86,7 @@ impl Mailbox {
         self.waiting() == 0 && self.credit_covers(credit, bytes)
     }
 
-    pub fn is_full(&self, quota: MailboxQuota, from: DeviceId, bytes: u64) -> bool {
+    pub fn is_full(&self, quota: MailboxQuota, from: Applicant, bytes: u64) -> bool {
         self.usage.is_full(quota, from, bytes)
     }
 
@@ -258,11 +258,16 @@ impl Mailbox {
     }
 
     fn ack_where(&mut self, fits: impl Fn(&Envelope) -> bool) -> Option<Item> {
-        let acks = |item: &&Item| item.settles == SettledBy::Ack && fits(&item.envelope);
+        let acks = |item: &Item| item.settles == SettledBy::Ack && fits(&item.envelope);
+        let mut in_flight = self.places.range(..self.in_flight).map(|place| place.item.as_ref());
+        if let Some(index) = in_flight.position(|item| item.is_some_and(&acks)) {
+            let item = self.remove_in_flight(index);
+            self.give_back_memory();
+            return item;
+        }
         // What an earlier connection had stands at the head of what waits.
-        let items = |range| self.places.range(range).filter_map(|place| place.item.as_ref());
-        let waiting_again = items(self.in_flight..self.places.len()).take(self.waiting_again);
-        let seq = items(0..self.in_flight).chain(waiting_again).find(acks)?.seq;
+        let waiting = self.places.range(self.in_flight..).filter_map(|place| place.item.as_ref());
+        let seq = waiting.take(self.waiting_again).find(|item| acks(item))?.seq;
         self.withdraw(seq)
     }
 

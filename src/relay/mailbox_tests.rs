@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::protocol::envelope::{ENVELOPE_OVERHEAD, Origin};
 use crate::relay::mailbox_quota::Usage;
 
 const ALICE: DeviceId = DeviceId::from_u128(1);
@@ -12,6 +13,21 @@ const TEN_BYTES: &str = "ten bytes.";
 
 fn at(seconds: u64) -> Moment {
     Moment(0) + Duration::from_secs(seconds)
+}
+
+/// What one item of ten bytes counts.
+const ITEM: u64 = 10 + ENVELOPE_OVERHEAD;
+const QUOTA: MailboxQuota = MailboxQuota {
+    messages: 8,
+    bytes: 1000,
+    sender_share: 0.5,
+    unknown_share: 0.5,
+    origin_share: 0.5,
+    window: 64,
+};
+
+fn known(id: DeviceId) -> Applicant {
+    Applicant { id, origin: Origin::NONE, is_unknown: false, adds_key: false }
 }
 
 fn of(window: usize) -> Credit {
@@ -27,6 +43,8 @@ fn item(seq: Seq) -> Item {
         body: TEN_BYTES.into(),
         receipts: false,
         content: 0,
+        origin: Origin::NONE,
+        from_unknown: false,
     };
     Item::new(seq, at(60), envelope, true)
 }
@@ -197,8 +215,8 @@ fn credit_is_counted_in_items_and_in_bytes_and_one_is_always_allowed() {
     assert_eq!(mailbox.hands_over(nothing), [1]);
     assert!(mailbox.hands_over(nothing).is_empty());
     assert_eq!(mailbox.hands_over(of(3)), [2, 3]);
-    assert_eq!(mailbox.hands_over(Credit { window: 9, bytes: 49 }), [4]);
-    assert_eq!(mailbox.hands_over(Credit { window: 9, bytes: 50 }), [5]);
+    assert_eq!(mailbox.hands_over(Credit { window: 9, bytes: 5 * ITEM - 1 }), [4]);
+    assert_eq!(mailbox.hands_over(Credit { window: 9, bytes: 5 * ITEM }), [5]);
     mailbox.confirms(2, None);
     assert_eq!(mailbox.hands_over(of(5)), [6]);
 }
@@ -217,26 +235,26 @@ fn no_item_overtakes_a_waiting_item() {
 #[test]
 fn a_queue_is_full_by_messages_or_by_bytes() {
     let mailbox = holding(1..=4);
-    let quota = |messages, bytes| MailboxQuota { messages, bytes, sender_share: 1.0 };
-    assert!(mailbox.is_full(quota(4, 1000), CAROL, 0));
-    assert!(!mailbox.is_full(quota(5, 1000), CAROL, 0));
-    assert!(!mailbox.is_full(quota(5, 50), CAROL, 10));
-    assert!(mailbox.is_full(quota(5, 50), CAROL, 11));
-    assert!(mailbox.is_full(quota(5, u64::MAX - 1), CAROL, u64::MAX));
+    let quota = |messages, bytes| MailboxQuota { messages, bytes, sender_share: 1.0, ..QUOTA };
+    assert!(mailbox.is_full(quota(4, 10_000), known(CAROL), 0));
+    assert!(!mailbox.is_full(quota(5, 10_000), known(CAROL), 0));
+    assert!(!mailbox.is_full(quota(5, 4 * ITEM + 10), known(CAROL), 10));
+    assert!(mailbox.is_full(quota(5, 4 * ITEM + 10), known(CAROL), 11));
+    assert!(mailbox.is_full(quota(5, u64::MAX - 1), known(CAROL), u64::MAX));
 }
 
 #[test]
 fn one_sender_has_a_share_and_the_others_have_the_rest() {
     let mut mailbox = holding(1..=4);
-    let quota = MailboxQuota { messages: 8, bytes: 1000, sender_share: 0.5 };
-    assert!(mailbox.is_full(quota, ALICE, 10));
-    assert!(!mailbox.is_full(quota, CAROL, 10));
+    let quota = MailboxQuota { messages: 8, bytes: 10_000, ..QUOTA };
+    assert!(mailbox.is_full(quota, known(ALICE), 10));
+    assert!(!mailbox.is_full(quota, known(CAROL), 10));
     mailbox.hands_over(of(1));
-    assert!(mailbox.is_full(quota, ALICE, 10), "what is unconfirmed takes its place still");
+    assert!(mailbox.is_full(quota, known(ALICE), 10), "what is unconfirmed takes its place still");
     mailbox.confirms(1, None);
-    assert!(!mailbox.is_full(quota, ALICE, 10));
-    assert!(mailbox.is_full(MailboxQuota { bytes: 79, ..quota }, ALICE, 10));
-    assert!(!mailbox.is_full(MailboxQuota { bytes: 80, ..quota }, ALICE, 10));
+    assert!(!mailbox.is_full(quota, known(ALICE), 10));
+    assert!(mailbox.is_full(MailboxQuota { bytes: 8 * ITEM - 1, ..quota }, known(ALICE), ITEM));
+    assert!(!mailbox.is_full(MailboxQuota { bytes: 8 * ITEM, ..quota }, known(ALICE), ITEM));
 }
 
 #[test]

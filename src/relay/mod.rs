@@ -6,8 +6,10 @@
 pub mod auth_exchange;
 pub mod command;
 pub mod connection_state;
+pub mod correspondents;
 pub mod dedup;
 pub mod delivery;
+mod fair_share;
 pub mod item;
 pub mod mailbox;
 pub mod mailbox_quota;

@@ -20,6 +20,7 @@ use crate::settings::RateLimit;
 
 /// A device is flooding when more than this many times its burst are refused in one minute.
 const FLOOD_FACTOR: u32 = 10;
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Add<Nanos> for Moment {
     type Output = Self;
@@ -144,6 +145,23 @@ impl Allowance {
     }
 }
 
+/// How often one device resumes: the time at which as many resumes as were made would be due, one after the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResumeRate(Moment);
+
+impl ResumeRate {
+    /// Counts one resume, or returns the time to wait: `per_minute` may come at once, and one more whenever one is due.
+    pub fn check(&mut self, now: Moment, per_minute: NonZeroU32) -> Result<(), Duration> {
+        let due = self.0.max(now) + MINUTE / per_minute.get();
+        let latest = now + MINUTE;
+        if due > latest {
+            return Err(due - latest);
+        }
+        self.0 = due;
+        Ok(())
+    }
+}
+
 /// Milliseconds, rounded up, so that a client that waits that long has waited long enough.
 pub fn whole_ms(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
@@ -200,6 +218,19 @@ mod tests {
         assert!(matches!(allowance.check(Class::Message), Verdict::Limited { limit: 1, .. }));
     }
 
+    #[test]
+    fn a_device_resumes_so_often_in_a_minute_and_then_whenever_one_is_due() {
+        let (mut rate, limit) = (ResumeRate::default(), NonZeroU32::new(60).unwrap());
+        let now = Moment::default() + Duration::from_secs(7);
+        assert!((0..60).all(|_| rate.check(now, limit).is_ok()));
+        assert_eq!(rate.check(now, limit), Err(Duration::from_secs(1)));
+        assert_eq!(rate.check(now + Duration::from_secs(1), limit), Ok(()));
+        assert!(rate.check(now + Duration::from_secs(1), limit).is_err());
+        let later = now + Duration::from_secs(3_600);
+        assert!((0..60).all(|_| rate.check(later, limit).is_ok()));
+        assert!(rate.check(later, limit).is_err());
+    }
+
     /// The bounds that the settings set for `rate_limit.*`: the limiter counts nanoseconds in 64 bits.
     #[test]
     fn the_largest_and_the_slowest_rates_that_settings_allow_can_be_counted() {
@@ -211,6 +242,7 @@ mod tests {
                 burst,
                 control_per_minute: rate,
                 registrations_per_minute: rate,
+                resumes_per_minute: rate,
                 resume_failures_per_minute: rate,
             };
             let allowance = Allowance::new(RatePlan::new(rates, Clock::system()));

@@ -143,6 +143,9 @@ settings! {
         exempt_cidrs: Vec<IpNet> = Networks { may_be_everyone: true },
         /// Devices known at the same time, connected or away; each costs about half a KiB. More are answered 503.
         devices: usize = Count(1..=100_000_000),
+        /// How origins (one IPv4 address, one IPv6 /48) share the table of devices, the relay's queue and the places for
+        /// unknown senders: an origin may add while what it holds is at most this share of what is free.
+        origin_share: f64 = Share,
         /// How long a connection may stay open without a `Register`. After it: close 4401.
         register_timeout: Duration = Span(100 * MS..=10 * MIN),
         /// Bytes of the JSON text of one frame, all of it. More is answered 413.
@@ -167,6 +170,8 @@ settings! {
         control_per_minute: NonZeroU32 = Count(1..=u32::MAX),
         /// Registrations from one address, each minute.
         registrations_per_minute: NonZeroU32 = Count(1..=u32::MAX),
+        /// Resumes of one device, each minute: each costs a write to disk. More are answered 429.
+        resumes_per_minute: NonZeroU32 = Count(1..=u32::MAX),
         /// Failed attempts to resume from one address, each minute, so that tokens cannot be guessed.
         resume_failures_per_minute: NonZeroU32 = Count(1..=u32::MAX),
     }
@@ -198,6 +203,8 @@ settings! {
         bytes: usize = Size(KIB..=TIB),
         /// Share of one sender in a recipient's queue, so that one sender cannot fill it against all others.
         sender_share: f64 = Share,
+        /// Share of all unknown senders together in a recipient's queue, so that the rest is left to its correspondents.
+        unknown_share: f64 = Share,
         /// Bytes kept for all recipients together: the relay's memory or disk.
         total_bytes: usize = Size(KIB..=16 * TIB),
         /// How long a repeated message is recognised as a repeat.

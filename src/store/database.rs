@@ -11,13 +11,18 @@ use std::time::Duration;
 use redb::{ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition};
 
 use super::Loaded;
-use super::records::{DeviceRecord, Fingerprint, MessageRecord, VERSION};
+use super::records::{
+    CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord, VERSION,
+};
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
 
 const QUEUE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
 const DEVICES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("devices");
 const PRINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("prints");
+/// By device and place, see [`CorrespondentRecord::key`].
+const CORRESPONDENTS: TableDefinition<'_, (u128, u16), &[u8]> =
+    TableDefinition::new("correspondents");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Key in `META`: the version of the records.
@@ -25,6 +30,8 @@ const FORMAT: &str = "format";
 /// Key in `META`: a sequence number above all that were committed, because the newest message may be removed already.
 const NEXT_SEQ: &str = "next_seq";
 
+/// Key in `META`: the [`HashKey`].
+const HASH_KEY: &str = "hash_key";
 /// Bytes of the page cache. It is small because the database is written at its end and read once.
 const CACHE: usize = 16 * 1024 * 1024;
 
@@ -46,6 +53,7 @@ pub struct Changes {
     pub fingerprints: Vec<Fingerprint>,
     /// `None` removes a device.
     pub devices: BTreeMap<DeviceId, Option<DeviceRecord>>,
+    pub correspondents: BTreeMap<(u128, u16), CorrespondentRecord>,
     /// Range of Unix milliseconds whose fingerprints are still needed; others may be deleted. A time in the future means
     /// that the wall clock was set back.
     pub needed_fingerprints: Option<RangeInclusive<u64>>,
@@ -57,7 +65,8 @@ impl Changes {
     }
 
     pub fn len(&self) -> usize {
-        self.puts.len() + self.removes.len() + self.fingerprints.len() + self.devices.len()
+        let records = self.puts.len() + self.devices.len() + self.correspondents.len();
+        records + self.removes.len() + self.fingerprints.len()
     }
 }
 
@@ -87,7 +96,12 @@ impl Database {
                 transaction.open_table(QUEUE)?;
                 transaction.open_table(DEVICES)?;
                 transaction.open_table(PRINTS)?;
-                transaction.open_table(META)?.insert(FORMAT, u64::from(VERSION))?;
+                transaction.open_table(CORRESPONDENTS)?;
+                let mut meta = transaction.open_table(META)?;
+                meta.insert(FORMAT, u64::from(VERSION))?;
+                let key = getrandom::u64().map_err(io::Error::other)?;
+                meta.insert(HASH_KEY, key)?;
+                drop(meta);
                 transaction.commit()?;
             }
             let rows = database.begin_read()?.open_table(PRINTS)?;
@@ -147,12 +161,34 @@ impl Database {
                 }
             }
         }
+        self.commit_correspondents(&transaction, changes)?;
         if let Some((last, _)) = changes.puts.last_key_value() {
             let mut meta = transaction.open_table(META)?;
             let known = meta.get(NEXT_SEQ)?.map_or(0, |next| next.value());
             meta.insert(NEXT_SEQ, known.max(last.saturating_add(1)))?;
         }
         transaction.commit()?;
+        Ok(())
+    }
+
+    fn commit_correspondents(
+        &mut self,
+        transaction: &redb::WriteTransaction,
+        changes: &Changes,
+    ) -> Result<(), redb::Error> {
+        let gone = || changes.devices.iter().filter(|(_, device)| device.is_none());
+        if changes.correspondents.is_empty() && gone().next().is_none() {
+            return Ok(());
+        }
+        let mut correspondents = transaction.open_table(CORRESPONDENTS)?;
+        for (key, correspondent) in &changes.correspondents {
+            correspondent.encode(&mut self.scratch);
+            correspondents.insert(key, self.scratch.as_slice())?;
+        }
+        for (id, _) in gone() {
+            let of_device = (id.to_u128(), 0)..=(id.to_u128(), u16::MAX);
+            correspondents.retain_in(of_device, |_, _| false)?;
+        }
         Ok(())
     }
 
@@ -192,6 +228,7 @@ impl Database {
         let transaction = self.database.begin_read()?;
         let meta = transaction.open_table(META)?;
         loaded.next_seq = meta.get(NEXT_SEQ)?.map_or(1, |next| next.value());
+        loaded.hash_key = HashKey(meta.get(HASH_KEY)?.map_or(0, |key| key.value()));
         for entry in transaction.open_table(QUEUE)?.iter()? {
             let (seq, value) = entry?;
             let seq = seq.value();
@@ -207,6 +244,13 @@ impl Database {
             let (id, value) = entry?;
             match DeviceRecord::decode(DeviceId::from_u128(id.value()), value.value()) {
                 Some(device) => loaded.devices.push(device),
+                None => loaded.damaged += 1,
+            }
+        }
+        for entry in transaction.open_table(CORRESPONDENTS)?.iter()? {
+            let (key, value) = entry?;
+            match CorrespondentRecord::decode(DeviceId::from_u128(key.value().0), value.value()) {
+                Some(correspondent) => loaded.correspondents.push(correspondent),
                 None => loaded.damaged += 1,
             }
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::*;
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::{Envelope, Subject};
+use crate::protocol::envelope::{Envelope, Origin, Subject};
 use crate::protocol::id::MessageId;
 
 /// Pseudo-random numbers: the same seed gives the same numbers.
@@ -204,6 +204,8 @@ pub fn message(seq: Seq, bytes: usize) -> MessageRecord {
             body: format!("{seq:>8}{}", "0".repeat(bytes)).into(),
             receipts: false,
             content: seq,
+            origin: Origin::NONE,
+            from_unknown: false,
         },
     }
 }
@@ -263,7 +265,15 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
     for _ in 0..dice.below(3) {
         let id = DeviceId::from_u128(u128::from(dice.below(9) + 1));
         let token = (dice.below(2) == 0).then_some([dice.below(256) as u8; 32]);
-        let device = (dice.below(3) > 0).then_some(DeviceRecord { id, token, forget_at: None });
+        let device = (dice.below(3) > 0).then_some(DeviceRecord {
+            id,
+            token,
+            next_token: None,
+            only_correspondents: false,
+            forget_at: None,
+            origin: Origin::NONE,
+            used: false,
+        });
         changes.devices.insert(id, device);
     }
     changes

@@ -1,6 +1,6 @@
 //! The store of a relay whose queue ends with the process: the mailboxes hold everything already.
 
-use super::records::{DeviceRecord, Fingerprint, MessageRecord};
+use super::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use super::{PutOutcome, PutSeq, Store};
 use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
@@ -18,4 +18,10 @@ impl Store for Memory {
     fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}
+
+    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
+        PutOutcome::Durable
+    }
+
+    fn put_correspondent(&mut self, _: CorrespondentRecord) {}
 }

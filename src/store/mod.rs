@@ -13,7 +13,7 @@ pub mod writer;
 
 use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
-use records::{DeviceRecord, Fingerprint, MessageRecord};
+use records::{CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord};
 
 /// The order of the puts. It differs from the order of arrival: a message that comes back from a lost connection is put late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -43,7 +43,14 @@ pub trait Store {
     /// Stores a device, or replaces its record.
     fn put_device(&mut self, device: DeviceRecord);
 
+    /// Removes a device and its correspondents.
     fn remove_device(&mut self, id: DeviceId);
+
+    /// Asks for a report on everything before it, like a put of nothing.
+    fn report_commit(&mut self, put_seq: PutSeq) -> PutOutcome;
+
+    /// Stores a correspondent of a device.
+    fn put_correspondent(&mut self, correspondent: CorrespondentRecord);
 
     /// Ends a step. The changes since the last flush are committed together or not at all, because an expired message and
     /// the notice to its sender must not be separated by a crash.
@@ -67,12 +74,15 @@ pub trait Store {
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub devices: Vec<DeviceRecord>,
+    /// By device, in no order of their numbers.
+    pub correspondents: Vec<CorrespondentRecord>,
     /// In the order of arrival.
     pub messages: Vec<MessageRecord>,
     /// Oldest first.
     pub fingerprints: Vec<Fingerprint>,
     /// The first sequence number that was never used.
     pub next_seq: Seq,
+    pub hash_key: HashKey,
     /// Records that were damaged on disk and left out.
     pub damaged: usize,
 }

@@ -10,11 +10,11 @@ use bytestring::ByteString;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::{Envelope, Seq, Subject};
+use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 
 /// The version of the encoding. A relay refuses to start on a database of another version.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// A message that waits or is in flight. A put borrows the envelope, so that a store that keeps nothing copies nothing.
 #[derive(Debug, Clone)]
@@ -34,9 +34,33 @@ pub struct DeviceRecord {
     pub id: DeviceId,
     /// SHA-256 of the resume token; a plain device has none.
     pub token: Option<[u8; 32]>,
+    /// SHA-256 of a newer token that no connection has used yet.
+    pub next_token: Option<[u8; 32]>,
     /// Unix milliseconds; `None` while the device is connected.
     pub forget_at: Option<u64>,
+    pub origin: Origin,
+    /// Something was sent or received, or the device was resumed.
+    pub used: bool,
+    /// The device does not take messages of unknown senders.
+    pub only_correspondents: bool,
 }
+
+/// A device to which another device has written, by a keyed hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CorrespondentRecord {
+    pub device: DeviceId,
+    /// Counts the correspondents of the device, from 0. A record replaces the one whose number is [`MAX_CORRESPONDENTS`]
+    /// lower.
+    pub number: u64,
+    pub hash: u64,
+}
+
+/// Correspondents that are kept of one device, the newest.
+pub const MAX_CORRESPONDENTS: usize = 512;
+
+/// The secret of this relay's hashes of devices and networks; made once for each database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HashKey(pub u64);
 
 /// A message by its hashes: its sender may repeat the message because the Ack was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +82,8 @@ impl MessageRecord {
 
     /// Writes the value for the key `seq` to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Envelope { from, subject, ttl, body, receipts, content } = &self.envelope;
+        let Envelope { from, subject, ttl, body, receipts, content, origin, from_unknown } =
+            &self.envelope;
         out.clear();
         let (kind, id, key_id) = match subject {
             Subject::Message(id) => (0, id.to_u128(), ""),
@@ -67,13 +92,14 @@ impl MessageRecord {
             Subject::Auth => (3, 0, ""),
             Subject::Notice => (4, 0, ""),
         };
-        out.extend_from_slice(&[VERSION, kind, u8::from(*receipts)]);
+        out.extend_from_slice(&[VERSION, kind, u8::from(*receipts), u8::from(*from_unknown)]);
         out.extend_from_slice(&from.to_u128().to_le_bytes());
         out.extend_from_slice(&self.to.to_u128().to_le_bytes());
         out.extend_from_slice(&id.to_le_bytes());
         out.extend_from_slice(&ttl.to_le_bytes());
         out.extend_from_slice(&self.expires_at.to_le_bytes());
         out.extend_from_slice(&content.to_le_bytes());
+        out.extend_from_slice(&origin.0.to_le_bytes());
         out.extend_from_slice(&(key_id.len() as u32).to_le_bytes());
         out.extend_from_slice(key_id.as_bytes());
         out.extend_from_slice(body.as_bytes());
@@ -83,9 +109,10 @@ impl MessageRecord {
     /// `None` if the value is damaged.
     pub fn decode(seq: Seq, value: &[u8]) -> Option<Self> {
         let mut from = Reader::open(seq, value)?;
-        let [kind, receipts] = from.array()?;
+        let [kind, receipts, from_unknown] = from.array()?;
         let (sender, to, id) = (from.u128()?, from.u128()?, from.u128()?);
         let (ttl, expires_at, content) = (from.u64()?, from.u64()?, from.u64()?);
+        let origin = Origin(from.u64()?);
         let key_id_bytes = u32::from_le_bytes(from.array()?) as usize;
         let (key_id, body) = from.0.split_at_checked(key_id_bytes)?;
         let key_id = std::str::from_utf8(key_id).ok()?;
@@ -104,6 +131,8 @@ impl MessageRecord {
             body: ByteString::from(std::str::from_utf8(body).ok()?),
             receipts: receipts != 0,
             content,
+            origin,
+            from_unknown: from_unknown != 0,
         };
         Some(Self { seq, to: DeviceId::from_u128(to), expires_at, envelope })
     }
@@ -113,22 +142,57 @@ impl DeviceRecord {
     /// Writes the value for the device's id to `out`.
     pub fn encode(self, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(&[VERSION, u8::from(self.token.is_some())]);
+        let flags =
+            [self.token.is_some(), self.next_token.is_some(), self.used, self.only_correspondents];
+        out.push(VERSION);
+        out.extend_from_slice(&flags.map(u8::from));
         out.extend_from_slice(&self.token.unwrap_or_default());
+        out.extend_from_slice(&self.next_token.unwrap_or_default());
         out.extend_from_slice(&self.forget_at.unwrap_or(u64::MAX).to_le_bytes());
+        out.extend_from_slice(&self.origin.0.to_le_bytes());
         seal(salt(self.id), out);
     }
 
     /// `None` if the value is damaged.
     pub fn decode(id: DeviceId, value: &[u8]) -> Option<Self> {
         let mut from = Reader::open(salt(id), value)?;
-        let [resumable] = from.array()?;
-        let (token, forget_at) = (from.array::<32>()?, from.u64()?);
+        let [resumable, renewed, used, only_correspondents] =
+            from.array()?.map(|flag: u8| flag != 0);
+        let (token, next_token) = (from.array::<32>()?, from.array::<32>()?);
+        let forget_at = from.u64()?;
         Some(Self {
             id,
-            token: (resumable != 0).then_some(token),
+            token: resumable.then_some(token),
+            next_token: renewed.then_some(next_token),
             forget_at: (forget_at != u64::MAX).then_some(forget_at),
+            origin: Origin(from.u64()?),
+            used,
+            only_correspondents,
         })
+    }
+}
+
+impl CorrespondentRecord {
+    /// The key of the record: the device, and the place of the number.
+    pub fn key(&self) -> (u128, u16) {
+        let place = self.number % MAX_CORRESPONDENTS as u64;
+        (self.device.to_u128(), place as u16)
+    }
+
+    /// Writes the value for [`Self::key`] to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.push(VERSION);
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.hash.to_le_bytes());
+        seal(salt(self.device) ^ self.number, out);
+    }
+
+    /// `None` if the value is damaged.
+    pub fn decode(device: DeviceId, value: &[u8]) -> Option<Self> {
+        let number = value.get(1..9)?.try_into().ok().map(u64::from_le_bytes)?;
+        let mut from = Reader::open(salt(device) ^ number, value)?;
+        Some(Self { device, number: from.u64()?, hash: from.u64()? })
     }
 }
 
@@ -217,6 +281,8 @@ mod tests {
                 body: ByteString::from_static("{\"x\":1}"),
                 receipts: true,
                 content: 5,
+                origin: Origin(11),
+                from_unknown: true,
             },
         }
     }
@@ -243,11 +309,28 @@ mod tests {
         for token in [None, Some([9; 32])] {
             for forget_at in [None, Some(5)] {
                 let id = DeviceId::from_u128(4);
-                let (device, mut value) = (DeviceRecord { id, token, forget_at }, Vec::new());
+                let (device, mut value) = (
+                    DeviceRecord {
+                        id,
+                        token,
+                        next_token: token.map(|_| [8; 32]),
+                        forget_at,
+                        origin: Origin(6),
+                        used: token.is_some(),
+                        only_correspondents: forget_at.is_some(),
+                    },
+                    Vec::new(),
+                );
                 device.encode(&mut value);
                 assert_eq!(DeviceRecord::decode(id, &value), Some(device));
             }
         }
+        let correspondent =
+            CorrespondentRecord { device: DeviceId::from_u128(4), number: 513, hash: 7 };
+        let mut value = Vec::new();
+        correspondent.encode(&mut value);
+        assert_eq!(CorrespondentRecord::decode(correspondent.device, &value), Some(correspondent));
+        assert_eq!(correspondent.key(), (4, 1));
         let sender = DeviceId::from_u128(1);
         let fingerprint = Fingerprint { sender, key: 2, content: 3, recorded_at: 4 };
         let mut value = Vec::new();

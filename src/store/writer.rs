@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::database::{Changes, Database};
 use super::open::OpenError;
-use super::records::{DeviceRecord, Fingerprint, MessageRecord};
+use super::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use super::sync_watch::SyncFailed;
 use super::{PutOutcome, PutSeq, Store};
 use crate::abort_on_panic::AbortOnPanic;
@@ -74,6 +74,8 @@ enum Change {
     Put(PutSeq, MessageRecord),
     Remove(Seq, Option<Fingerprint>),
     Device(DeviceId, Option<DeviceRecord>),
+    Correspondent(CorrespondentRecord),
+    Report(PutSeq),
 }
 
 /// What the Registry's thread and the writer's thread share.
@@ -98,10 +100,16 @@ struct PendingChanges {
     bytes: usize,
     /// The newest put among the changes, or among the changes that were taken before.
     last_put: PutSeq,
+    /// A report is due even if no change is left to write.
+    owes_report: bool,
     closing: bool,
 }
 
 impl PendingChanges {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && !self.owes_report
+    }
+
     fn apply(&mut self, change: Change) {
         match change {
             Change::Put(put_seq, record) => {
@@ -119,6 +127,13 @@ impl PendingChanges {
             }
             Change::Device(id, device) => {
                 self.changes.devices.insert(id, device);
+            }
+            Change::Report(put_seq) => {
+                self.last_put = put_seq;
+                self.owes_report = true;
+            }
+            Change::Correspondent(record) => {
+                self.changes.correspondents.insert(record.key(), record);
             }
         }
     }
@@ -205,12 +220,24 @@ impl Store for QueueWriter {
         self.staged.push(Change::Device(id, None));
     }
 
+    fn report_commit(&mut self, put_seq: PutSeq) -> PutOutcome {
+        if self.shared.is_failing() {
+            return PutOutcome::Rejected;
+        }
+        self.staged.push(Change::Report(put_seq));
+        PutOutcome::Pending
+    }
+
+    fn put_correspondent(&mut self, correspondent: CorrespondentRecord) {
+        self.staged.push(Change::Correspondent(correspondent));
+    }
+
     fn flush(&mut self) {
         if self.staged.is_empty() {
             return;
         }
         let mut pending = self.shared.lock();
-        let before = pending.changes.len();
+        let (before, was_empty) = (pending.changes.len(), pending.is_empty());
         for change in self.staged.drain(..) {
             pending.apply(change);
         }
@@ -221,7 +248,7 @@ impl Store for QueueWriter {
         self.shared.measure(&pending);
         drop(pending);
         let is_full = before < self.shared.batch && after >= self.shared.batch;
-        if before == 0 || is_full {
+        if was_empty || is_full {
             self.shared.changed.notify_one();
         }
     }
@@ -280,9 +307,9 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
     /// Waits for a change, and then for more until the batch is full or its interval is over. `None` at the end.
     fn next_batch(&self) -> Option<(Changes, PutSeq)> {
         let pending = self.shared.wait_while(self.shared.lock(), Duration::MAX, |pending| {
-            pending.changes.is_empty() && !pending.closing
+            pending.is_empty() && !pending.closing
         });
-        if pending.changes.is_empty() {
+        if pending.is_empty() {
             return None;
         }
         // Changes that came during the last commit have waited already.
@@ -298,6 +325,7 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
         let changes = mem::take(&mut pending.changes);
         pending.bytes = 0;
         pending.since = None;
+        pending.owes_report = false;
         self.shared.measure(pending);
         let window = u64::try_from(self.policy.dedup_window.as_millis()).unwrap_or(u64::MAX);
         let now = self.clock.now().wall_ms;
@@ -355,6 +383,9 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
         for (id, device) in failed.devices {
             newer.devices.entry(id).or_insert(device);
         }
+        for (key, correspondent) in failed.correspondents {
+            newer.correspondents.entry(key).or_insert(correspondent);
+        }
         pending.bytes = 0;
         self.shared.measure(pending);
     }
@@ -368,7 +399,7 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
                 let pending = self.shared.lock();
                 let mut pending =
                     self.shared.wait_while(pending, pause, |pending| !pending.closing);
-                if !pending.changes.puts.is_empty() {
+                if !pending.changes.puts.is_empty() || pending.owes_report {
                     // These records were staged before the Registry knew of the failure.
                     pending.changes.puts.clear();
                     (self.report)(Outcome::Failed(pending.last_put));

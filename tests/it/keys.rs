@@ -58,7 +58,7 @@ async fn a_key_waits_and_comes_again_until_it_is_answered() {
 
 #[tokio::test]
 async fn unanswered_keys_take_their_place_in_the_window() {
-    let relay = Relay::with(|settings| settings.delivery.window = 2);
+    let relay = Relay::without_origins(|settings| settings.delivery.window = 2);
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     for key_id in 1..=3 {
         let frame = alice.key_update(&bob.id, key_id);

@@ -4,6 +4,7 @@ mod authentication;
 mod dedup;
 mod drain;
 mod end_to_end;
+mod fair_shares;
 mod hostile;
 mod identity;
 mod keys;
@@ -17,6 +18,8 @@ mod resume;
 mod seed;
 mod size;
 mod ttl;
+mod unknown_senders;
+mod unregister;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,7 @@ use crate::support::{Device, Relay, message_id};
 
 #[tokio::test]
 async fn one_sender_cannot_fill_a_queue_against_the_others() {
-    let relay = Relay::with(|settings| settings.queue.messages = 4);
+    let relay = Relay::without_origins(|settings| settings.queue.messages = 4);
     let bob = Device::resumable(&relay).await.disconnect(&relay).await;
     let mut alice = Device::plain(&relay).await;
     for number in 1..=2 {
@@ -65,8 +65,8 @@ async fn expired_messages_do_not_fill_a_queue() {
 
 #[tokio::test]
 async fn bytes_are_limited_as_messages_are() {
-    let relay = Relay::with(|settings| {
-        settings.queue.bytes = 2000;
+    let relay = Relay::without_origins(|settings| {
+        settings.queue.bytes = 2500;
         settings.queue.sender_share = 1.0;
     });
     let bob = Device::resumable(&relay).await.disconnect(&relay).await;
@@ -99,7 +99,7 @@ async fn a_full_relay_names_the_time_of_the_next_attempt() {
 
 #[tokio::test]
 async fn a_relay_at_its_device_limit_registers_no_new_device() {
-    let relay = Relay::with(|settings| settings.limits.devices = 2);
+    let relay = Relay::without_origins(|settings| settings.limits.devices = 2);
     let (alice, _bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
     let mut unregistered = Device::connect(&relay).await;
     let error = unregistered.expect_refusal(json!({"type": "Register"}), 503).await;

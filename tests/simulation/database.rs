@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::DeviceId;
-use sealpost::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use sealpost::store::records::{
+    CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord,
+};
 use sealpost::store::{Loaded, PutSeq};
 
 pub enum Change {
@@ -17,6 +19,7 @@ pub enum Change {
     Remove(Seq),
     Fingerprint(Fingerprint),
     Device(DeviceId, Option<DeviceRecord>),
+    Correspondent(CorrespondentRecord),
 }
 
 /// The changes of one commit.
@@ -26,12 +29,14 @@ struct Batch {
     removes: Vec<Seq>,
     fingerprints: Vec<Fingerprint>,
     devices: BTreeMap<DeviceId, Option<DeviceRecord>>,
+    correspondents: Vec<CorrespondentRecord>,
 }
 
 #[derive(Default)]
 struct Written {
     queue: BTreeMap<Seq, MessageRecord>,
     devices: BTreeMap<DeviceId, DeviceRecord>,
+    correspondents: BTreeMap<(u128, u16), CorrespondentRecord>,
     fingerprints: VecDeque<Fingerprint>,
     next_seq: Seq,
 }
@@ -85,7 +90,8 @@ impl Database {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.written.queue.is_empty() && self.written.devices.is_empty()
+        let Written { queue, devices, correspondents, .. } = &self.written;
+        queue.is_empty() && devices.is_empty() && correspondents.is_empty()
     }
 
     /// Writes the oldest `steps`. Returns the newest put that is safe.
@@ -109,10 +115,12 @@ impl Database {
         let lost = failed.puts.keys().chain(since.puts.keys()).copied().collect();
         let removes = failed.puts.into_keys().chain(failed.removes).chain(since.removes);
         let fingerprints = failed.fingerprints.into_iter().chain(since.fingerprints);
+        let correspondents = failed.correspondents.into_iter().chain(since.correspondents);
         let devices = failed.devices.into_iter().chain(since.devices);
         let step = removes
             .map(Change::Remove)
             .chain(fingerprints.map(Change::Fingerprint))
+            .chain(correspondents.map(Change::Correspondent))
             .chain(devices.map(|(id, device)| Change::Device(id, device)));
         self.waiting = VecDeque::from([step.collect()]);
         (lost, self.last)
@@ -126,12 +134,14 @@ impl Database {
     }
 
     pub fn load(&self, wall_ms: u64) -> Loaded {
-        let Written { queue, devices, fingerprints, next_seq } = &self.written;
+        let Written { queue, devices, correspondents, fingerprints, next_seq } = &self.written;
         let oldest = wall_ms.saturating_sub(self.window_ms);
         let fingerprints =
             fingerprints.iter().filter(|fingerprint| fingerprint.recorded_at >= oldest);
         Loaded {
             devices: devices.values().copied().collect(),
+            correspondents: correspondents.values().copied().collect(),
+            hash_key: HashKey::default(),
             messages: queue.values().cloned().collect(),
             fingerprints: fingerprints.copied().collect(),
             next_seq: (*next_seq).max(1),
@@ -153,6 +163,7 @@ impl Database {
                     }
                 }
                 Change::Fingerprint(fingerprint) => batch.fingerprints.push(fingerprint),
+                Change::Correspondent(record) => batch.correspondents.push(record),
                 Change::Device(id, device) => {
                     batch.devices.insert(id, device);
                 }
@@ -163,7 +174,7 @@ impl Database {
     }
 
     fn apply(&mut self, batch: &Batch, wall_ms: u64) {
-        let Written { queue, devices, fingerprints, next_seq } = &mut self.written;
+        let Written { queue, devices, correspondents, fingerprints, next_seq } = &mut self.written;
         for (seq, record) in &batch.puts {
             queue.insert(*seq, record.clone());
             *next_seq = (*next_seq).max(seq + 1);
@@ -182,11 +193,19 @@ impl Database {
                 _ => break,
             };
         }
+        for record in &batch.correspondents {
+            correspondents.insert(record.key(), *record);
+        }
         for (id, device) in &batch.devices {
             match device {
-                Some(device) => devices.insert(*id, *device),
-                None => devices.remove(id),
-            };
+                Some(device) => {
+                    devices.insert(*id, *device);
+                }
+                None => {
+                    devices.remove(id);
+                    correspondents.retain(|(device, _), _| *device != id.to_u128());
+                }
+            }
         }
     }
 }

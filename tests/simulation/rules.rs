@@ -32,6 +32,8 @@ impl Rules {
         settings.queue.messages = self.quota.messages;
         settings.queue.bytes = self.quota.bytes as usize;
         settings.queue.sender_share = self.quota.sender_share;
+        settings.queue.unknown_share = self.quota.unknown_share;
+        settings.limits.origin_share = self.quota.origin_share;
         settings.queue.total_bytes = self.total_bytes as usize;
         settings.queue.default_ttl = Duration::from_secs(self.default_ttl);
         settings.queue.max_ttl = Duration::from_secs(self.max_ttl);

@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Envelope, Seq, Subject};
 use sealpost::protocol::id::DeviceId;
-use sealpost::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use sealpost::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use sealpost::store::{Loaded, PutOutcome, PutSeq, Store};
 
 use crate::chance::Chance;
@@ -228,6 +228,14 @@ impl Store for SharedStore {
         self.0.borrow_mut().remove_device(id);
     }
 
+    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
+        unreachable!("no device of the simulation renews its token or ends")
+    }
+
+    fn put_correspondent(&mut self, correspondent: CorrespondentRecord) {
+        self.0.borrow_mut().put_correspondent(correspondent);
+    }
+
     fn is_failing(&self) -> bool {
         self.0.borrow().is_failing()
     }
@@ -274,6 +282,14 @@ impl Store for Notebook {
 
     fn remove_device(&mut self, id: DeviceId) {
         self.database.change(Change::Device(id, None));
+    }
+
+    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
+        unreachable!("no device of the simulation renews its token or ends")
+    }
+
+    fn put_correspondent(&mut self, correspondent: CorrespondentRecord) {
+        self.database.change(Change::Correspondent(correspondent));
     }
 
     fn is_failing(&self) -> bool {

@@ -135,6 +135,10 @@ impl World {
     /// Checks the deliveries of an event, then the counters.
     fn settle(&mut self) {
         self.store.borrow_mut().end_step();
+        for dev in self.model.live.clone() {
+            let device = &mut self.model.devices[dev];
+            device.forgotten |= !device.is_present(self.now) && !self.router.knows(device.id);
+        }
         self.model.check_deliveries(self.now, &mut self.step.out);
         self.model.check(self.now, self.router.observe(), &self.store.borrow());
         if self.events.is_multiple_of(RECOUNT) {
@@ -226,13 +230,17 @@ impl World {
 
 /// Narrow limits, so that each of them is met.
 fn rules(chance: &mut Chance) -> Rules {
-    let bytes = chance.within(400, 4_000);
+    let bytes = chance.within(1_500, 15_000);
+    let window = chance.within(1, 8) as usize;
     Rules {
-        credit: Credit { window: chance.within(1, 8) as usize, bytes: chance.within(100, 1_000) },
+        credit: Credit { window, bytes: chance.within(350, 4_000) },
         quota: MailboxQuota {
             messages: chance.within(3, 40) as usize,
             bytes,
             sender_share: chance.pick(&[0.34, 0.5, 1.0]),
+            unknown_share: chance.pick(&[0.3, 0.5, 1.0]),
+            origin_share: chance.pick(&[0.25, 0.5, 1.0]),
+            window,
         },
         total_bytes: bytes * chance.within(1, 6),
         default_ttl: chance.within(1, 30),

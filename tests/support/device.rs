@@ -1,8 +1,10 @@
 //! A client of the protocol over a real WebSocket.
 
+use std::net::SocketAddr;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -40,7 +42,14 @@ impl Away {
 impl Device {
     /// Connects and sends nothing yet.
     pub async fn connect(relay: &Endpoints) -> Self {
-        let tcp = TcpStream::connect(relay.public).await.expect("the relay listens");
+        Self::connect_from(relay, 1).await
+    }
+
+    /// Connects from 127.0.0.`host`: each host is an origin of its own.
+    pub async fn connect_from(relay: &Endpoints, host: u8) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, host], 0))).expect("a loopback address");
+        let tcp = socket.connect(relay.public).await.expect("the relay listens");
         tcp.set_nodelay(true).expect("a socket");
         let url = format!("ws://{}/ws", relay.public);
         let (socket, _) =
@@ -61,7 +70,17 @@ impl Device {
 
     /// A device that registers with exactly this frame.
     pub async fn register(relay: &Endpoints, register: Value) -> Self {
-        let mut device = Self::connect(relay).await;
+        Self::register_from(relay, 1, register).await
+    }
+
+    /// A device without a resume token, from 127.0.0.`host`.
+    pub async fn plain_from(relay: &Endpoints, host: u8) -> Self {
+        Self::register_from(relay, host, json!({"type": "Register"})).await
+    }
+
+    /// A device that registers with exactly this frame, from 127.0.0.`host`.
+    pub async fn register_from(relay: &Endpoints, host: u8, register: Value) -> Self {
+        let mut device = Self::connect_from(relay, host).await;
         device.send(register).await;
         device.registration = device.expect_frame("RegisterResponse").await;
         device.id = device.registration["device_id"].as_str().expect("an id").to_owned();

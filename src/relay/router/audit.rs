@@ -1,10 +1,13 @@
 //! Whether the router's counters and indexes agree with its items; for tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Router;
 use super::counters::counted;
 use crate::clock::Moment;
+use crate::protocol::envelope::Origin;
+use crate::protocol::id::DeviceId;
+use crate::relay::correspondents::CORRESPONDENT_BYTES;
 
 impl Router {
     /// Recounts everything that is kept twice. The error says what does not agree.
@@ -32,15 +35,54 @@ impl Router {
         agree("directory", directory.indexed(), [directory.len(), tokens, connections])?;
         agree("expiry", expiry.entries(), [&scheduled, &absent])?;
         let (mut in_flight, mut queued, mut bytes) = (0, 0, 0);
-        let here = directory.iter().flat_map(|(_, device)| device.mailbox.items());
-        for item in here.chain(expiry.iter().map(|(_, expired)| &expired.item)) {
+        let mut by_origin = HashMap::<_, u64, _>::default();
+        for item in directory.iter().flat_map(|(_, device)| device.mailbox.items()) {
             *(if item.in_flight { &mut in_flight } else { &mut queued }) += counted(item);
-            bytes += if item.is_held() { item.bytes() } else { 0 };
+            if item.is_held() {
+                bytes += item.bytes();
+                *by_origin.entry(item.envelope.origin).or_default() += item.bytes();
+            }
         }
+        for (_, expired) in expiry.iter() {
+            queued += u64::from(expired.subject.is_counted());
+        }
+        let mut correspondents = 0;
+        for (_, device) in directory.iter().filter(|(_, it)| !it.correspondents.is_empty()) {
+            let bytes = CORRESPONDENT_BYTES * device.correspondents.len() as u64;
+            correspondents += bytes;
+            *by_origin.entry(device.origin).or_default() += bytes;
+        }
+        agree("bytes of origins", self.counters.bytes_by_origin(), &by_origin)?;
+        agree("total", self.counters.total_bytes(), bytes + correspondents)?;
+        self.audit_origins()?;
         let kept = [counts.in_flight, counts.queued, counts.queued_bytes, counts.accepted];
         let accepted = counts.delivered + counts.expired + queued + in_flight;
         agree("counters", kept, [in_flight, queued, bytes, accepted])?;
         agree("awaiting a notice", expiry.indexed(), expiry.len())
+    }
+
+    #[doc(hidden)]
+    pub fn knows(&self, id: DeviceId) -> bool {
+        self.directory.find(id).is_some()
+    }
+
+    fn audit_origins(&self) -> Result<(), String> {
+        let (mut origins, mut unused) = (BTreeMap::<_, u32>::new(), 0);
+        for (_, device) in self.directory.iter() {
+            *origins.entry(device.origin).or_default() += 1;
+            let may_forget =
+                !device.used && device.connection.is_none() && device.origin != Origin::NONE;
+            if device.unused_since.is_some() != may_forget {
+                return Err(format!("{:?} may be forgotten or not", device.id));
+            }
+            unused += usize::from(may_forget);
+        }
+        for (origin, devices) in &origins {
+            agree("devices of an origin", self.origins.devices_of(*origin), *devices)?;
+        }
+        let [kept_origins, kept_unused, by_size] = self.origins.indexed();
+        agree("origins", (kept_origins, kept_unused), (origins.len(), unused))?;
+        if (by_size == 0) == (unused == 0) { Ok(()) } else { Err("largest origins".into()) }
     }
 
     /// Entries in all collections: what is left when no device is known any more.
@@ -48,7 +90,8 @@ impl Router {
     pub fn residue(&self) -> usize {
         let indexed = self.directory.indexed().into_iter().chain(self.exchanges.indexed());
         let scheduled = self.expiry.entries().map(BTreeSet::len);
-        indexed.chain(scheduled).sum::<usize>()
+        let origins = self.origins.indexed();
+        indexed.chain(scheduled).chain(origins).sum::<usize>()
             + self.directory.len()
             + self.expiry.indexed()
             + self.expiry.len()

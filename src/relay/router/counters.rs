@@ -1,5 +1,11 @@
 //! The counters of the router: the one place that adds and subtracts.
 
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use crate::protocol::envelope::{Origin, Subject};
+use crate::relay::correspondents::CORRESPONDENT_BYTES;
 use crate::relay::item::{Item, SettledBy};
 
 /// Messages and key rotations; at all times accepted = delivered + expired + queued + in_flight.
@@ -11,7 +17,7 @@ pub struct Counts {
     pub expired: u64,
     pub queued: u64,
     pub in_flight: u64,
-    /// Bytes of everything that waits or awaits an Ack.
+    /// Bytes of everything that waits or awaits an Ack, see [`Envelope::bytes`](crate::protocol::envelope::Envelope::bytes).
     pub queued_bytes: u64,
     /// Acks of clients that matched no message.
     pub stray_acks: u64,
@@ -20,73 +26,141 @@ pub struct Counts {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counters(Counts);
+pub(super) struct Counters {
+    counts: Counts,
+    /// Of all correspondents.
+    correspondent_bytes: u64,
+    /// What one origin has of [`Counters::total_bytes`].
+    bytes_by_origin: HashMap<Origin, u64, RandomState>,
+}
 
 impl Counters {
     pub fn counts(&self) -> Counts {
-        self.0
+        self.counts
+    }
+
+    /// What counts against `queue.total_bytes`: all items that are held, and all correspondents.
+    pub fn total_bytes(&self) -> u64 {
+        self.counts.queued_bytes + self.correspondent_bytes
+    }
+
+    /// What one origin has of [`Self::total_bytes`].
+    pub fn bytes_of(&self, origin: Origin) -> u64 {
+        self.bytes_by_origin.get(&origin).copied().unwrap_or(0)
     }
 
     /// An item enters a mailbox, in flight or waiting.
     pub fn accepted(&mut self, item: &Item, in_flight: bool) {
-        self.0.accepted += counted(item);
+        self.counts.accepted += counted(item);
         *self.gauge(in_flight) += counted(item);
         if !in_flight || item.settles == SettledBy::Ack {
-            self.0.queued_bytes += item.bytes();
+            self.add_bytes(item.envelope.origin, item.bytes());
         }
     }
 
     /// A waiting item goes in flight.
     pub fn dispatched(&mut self, item: &Item) {
-        self.0.queued -= counted(item);
-        self.0.in_flight += counted(item);
+        self.counts.queued -= counted(item);
+        self.counts.in_flight += counted(item);
         if item.settles == SettledBy::Write {
-            self.0.queued_bytes -= item.bytes();
+            self.remove_bytes(item.envelope.origin, item.bytes());
         }
     }
 
-    /// An item in flight waits again, or has expired and waits for its notice.
+    /// An item in flight waits again.
     pub fn returned(&mut self, item: &Item) {
-        self.0.in_flight -= counted(item);
-        self.0.queued += counted(item);
+        self.counts.in_flight -= counted(item);
+        self.counts.queued += counted(item);
         if item.settles == SettledBy::Write {
-            self.0.queued_bytes += item.bytes();
+            self.add_bytes(item.envelope.origin, item.bytes());
         }
     }
 
     pub fn delivered(&mut self, item: &Item) {
         self.left(item);
-        self.0.delivered += counted(item);
+        self.counts.delivered += counted(item);
     }
 
-    pub fn expired(&mut self, item: &Item) {
-        self.left(item);
-        self.0.expired += counted(item);
+    /// An item has expired: its bytes leave at once, the item itself when its sender has the notice.
+    pub fn found_expired(&mut self, item: &Item) {
+        if item.is_held() {
+            self.remove_bytes(item.envelope.origin, item.bytes());
+        }
+        if item.in_flight {
+            self.counts.in_flight -= counted(item);
+            self.counts.queued += counted(item);
+        }
+    }
+
+    /// The sender of an expired item has its notice.
+    pub fn expired(&mut self, subject: &Subject) {
+        let counted = u64::from(subject.is_counted());
+        self.counts.queued -= counted;
+        self.counts.expired += counted;
+    }
+
+    pub fn correspondent_added(&mut self, origin: Origin) {
+        self.correspondent_bytes += CORRESPONDENT_BYTES;
+        self.add_to_origin(origin, CORRESPONDENT_BYTES);
+    }
+
+    pub fn correspondents_removed(&mut self, origin: Origin, number: usize) {
+        let bytes = CORRESPONDENT_BYTES * number as u64;
+        self.correspondent_bytes -= bytes;
+        self.remove_from_origin(origin, bytes);
     }
 
     /// An item leaves as if it had never been accepted.
     pub fn withdrawn(&mut self, item: &Item) {
         self.left(item);
-        self.0.accepted -= counted(item);
+        self.counts.accepted -= counted(item);
     }
 
     pub fn unmatched_ack(&mut self) {
-        self.0.stray_acks += 1;
+        self.counts.stray_acks += 1;
     }
 
     pub fn notice_dropped(&mut self) {
-        self.0.dropped_notices += 1;
+        self.counts.dropped_notices += 1;
     }
 
     fn left(&mut self, item: &Item) {
         *self.gauge(item.in_flight) -= counted(item);
         if !item.in_flight || item.settles == SettledBy::Ack {
-            self.0.queued_bytes -= item.bytes();
+            self.remove_bytes(item.envelope.origin, item.bytes());
         }
     }
 
+    fn add_bytes(&mut self, origin: Origin, bytes: u64) {
+        self.counts.queued_bytes += bytes;
+        self.add_to_origin(origin, bytes);
+    }
+
+    fn add_to_origin(&mut self, origin: Origin, bytes: u64) {
+        *self.bytes_by_origin.entry(origin).or_default() += bytes;
+    }
+
+    fn remove_bytes(&mut self, origin: Origin, bytes: u64) {
+        self.counts.queued_bytes -= bytes;
+        self.remove_from_origin(origin, bytes);
+    }
+
+    fn remove_from_origin(&mut self, origin: Origin, bytes: u64) {
+        if let Some(held) = self.bytes_by_origin.get_mut(&origin) {
+            *held -= bytes;
+            if *held == 0 {
+                self.bytes_by_origin.remove(&origin);
+            }
+        }
+    }
+
+    /// For the audit.
+    pub fn bytes_by_origin(&self) -> &HashMap<Origin, u64, RandomState> {
+        &self.bytes_by_origin
+    }
+
     fn gauge(&mut self, in_flight: bool) -> &mut u64 {
-        if in_flight { &mut self.0.in_flight } else { &mut self.0.queued }
+        if in_flight { &mut self.counts.in_flight } else { &mut self.counts.queued }
     }
 }
 

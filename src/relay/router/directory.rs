@@ -10,14 +10,17 @@ use slab::Slab;
 use subtle::ConstantTimeEq;
 
 use crate::clock::{Moment, Now};
+use crate::protocol::envelope::{Origin, Subject};
+use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
 use crate::relay::command::{ConnectionId, TokenHash};
+use crate::relay::correspondents::Correspondents;
 use crate::relay::dedup::DedupWindow;
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
-use crate::relay::rate_limit::Allowance;
+use crate::relay::rate_limit::{Allowance, ResumeRate};
 
 pub(super) type Slot = u32;
 
@@ -29,6 +32,11 @@ pub(super) struct Device {
     pub id: DeviceId,
     /// Of a resumable device.
     pub token: Option<TokenHash>,
+    /// A new token that no connection has used yet.
+    pub next_token: Option<TokenHash>,
+    pub accept: Accept,
+    /// How often the device may resume.
+    pub resumes: ResumeRate,
     pub allowance: Arc<Allowance>,
     pub connection: Option<Connection>,
     pub mailbox: Mailbox,
@@ -37,6 +45,12 @@ pub(super) struct Device {
     pub scheduled: Option<Moment>,
     /// When the device is forgotten; `None` while it is connected.
     pub forget_at: Option<Moment>,
+    pub origin: Origin,
+    pub correspondents: Correspondents,
+    /// Something was sent or received, or the device was resumed.
+    pub used: bool,
+    /// The device's entry among those that can be forgotten, see [`super::origins::Origins`].
+    pub unused_since: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -91,7 +105,8 @@ impl Connection {
             self.unacked = self.unacked.saturating_add(1);
         }
         let body = item.envelope.body.clone();
-        step.deliver(self.id, Delivery::Frame { seq: item.seq, body });
+        let key_update = matches!(item.envelope.subject, Subject::KeyRotation(_));
+        step.deliver(self.id, Delivery::Frame { seq: item.seq, body, key_update });
     }
 
     /// Whether an Ack was expected.
@@ -162,8 +177,31 @@ impl Directory {
     pub fn find_by_token(&self, now: Now, presented: TokenHash) -> Option<Slot> {
         let slot = *self.by_token.get(&presented)?;
         let device = &self[slot];
-        let same: bool = device.token?.0.ct_eq(&presented.0).into();
+        let tokens = [device.token, device.next_token].into_iter().flatten();
+        let same = tokens.fold(false, |same, token| same | bool::from(token.0.ct_eq(&presented.0)));
         (same && !device.is_over(now)).then_some(slot)
+    }
+
+    /// A connection has used this token: the device's older one is no longer good.
+    pub fn use_token(&mut self, slot: Slot, presented: TokenHash) {
+        let device = &mut self.devices[slot as usize];
+        if device.next_token == Some(presented) {
+            device.next_token = None;
+            if let Some(old) = device.token.replace(presented) {
+                self.by_token.remove(&old);
+            }
+        }
+    }
+
+    /// Replaces the token that no connection has used yet.
+    pub fn set_next_token(&mut self, slot: Slot, token: Option<TokenHash>) {
+        let device = &mut self.devices[slot as usize];
+        if let Some(unused) = std::mem::replace(&mut device.next_token, token) {
+            self.by_token.remove(&unused);
+        }
+        if let Some(token) = token {
+            self.by_token.insert(token, slot);
+        }
     }
 
     /// `None` for a connection that was replaced or has ended.
@@ -180,18 +218,26 @@ impl Directory {
         &mut self,
         id: DeviceId,
         token: Option<TokenHash>,
+        origin: Origin,
         allowance: Arc<Allowance>,
     ) -> Result<Slot, Refusal> {
         let slot = Slot::try_from(self.devices.vacant_key()).map_err(|_| Refusal::Full)?;
         self.devices.insert(Device {
             id,
             token,
+            next_token: None,
+            accept: Accept::Anyone,
+            resumes: ResumeRate::default(),
             allowance,
             connection: None,
             mailbox: Mailbox::default(),
             dedup: DedupWindow::default(),
             scheduled: None,
             forget_at: None,
+            origin,
+            correspondents: Correspondents::default(),
+            used: false,
+            unused_since: None,
         });
         self.by_id.insert(id, slot);
         if let Some(token) = token {
@@ -203,7 +249,7 @@ impl Directory {
     pub fn remove(&mut self, slot: Slot) -> Option<Device> {
         let device = self.devices.try_remove(slot as usize)?;
         self.by_id.remove(&device.id);
-        if let Some(token) = device.token {
+        for token in [device.token, device.next_token].into_iter().flatten() {
             self.by_token.remove(&token);
         }
         if let Some(connection) = &device.connection {

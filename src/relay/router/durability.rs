@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use super::Router;
 use super::directory::Slot;
+use super::pending::Pending;
 use crate::clock::Now;
 use crate::protocol::encode::Status;
-use crate::protocol::envelope::{Seq, Subject};
+use crate::protocol::envelope::{Origin, Seq, Subject};
+use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, MessageId};
-use crate::protocol::refusal::{ErrorContext, Refusal};
+use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::TokenHash;
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
-use crate::relay::rate_limit::Allowance;
-use crate::store::records::{DeviceRecord, Fingerprint, MessageRecord};
+use crate::relay::rate_limit::{Allowance, whole_ms};
+use crate::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{Loaded, PutOutcome, PutSeq};
 
 impl Router {
@@ -25,9 +27,11 @@ impl Router {
         loaded: Loaded,
         mut allowance: impl FnMut() -> Arc<Allowance>,
     ) {
+        self.hash_key = loaded.hash_key;
         for device in loaded.devices {
             self.restore_device(now, device, allowance());
         }
+        self.restore_correspondents(loaded.correspondents);
         self.next_seq = self.next_seq.max(loaded.next_seq);
         for fingerprint in loaded.fingerprints {
             self.restore_fingerprint(now, fingerprint, 0);
@@ -36,7 +40,15 @@ impl Router {
             if self.directory.find(record.to).is_none() {
                 // A plain device that was connected until the process ended: it cannot come back, but its senders get their
                 // notices.
-                let device = DeviceRecord { id: record.to, token: None, forget_at: None };
+                let device = DeviceRecord {
+                    id: record.to,
+                    token: None,
+                    next_token: None,
+                    only_correspondents: false,
+                    forget_at: None,
+                    origin: Origin::NONE,
+                    used: true,
+                };
                 self.restore_device(now, device, allowance());
             }
             self.restore_message(now, record);
@@ -45,9 +57,17 @@ impl Router {
 
     /// The store has committed everything through `through`: senders that wait for an Ack get it.
     pub fn committed(&mut self, step: &mut Step, through: PutSeq) {
-        while let Some((recipient, seq)) = self.pending.pop_through(through) {
-            if let Some(slot) = self.directory.find(recipient) {
-                self.ack_queued(step, slot, seq);
+        while let Some(pending) = self.pending.pop_through(through) {
+            match pending {
+                Pending::Item { recipient, seq } => {
+                    if let Some(slot) = self.directory.find(recipient) {
+                        self.ack_queued(step, slot, seq);
+                    }
+                }
+                Pending::Renewal(connection) => self.resume_renewed(step, connection, true),
+                Pending::Unregistration(connection) => {
+                    step.deliver(connection, Delivery::Close(CloseReason::Unregistered));
+                }
             }
         }
     }
@@ -55,15 +75,24 @@ impl Router {
     /// The store has failed to commit what came since its last report, through `through`: senders that wait for an Ack are
     /// refused.
     pub fn failed(&mut self, step: &mut Step, through: PutSeq) {
-        while let Some((recipient, seq)) = self.pending.pop_through(through) {
-            if let Some(slot) = self.directory.find(recipient) {
-                self.refuse_unstored(step, slot, seq);
+        while let Some(pending) = self.pending.pop_through(through) {
+            match pending {
+                Pending::Item { recipient, seq } => {
+                    if let Some(slot) = self.directory.find(recipient) {
+                        self.refuse_unstored(step, slot, seq);
+                    }
+                }
+                Pending::Renewal(connection) => self.resume_renewed(step, connection, false),
+                Pending::Unregistration(connection) => self.unregistered.push(connection),
             }
         }
     }
 
     /// The store takes writes again: what should be stored and is not is put once more.
     pub fn recovered(&mut self, step: &mut Step) {
+        for connection in std::mem::take(&mut self.unregistered) {
+            self.close_unregistered(step, connection);
+        }
         for slot in self.directory.slots() {
             let in_flight = self.directory[slot].mailbox.in_flight();
             self.store_places(step, slot, in_flight..usize::MAX);
@@ -85,7 +114,9 @@ impl Router {
             item.stored = outcome != PutOutcome::Rejected;
             match outcome {
                 PutOutcome::Durable => durable.push(item.seq),
-                PutOutcome::Pending => pending.push(device.id, item.seq),
+                PutOutcome::Pending => {
+                    pending.push(Pending::Item { recipient: device.id, seq: item.seq });
+                }
                 PutOutcome::Rejected => rejected.push(item.seq),
             }
         }
@@ -125,7 +156,15 @@ impl Router {
         let device = &self.directory[slot];
         let token = device.token.map(|TokenHash(hash)| hash);
         let forget_at = device.forget_at.map(|moment| step.now.wall_ms_at(moment));
-        self.store.put_device(DeviceRecord { id: device.id, token, forget_at });
+        self.store.put_device(DeviceRecord {
+            id: device.id,
+            token,
+            next_token: device.next_token.map(|TokenHash(hash)| hash),
+            forget_at,
+            origin: device.origin,
+            used: device.used,
+            only_correspondents: device.accept == Accept::Correspondents,
+        });
     }
 
     /// A `Send` came to nothing: its sender may use the message id again.
@@ -151,13 +190,39 @@ impl Router {
     }
 
     fn restore_device(&mut self, now: Now, device: DeviceRecord, allowance: Arc<Allowance>) {
-        let DeviceRecord { id, token, forget_at } = device;
-        let Ok(slot) = self.directory.insert(id, token.map(TokenHash), allowance) else { return };
+        let DeviceRecord { id, token, next_token, forget_at, origin, used, only_correspondents } =
+            device;
+        let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
+        let Ok(slot) = inserted else { return };
+        self.origins.added(origin);
+        self.directory[slot].used = used;
+        self.directory.set_next_token(slot, next_token.map(TokenHash));
+        if only_correspondents {
+            self.directory[slot].accept = Accept::Correspondents;
+        }
         let session = &self.settings.session;
         let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
         // A device that was connected when the process ended is absent from now on.
         let moment = forget_at.map_or(now.mono + absence, |at| now.deadline(at, absence));
-        self.expiry.forget_later(slot, &mut self.directory[slot], moment);
+        let device = &mut self.directory[slot];
+        self.expiry.forget_later(slot, device, moment);
+        let absent_for = absence.saturating_sub(moment - now.mono);
+        let since = now.wall_ms.saturating_sub(whole_ms(absent_for));
+        self.origins.may_forget(slot, device, since);
+    }
+
+    /// Restores the correspondents of devices that are known.
+    fn restore_correspondents(&mut self, mut records: Vec<CorrespondentRecord>) {
+        records.sort_unstable_by_key(|record| record.number);
+        for CorrespondentRecord { device, number, hash } in records {
+            let Some(slot) = self.directory.find(device) else { continue };
+            let device = &mut self.directory[slot];
+            let before = device.correspondents.len();
+            device.correspondents.restore(number, hash);
+            if device.correspondents.len() > before {
+                self.counters.correspondent_added(device.origin);
+            }
+        }
     }
 
     fn restore_fingerprint(&mut self, now: Now, fingerprint: Fingerprint, seq: Seq) {
@@ -179,6 +244,8 @@ impl Router {
         let item =
             Item { stored: true, ..Item::new(seq, deadline, envelope, device.is_resumable()) };
         self.counters.accepted(&item, false);
+        self.origins.keep(slot, device);
+        device.used = true;
         device.mailbox.push_waiting(item);
         self.expiry.schedule(slot, device);
     }

@@ -6,17 +6,31 @@ use foldhash::fast::FixedState;
 
 use super::directory::{Device, Slot};
 use crate::clock::Moment;
-use crate::protocol::envelope::Seq;
+use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::DeviceId;
 use crate::relay::item::Item;
 
 /// The number of an expired item until the item is dropped; grows by one from each item to the next.
 pub type Ticket = u64;
 
+/// What is left of an item that has expired; its body is gone.
 #[derive(Debug)]
 pub(super) struct ExpiredItem {
+    pub seq: Seq,
+    pub from: DeviceId,
     pub recipient: DeviceId,
-    pub item: Item,
+    pub subject: Subject,
+    /// Seconds.
+    pub ttl: u64,
+    pub stored: bool,
+}
+
+impl ExpiredItem {
+    fn new(recipient: DeviceId, item: Item) -> Self {
+        let Item { seq, stored, envelope, .. } = item;
+        let Envelope { from, subject, ttl, .. } = envelope;
+        Self { seq, from, recipient, subject, ttl, stored }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +98,7 @@ impl ExpiryQueue {
 
     pub fn push(&mut self, recipient: DeviceId, item: Item) {
         self.awaiting.insert(item.seq);
-        self.awaiting_notice.push_back(ExpiredItem { recipient, item });
+        self.awaiting_notice.push_back(ExpiredItem::new(recipient, item));
     }
 
     /// Whether the item waits for its notice.
@@ -104,7 +118,7 @@ impl ExpiryQueue {
     pub fn pop_before(&mut self, end: Ticket) -> Option<(Ticket, ExpiredItem)> {
         let ticket = self.first_ticket;
         let expired = self.awaiting_notice.pop_front_if(|_| ticket < end)?;
-        self.awaiting.remove(&expired.item.seq);
+        self.awaiting.remove(&expired.seq);
         self.first_ticket += 1;
         Some((ticket, expired))
     }

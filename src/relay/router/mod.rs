@@ -8,30 +8,38 @@ mod counters;
 mod directory;
 mod durability;
 mod expiry_queue;
+mod origins;
 mod pending;
 mod registration;
+mod renewal;
+mod room;
 mod routing;
 mod sweep;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use foldhash::fast::FixedState;
 
 use self::counters::Counters;
 use self::directory::{Directory, Slot};
 use self::expiry_queue::ExpiryQueue;
-use self::pending::PendingPuts;
+use self::origins::Origins;
+use self::pending::{Pending, PendingPuts};
+use self::renewal::Renewal;
 use super::auth_exchange::Exchanges;
+use super::command::ConnectionId;
 use super::delivery::{Delivery, Step};
 use super::item::{Item, SettledBy};
 use super::mailbox::{Credit, Next};
 use super::mailbox_quota::MailboxQuota;
 use crate::clock::Moment;
 use crate::protocol::encode::{self, Status};
-use crate::protocol::envelope::{Envelope, Seq, Subject};
+use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::settings::Settings;
-use crate::store::records::Fingerprint;
+use crate::store::records::{Fingerprint, HashKey};
 use crate::store::{PutOutcome, PutSeq, Store};
 
 pub use counters::Counts;
@@ -44,7 +52,14 @@ pub struct Router {
     directory: Directory,
     exchanges: Exchanges,
     expiry: ExpiryQueue,
+    origins: Origins,
+    /// For hashes of devices.
+    hash_key: HashKey,
     pending: PendingPuts,
+    /// Connections whose new token is not committed yet.
+    renewals: HashMap<ConnectionId, Renewal, FixedState>,
+    /// Connections whose device has ended while the store failed.
+    unregistered: Vec<ConnectionId>,
     counters: Counters,
     next_seq: Seq,
     /// Memory for the items that one write settles, kept from step to step.
@@ -71,7 +86,11 @@ impl Router {
             directory: Directory::default(),
             exchanges: Exchanges::default(),
             expiry: ExpiryQueue::default(),
+            origins: Origins::default(),
+            hash_key: HashKey::default(),
             pending: PendingPuts::default(),
+            renewals: HashMap::default(),
+            unregistered: Vec::new(),
             counters: Counters::default(),
             next_seq: 1,
             settled: Vec::new(),
@@ -107,13 +126,20 @@ impl Router {
 
     fn quota(&self) -> MailboxQuota {
         let queue = &self.settings.queue;
-        let (messages, bytes) = (queue.messages, queue.bytes as u64);
-        MailboxQuota { messages, bytes, sender_share: queue.sender_share }
+        MailboxQuota {
+            messages: queue.messages,
+            bytes: queue.bytes as u64,
+            sender_share: queue.sender_share,
+            unknown_share: queue.unknown_share,
+            origin_share: self.settings.limits.origin_share,
+            window: self.settings.delivery.window,
+        }
     }
 
     /// Puts an envelope into its recipient's mailbox: in flight if the envelope overtakes nothing and there is credit, else
     /// behind what waits. Returns whether the sender's Ack must wait for the store.
     fn enqueue(&mut self, step: &mut Step, slot: Slot, envelope: Envelope, end: Moment) -> bool {
+        self.mark_used(step, slot);
         let credit = self.credit();
         let Self { directory, store, pending, counters, .. } = self;
         let device = &mut directory[slot];
@@ -131,7 +157,7 @@ impl Router {
         item.owes_ack = owes_ack(&item, outcome);
         let owes_ack = item.owes_ack;
         if outcome == Some(PutOutcome::Pending) {
-            pending.push(device.id, seq);
+            pending.push(Pending::Item { recipient: device.id, seq });
         }
         counters.accepted(&item, in_flight);
         match &mut device.connection {
@@ -163,7 +189,10 @@ impl Router {
         loop {
             match device.mailbox.next_deliverable(step.now.mono, credit) {
                 Next::Nothing => return,
-                Next::Expired(item) => expiry.push(device.id, item),
+                Next::Expired(item) => {
+                    counters.found_expired(&item);
+                    expiry.push(device.id, item);
+                }
                 Next::InFlight(item) => {
                     counters.dispatched(item);
                     connection.deliver(step, item);
@@ -207,7 +236,7 @@ impl Router {
             self.counters.notice_dropped();
             return;
         }
-        let envelope = frame(to, Subject::Notice, 0, text.into());
+        let envelope = frame(to, device.origin, Subject::Notice, 0, text.into());
         // A notice waits for as long as its device is known.
         self.enqueue(step, slot, envelope, Moment::NEVER);
     }
@@ -238,8 +267,8 @@ fn owes_ack(item: &Item, outcome: Option<PutOutcome>) -> bool {
 }
 
 /// Every frame but a message: nobody gets receipts for it or repeats it.
-fn frame(from: DeviceId, subject: Subject, ttl: u64, body: ByteString) -> Envelope {
-    Envelope { from, subject, ttl, body, receipts: false, content: 0 }
+fn frame(from: DeviceId, origin: Origin, subject: Subject, ttl: u64, body: ByteString) -> Envelope {
+    Envelope { from, subject, ttl, body, receipts: false, content: 0, origin, from_unknown: false }
 }
 
 #[cfg(test)]

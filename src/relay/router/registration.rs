@@ -4,44 +4,60 @@ use std::sync::Arc;
 
 use super::Router;
 use super::directory::{Connection, Slot};
+use super::renewal::replace;
 use crate::protocol::encode::{Status, Token};
-use crate::protocol::envelope::{Seq, Subject};
+use crate::protocol::envelope::{Origin, Seq, Subject};
 use crate::protocol::frame::Presence;
-use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
-use crate::relay::command::{ConnectionId, Registration};
+use crate::protocol::refusal::Refusal;
+use crate::relay::command::{ConnectionId, Registration, Resume};
 use crate::relay::dedup::DedupWindow;
-use crate::relay::delivery::{Delivery, RegistrationAccepted, Step};
+use crate::relay::delivery::{Delivery, Refused, RegistrationAccepted, Step};
 use crate::relay::rate_limit::Allowance;
 
 impl Router {
     /// Registers a connection as a new device, or as the device that it was before. The new connection's first delivery is
     /// [`Delivery::Registered`], then comes what waits. An older connection of the same device is closed. `allowance` is for a
-    /// new device. 401 for a token that is wrong, unknown or expired; 503 when too many devices are known. (protocol: Register)
+    /// new device. 401 for a token that is wrong, unknown or expired, and 429 when its address has tried too many; 429 when the
+    /// device resumes too often; 503 when too many devices are known. (protocol: Register)
     pub fn register(
         &mut self,
         step: &mut Step,
         connection: ConnectionId,
         registration: Registration,
         allowance: Arc<Allowance>,
-    ) -> Result<(), Refusal> {
-        let Registration { resumable, receipts, resume, fresh_id, fresh_token } = registration;
+    ) -> Result<(), Refused> {
+        let Registration { resumable, receipts, origin, accept, resume, fresh_id, fresh_token } =
+            registration;
         let connection = Connection::new(connection, receipts);
-        if let Some((token, hash)) = resume {
-            let slot = self.directory.find_by_token(step.now, hash).ok_or(Refusal::BadToken)?;
-            self.attach(step, slot, connection, true, Some(token));
+        if let Some(Resume { token, hash, renew, barred }) = resume {
+            let slot = self.directory.find_by_token(step.now, hash);
+            let slot = slot.ok_or(barred.unwrap_or(Refusal::BadToken.into()))?;
+            if origin != Origin::NONE {
+                self.count_resume(step, slot)?;
+            }
+            self.directory.use_token(slot, hash);
+            let device = &mut self.directory[slot];
+            device.accept = accept.unwrap_or(device.accept);
+            self.mark_used(step, slot);
+            if renew {
+                self.renew_token(step, slot, connection, token, fresh_token);
+            } else {
+                self.attach(step, slot, connection, true, Some(token));
+            }
             return Ok(());
         }
-        if self.directory.len() >= self.settings.limits.devices {
-            return Err(Refusal::Full);
-        }
+        self.make_room_for_device(origin)?;
         let (token, hash) = resumable.then_some(fresh_token).unzip();
-        let slot = self.directory.insert(fresh_id, hash, allowance)?;
+        let slot = self.directory.insert(fresh_id, hash, origin, allowance)?;
+        self.origins.added(origin);
+        self.directory[slot].accept = accept.unwrap_or_default();
         self.attach(step, slot, connection, false, token);
         Ok(())
     }
 
     /// A connection has ended. One that its device has replaced already changes nothing.
     pub fn disconnect(&mut self, step: &mut Step, connection: ConnectionId) {
+        self.renewals.remove(&connection);
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
         self.detach(step, slot);
         let device = &mut self.directory[slot];
@@ -52,6 +68,7 @@ impl Router {
             device.dedup = DedupWindow::default();
         }
         self.expiry.forget_later(slot, device, step.now.mono + absence);
+        self.origins.may_forget(slot, device, step.now.wall_ms);
         self.store_device(step, slot);
     }
 
@@ -82,12 +99,15 @@ impl Router {
         let Some(mut device) = self.directory.remove(slot) else { return };
         self.store.remove_device(device.id);
         self.expiry.remove(slot, &mut device);
+        self.origins.removed(slot, &mut device);
+        self.counters.correspondents_removed(device.origin, device.correspondents.len());
         for item in device.mailbox.take_all() {
+            self.counters.found_expired(&item);
             self.expiry.push(device.id, item);
         }
     }
 
-    fn attach(
+    pub(super) fn attach(
         &mut self,
         step: &mut Step,
         slot: Slot,
@@ -96,8 +116,7 @@ impl Router {
         token: Option<Token>,
     ) {
         if let Some(Connection { id: older, .. }) = self.directory[slot].connection {
-            step.refuse(older, Refusal::Replaced, ErrorContext::NOTHING);
-            step.deliver(older, Delivery::Close(CloseReason::Replaced));
+            replace(step, older);
             self.detach(step, slot);
         }
         // What has expired does not count as waiting.
@@ -106,6 +125,7 @@ impl Router {
         self.directory.attach(slot, connection);
         let device = &mut self.directory[slot];
         self.expiry.keep(slot, device);
+        self.origins.keep(slot, device);
         let accepted = RegistrationAccepted {
             device: device.id,
             allowance: device.allowance.clone(),
@@ -119,6 +139,12 @@ impl Router {
             self.store_device(step, slot);
         }
         self.dispatch(step, slot);
+    }
+
+    fn count_resume(&mut self, step: &Step, slot: Slot) -> Result<(), Refused> {
+        let limit = self.settings.rate_limit.resumes_per_minute;
+        let counted = self.directory[slot].resumes.check(step.now.mono, limit);
+        counted.map_err(|wait| Refused::rate_limited(limit.get(), wait))
     }
 
     /// Takes the device's connection away: what was in flight waits again.
@@ -145,6 +171,7 @@ impl Router {
         // The mailbox hands over the newest first; the sender of the oldest gets the first notice.
         for mut item in dropped.into_iter().rev() {
             item.in_flight = false;
+            counters.found_expired(&item);
             expiry.push(device.id, item);
         }
         self.store_places(step, slot, 0..requeued);

@@ -7,27 +7,27 @@ use bytestring::ByteString;
 use super::directory::{Peers, Slot};
 use super::{Router, frame};
 use crate::clock::Moment;
-use crate::protocol::encode::Status;
-use crate::protocol::envelope::{Envelope, Seq, Subject};
+use crate::protocol::encode::{self, Status};
+use crate::protocol::envelope::{Envelope, Origin, Seq, Subject, size};
 use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
+use crate::relay::auth_exchange::Ended;
 use crate::relay::command::{Command, ConnectionId, SendCommand};
 use crate::relay::dedup::DedupResult;
 use crate::relay::delivery::{Delivery, Step};
+use crate::relay::mailbox_quota::Applicant;
 use crate::store::records::Fingerprint;
 
-/// Expired items that are moved out of the way of one that arrives.
-const MAX_PURGED: usize = 256;
-
-type Outcome = Result<(), Refusal>;
+pub(super) type Outcome = Result<(), Refusal>;
 
 /// The device that a command comes from.
 #[derive(Debug, Clone, Copy)]
-struct Sender {
-    slot: Slot,
-    id: DeviceId,
-    connection: ConnectionId,
+pub(super) struct Sender {
+    pub slot: Slot,
+    pub id: DeviceId,
+    pub connection: ConnectionId,
+    pub origin: Origin,
 }
 
 impl Router {
@@ -39,8 +39,13 @@ impl Router {
         commands: impl IntoIterator<Item = Command>,
     ) {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
-        let from = Sender { slot, id: self.directory[slot].id, connection };
+        let device = &self.directory[slot];
+        let from = Sender { slot, id: device.id, connection, origin: device.origin };
         for command in commands {
+            if matches!(command, Command::Unregister) {
+                // What the connection still sends is of nobody.
+                return self.unregister(step, from);
+            }
             let (subject, recipient) = (command.subject(), command.recipient());
             if let Err(refusal) = self.handle_one(step, from, command) {
                 let context = ErrorContext::about(subject.as_ref(), recipient);
@@ -74,6 +79,7 @@ impl Router {
                 return self.ack_key(step, from, recipient, key_id, body);
             }
             Command::Status(presence) => self.set_presence(step, from.slot, presence),
+            Command::Unregister => self.unregister(step, from),
             Command::Ping => step.deliver(from.connection, Delivery::Pong),
         }
         Ok(())
@@ -83,8 +89,8 @@ impl Router {
     fn send(&mut self, step: &mut Step, from: Sender, message: SendCommand) -> Outcome {
         let SendCommand { recipient, id, ttl, content, body } = message;
         let subject = Subject::Message(id);
-        let slot = self.directory.find_alive(step.now, recipient);
-        let slot = slot.ok_or(Refusal::UnknownRecipient)?;
+        self.record_correspondent(step, from, recipient);
+        let (slot, applicant) = self.find_recipient(step, from, recipient)?;
         let fingerprint = Fingerprint::new(from.id, recipient, id, content);
         match self.directory[from.slot].dedup.check(fingerprint) {
             DedupResult::New => {}
@@ -96,17 +102,26 @@ impl Router {
         }
         let queue = &self.settings.queue;
         let ttl = ttl.unwrap_or(queue.default_ttl.as_secs()).min(queue.max_ttl.as_secs());
-        let bytes = body.len() as u64;
+        let bytes = size(&subject, body.len());
         if ttl == 0 && !self.directory[slot].has_credit(self.credit(), bytes) {
             return Err(Refusal::Expired(ExpiredKind::Message(id), 0));
         }
-        self.check_room(step, slot, from.id, bytes)?;
+        self.check_room(step, slot, applicant, bytes)?;
         let receipts = self.record_peer(from, recipient);
         let (now, window) = (step.now.mono, self.settings.queue.dedup_window);
         let dedup = &mut self.directory[from.slot].dedup;
         dedup.remember(now, window, fingerprint.with_ttl(ttl), self.next_seq);
         let deadline = now + Duration::from_secs(ttl);
-        let envelope = Envelope { from: from.id, subject, ttl, body, receipts, content };
+        let envelope = Envelope {
+            from: from.id,
+            subject,
+            ttl,
+            body,
+            receipts,
+            content,
+            origin: applicant.origin,
+            from_unknown: applicant.is_unknown,
+        };
         if !self.enqueue(step, slot, envelope, deadline) {
             let status = receipts.then(|| Status::Queued(step.now.unix_at(deadline)));
             step.deliver(from.connection, Delivery::Ack { id, status });
@@ -170,8 +185,14 @@ impl Router {
         body: ByteString,
     ) -> Outcome {
         let ttl = self.settings.queue.key_rotation_ttl;
-        let envelope = frame(from.id, subject, ttl.as_secs(), body);
-        self.forward(step, to, envelope, step.now.mono + ttl)?;
+        let is_update = matches!(subject, Subject::KeyRotation(_));
+        if is_update {
+            self.record_correspondent(step, from, to);
+        }
+        let (slot, applicant) = self.find_recipient(step, from, to)?;
+        let applicant = Applicant { adds_key: is_update, ..applicant };
+        let envelope = frame(from.id, from.origin, subject, ttl.as_secs(), body);
+        self.forward(step, slot, applicant, envelope, step.now.mono + ttl)?;
         self.record_peer(from, to);
         Ok(())
     }
@@ -185,13 +206,12 @@ impl Router {
         key_id: Box<str>,
         body: ByteString,
     ) -> Outcome {
-        let acked = self.directory[from.slot].mailbox.ack_key(&key_id, to);
-        let relayed = self.rotate_key(step, from, to, Subject::KeyRotationAck(key_id), body);
-        // The device has the key, even if its answer found no room.
-        if let Some(item) = acked {
+        // The device has the key, even if its answer finds no room.
+        if let Some(item) = self.directory[from.slot].mailbox.ack_key(&key_id, to) {
             self.delivered(step, from.id, item, Status::Processed);
-            self.dispatch(step, from.slot);
         }
+        let relayed = self.rotate_key(step, from, to, Subject::KeyRotationAck(key_id), body);
+        self.dispatch(step, from.slot);
         relayed
     }
 
@@ -210,10 +230,35 @@ impl Router {
             (None, Some(Peers::Several)) => return Err(Refusal::Ambiguous),
             (None, _) => return Err(Refusal::NobodyYet),
         };
+        self.record_correspondent(step, from, to);
+        let (slot, applicant) = self.find_recipient(step, from, to)?;
+        let bytes = size(&Subject::Auth, body.len());
+        self.check_room(step, slot, applicant, bytes)?;
         let end = step.now.mono + self.settings.auth.exchange_ttl;
-        self.find_room(step, to, from.id, body.len())?;
-        self.exchanges.open(from.id, to, end)?;
-        self.forward_auth(step, from, to, end, body)
+        let unknown = applicant.is_unknown.then_some(from.origin);
+        self.exchanges.check_open(from.id, to)?;
+        let ended = self.exchanges.open(from.id, to, end, unknown, self.next_seq);
+        self.forward_auth(step, from, to, end, body)?;
+        if let Some(ended) = ended {
+            self.end_exchange(step, slot, ended);
+        }
+        Ok(())
+    }
+
+    /// An exchange with `slot` has ended for another: its initiator gets the 410 of an expired `AuthRequest`.
+    fn end_exchange(&mut self, step: &mut Step, slot: Slot, ended: Ended) {
+        let device = &mut self.directory[slot];
+        let waits = device.mailbox.get(ended.request).is_some_and(|item| !item.in_flight);
+        if waits && let Some(item) = device.mailbox.withdraw(ended.request) {
+            // The sweeper reports the item like every other that was not delivered.
+            self.counters.found_expired(&item);
+            self.expiry.push(device.id, item);
+            return;
+        }
+        let ttl = self.settings.auth.exchange_ttl.as_secs();
+        let context = ErrorContext::about(Some(&Subject::Auth), Some(device.id));
+        let refusal = Refusal::Expired(ExpiredKind::Auth, ttl);
+        self.notify(step, ended.initiator, encode::error(refusal, &context));
     }
 
     /// An `Auth*` frame goes to the other side, as long as the exchange lasts.
@@ -226,54 +271,23 @@ impl Router {
         body: ByteString,
     ) -> Outcome {
         let ttl = self.settings.auth.exchange_ttl.as_secs();
-        self.forward(step, to, frame(from.id, Subject::Auth, ttl, body), end)
+        let (slot, applicant) = self.find_recipient(step, from, to)?;
+        let envelope = frame(from.id, from.origin, Subject::Auth, ttl, body);
+        self.forward(step, slot, applicant, envelope, end)
     }
 
+    /// Enqueues an envelope if there is room for it.
     fn forward(
         &mut self,
         step: &mut Step,
-        to: DeviceId,
+        slot: Slot,
+        from: Applicant,
         envelope: Envelope,
         deadline: Moment,
     ) -> Outcome {
-        let slot = self.find_room(step, to, envelope.from, envelope.body.len())?;
+        self.check_room(step, slot, from, envelope.bytes())?;
+        let envelope = Envelope { from_unknown: from.is_unknown, ..envelope };
         self.enqueue(step, slot, envelope, deadline);
-        Ok(())
-    }
-
-    /// The recipient's slot, if there is room for an envelope of `bytes`.
-    fn find_room(
-        &mut self,
-        step: &Step,
-        to: DeviceId,
-        from: DeviceId,
-        bytes: usize,
-    ) -> Result<Slot, Refusal> {
-        let slot = self.directory.find_alive(step.now, to).ok_or(Refusal::UnknownRecipient)?;
-        self.check_room(step, slot, from, bytes as u64).map(|()| slot)
-    }
-
-    /// Whether there is room for an envelope; expired items are moved out before a queue is called full.
-    fn check_room(&mut self, step: &Step, slot: Slot, from: DeviceId, bytes: u64) -> Outcome {
-        let device = &self.directory[slot];
-        let in_flight_at_once = device.has_credit(self.credit(), bytes);
-        if in_flight_at_once && !device.is_resumable() {
-            // The envelope only passes through.
-            return Ok(());
-        }
-        let total = self.counters.counts().queued_bytes.saturating_add(bytes);
-        if total > self.settings.queue.total_bytes as u64
-            || (self.store.is_failing() && !in_flight_at_once)
-        {
-            return Err(Refusal::Full);
-        }
-        let quota = self.quota();
-        if device.mailbox.is_full(quota, from, bytes) {
-            self.expire_mailbox(slot, step.now.mono, MAX_PURGED);
-            if self.directory[slot].mailbox.is_full(quota, from, bytes) {
-                return Err(Refusal::QueueFull);
-            }
-        }
         Ok(())
     }
 

@@ -25,11 +25,7 @@ impl Router {
     pub fn next_expired(&mut self, now: Now, limit: usize) -> Vec<ExpiryNotice> {
         self.exchanges.expire(now.mono);
         self.directory.prune_dedup(now, self.settings.queue.dedup_window);
-        while self.expiry.len() < limit
-            && let Some((slot, until)) = self.expiry.next_scheduled(now.mono)
-        {
-            self.expire_mailbox(slot, until, limit);
-        }
+        self.find_expired(now, limit.saturating_sub(self.expiry.len()));
         while self.expiry.len() < limit
             && let Some(slot) = self.expiry.next_to_forget(now.mono)
         {
@@ -37,7 +33,7 @@ impl Router {
         }
         let found = self.expiry.iter().take(limit).map(|(ticket, expired)| ExpiryNotice {
             ticket,
-            sender: expired.item.envelope.from,
+            sender: expired.from,
             error: error_for_sender(expired),
         });
         found.collect()
@@ -52,20 +48,20 @@ impl Router {
         notices: impl IntoIterator<Item = (Ticket, String)>,
     ) {
         let mut notices = notices.into_iter().peekable();
-        while let Some((ticket, ExpiredItem { recipient, item })) = self.expiry.pop_before(end) {
+        while let Some((ticket, expired)) = self.expiry.pop_before(end) {
             while notices.next_if(|(of, _)| *of < ticket).is_some() {}
             if let Some((_, text)) = notices.next_if(|(of, _)| *of == ticket) {
-                self.notify(step, item.envelope.from, text);
+                self.notify(step, expired.from, text);
             }
-            if let Subject::Message(id) = item.envelope.subject {
-                self.forget_send(item.envelope.from, recipient, id);
+            if let Subject::Message(id) = expired.subject {
+                self.forget_send(expired.from, expired.recipient, id);
             }
-            self.counters.expired(&item);
-            if item.stored {
-                self.store.remove(item.seq, None);
+            self.counters.expired(&expired.subject);
+            if expired.stored {
+                self.store.remove(expired.seq, None);
             }
             // An item that expired in flight has given back its credit.
-            if let Some(slot) = self.directory.find(recipient) {
+            if let Some(slot) = self.directory.find(expired.recipient) {
                 self.dispatch(step, slot);
             }
         }
@@ -76,17 +72,24 @@ impl Router {
         self.expiry.next_deadline().into_iter().chain(self.exchanges.next_deadline()).min()
     }
 
-    /// Moves expired items out of a mailbox, at most until `limit` items wait for their notices.
+    /// Moves at most `limit` expired items out of their mailboxes.
+    pub(super) fn find_expired(&mut self, now: Now, limit: usize) {
+        let end = self.expiry.len().saturating_add(limit);
+        while self.expiry.len() < end
+            && let Some((slot, until)) = self.expiry.next_scheduled(now.mono)
+        {
+            self.expire_mailbox(slot, until, end - self.expiry.len());
+        }
+    }
+
+    /// Moves at most `limit` expired items out of a mailbox.
     pub(super) fn expire_mailbox(&mut self, slot: Slot, now: Moment, limit: usize) {
         let Self { directory, expiry, counters, .. } = self;
         let device = &mut directory[slot];
         expiry.unschedule_due(slot, device, now);
         let id = device.id;
-        device.mailbox.expire(now, limit, |mut item| {
-            if item.in_flight {
-                counters.returned(&item);
-                item.in_flight = false;
-            }
+        device.mailbox.expire(now, limit, |item| {
+            counters.found_expired(&item);
             expiry.push(id, item);
         });
         expiry.schedule(slot, device);
@@ -94,13 +97,12 @@ impl Router {
 }
 
 fn error_for_sender(expired: &ExpiredItem) -> Option<(Refusal, ErrorContext)> {
-    let envelope = &expired.item.envelope;
-    let kind = match &envelope.subject {
+    let kind = match &expired.subject {
         Subject::Message(id) => ExpiredKind::Message(*id),
         Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => ExpiredKind::KeyRotation,
         Subject::Auth => ExpiredKind::Auth,
         Subject::Notice => return None,
     };
-    let context = ErrorContext::about(Some(&envelope.subject), Some(expired.recipient));
-    Some((Refusal::Expired(kind, envelope.ttl), context))
+    let context = ErrorContext::about(Some(&expired.subject), Some(expired.recipient));
+    Some((Refusal::Expired(kind, expired.ttl), context))
 }

@@ -1,10 +1,10 @@
 //! Authentications: which exchanges are open, and to whom a step goes.
 
 use sealpost::clock::Now;
+use sealpost::protocol::envelope::ENVELOPE_OVERHEAD;
 use sealpost::protocol::frame::AuthStep;
 use sealpost::protocol::refusal::ErrorContext;
 use sealpost::protocol::refusal::Refusal;
-use sealpost::relay::router::Snapshot;
 
 use super::{Dev, Kind, Model, Reply, SECOND};
 use crate::store::Notebook;
@@ -71,14 +71,17 @@ impl Model {
         step: AuthStep,
         named: Option<Dev>,
         body: &str,
-        before: Snapshot,
         store: &mut Notebook,
     ) {
         let outcome = self.auth_target(now, from, step, named).and_then(|to| {
+            if step == AuthStep::Request {
+                let id = self.devices[to].id;
+                self.addresses(now, from, id);
+            }
             if !self.devices[to].is_present(now) {
                 return Err(Refusal::UnknownRecipient);
             }
-            let refused = self.no_room(now, from, to, body.len() as u64, before);
+            let refused = self.no_room(now, from, to, body.len() as u64 + ENVELOPE_OVERHEAD, false);
             refused.map_or(Ok(to), Err)
         });
         match outcome {
@@ -110,7 +113,6 @@ impl Model {
         from: Dev,
         to: Dev,
         body: &str,
-        before: Snapshot,
         store: &mut Notebook,
     ) {
         let verified = self.exchanges.iter().find(|exchange| {
@@ -122,7 +124,7 @@ impl Model {
         if !self.devices[to].is_present(now) {
             return self.refuse_auth(from, Some(to), Refusal::UnknownRecipient);
         }
-        match self.no_room(now, from, to, body.len() as u64, before) {
+        match self.no_room(now, from, to, body.len() as u64 + ENVELOPE_OVERHEAD, false) {
             Some(refusal) => self.refuse_auth(from, Some(to), refusal),
             None => self.carry(from, to, deadline, body, store),
         }

@@ -49,7 +49,7 @@ impl Model {
                     let queued = due.len()..=due.len() + over.len();
                     assert!(queued.contains(&accepted.queued), "{} queued", accepted.queued);
                 }
-                Delivery::Frame { seq, body } => self.check_frame(now, dev, seq, body.as_ref()),
+                Delivery::Frame { seq, body, .. } => self.check_frame(now, dev, seq, body.as_ref()),
                 Delivery::Ack { id, status } => self.check_reply(conn, Reply::Ack(id, status)),
                 Delivery::Refused(refused) => {
                     self.check_reply(conn, Reply::Refused(refused.refusal, refused.context));

@@ -3,15 +3,15 @@
 use sealpost::clock::Now;
 use sealpost::protocol::envelope::Subject;
 use sealpost::protocol::refusal::ErrorContext;
-use sealpost::protocol::refusal::{Expired as What, Refusal};
-use sealpost::relay::router::{Expired, Ticket};
+use sealpost::protocol::refusal::{ExpiredKind as What, Refusal};
+use sealpost::relay::router::{ExpiryNotice, Ticket};
 
 use super::{Kind, Model, Nr, State};
 use crate::store::Notebook;
 
 impl Model {
     /// Checks the items that a sweep found.
-    pub fn swept(&mut self, now: Now, found: &[Expired], limit: usize) {
+    pub fn swept(&mut self, now: Now, found: &[ExpiryNotice], limit: usize) {
         assert!(found.len() <= limit, "a sweep takes more than asked for");
         for (place, expired) in found.iter().enumerate() {
             assert_eq!(expired.ticket, self.first_ticket + place as u64, "tickets have gaps");
@@ -73,7 +73,7 @@ impl Model {
         }
     }
 
-    fn find_expired(&self, now: Now, expired: &Expired) -> Nr {
+    fn find_expired(&self, now: Now, expired: &ExpiryNotice) -> Nr {
         let all = self.live.iter().flat_map(|dev| self.devices[*dev].queue.iter().copied());
         let fitting = all.filter(|nr| {
             let item = &self.items[*nr];
@@ -89,7 +89,7 @@ impl Model {
         first.unwrap_or_else(|| panic!("{expired:?} is not over, or was never here"))
     }
 
-    fn describes(&self, expired: &Expired, nr: Nr) -> bool {
+    fn describes(&self, expired: &ExpiryNotice, nr: Nr) -> bool {
         let item = &self.items[nr];
         let to = self.devices[item.to].id;
         let (what, about) = match item.kind {

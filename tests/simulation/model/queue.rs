@@ -4,9 +4,9 @@ use sealpost::clock::Now;
 use sealpost::protocol::encode::{Status, ack};
 use sealpost::protocol::refusal::Refusal;
 use sealpost::relay::mailbox::Credit;
-use sealpost::relay::router::Snapshot;
 use sealpost::store::PutOutcome;
 
+use super::correspondents::has_share;
 use super::{Care, Dev, Item, Kind, Model, NEVER, Nr, Reply, State};
 use crate::store::Notebook;
 
@@ -43,18 +43,18 @@ impl Model {
         from: Dev,
         to: Dev,
         bytes: u64,
-        before: Snapshot,
+        adds_key: bool,
     ) -> Option<Refusal> {
         if !self.devices[to].resumable && self.can_take(to, bytes) {
             return None;
         }
-        if before.counts.queued_bytes + bytes > self.rules.total_bytes {
-            return Some(Refusal::Full);
-        }
-        if self.refusing && !self.can_take(to, bytes) {
+        let (flies, origin) = (self.can_take(to, bytes), self.devices[from].origin);
+        if self.refusing && !flies || !self.total_admits(now, origin, bytes, flies) {
             return Some(Refusal::Full);
         }
         let (mut all, mut own) = ((0, 0), (0, 0));
+        let (mut unknown, mut of_origin) = ((0, 0), (0, 0));
+        let (mut keys, mut own_keys) = (0, 0);
         for nr in &self.devices[to].queue {
             let item = &self.items[*nr];
             if item.kind == Kind::Notice || !item.is_held() || item.is_over(now) {
@@ -64,6 +64,15 @@ impl Model {
             if item.from == from {
                 own = (own.0 + 1, own.1 + item.bytes());
             }
+            if item.unknown {
+                unknown = (unknown.0 + 1, unknown.1 + item.bytes());
+                if item.origin == origin {
+                    of_origin = (of_origin.0 + 1, of_origin.1 + item.bytes());
+                }
+                let is_key = matches!(item.kind, Kind::Key(_));
+                keys += usize::from(is_key);
+                own_keys += usize::from(is_key && item.from == from);
+            }
         }
         let quota = self.rules.quota;
         let messages = ((quota.messages as f64 * quota.sender_share) as usize).max(1);
@@ -71,7 +80,15 @@ impl Model {
         let full = all.0 >= quota.messages
             || all.1 + bytes > quota.bytes
             || own.0 > 0 && (own.0 >= messages || own.1 + bytes > most);
-        full.then_some(Refusal::QueueFull)
+        let most_unknown = ((quota.messages as f64 * quota.unknown_share) as u64).max(1);
+        let most_unknown_bytes = (quota.bytes as f64 * quota.unknown_share) as u64;
+        let share = quota.origin_share;
+        let no_place = unknown.0 >= most_unknown
+            || unknown.1 + bytes > most_unknown_bytes
+            || !has_share(most_unknown, unknown.0, of_origin.0, 1, share)
+            || !has_share(most_unknown_bytes, unknown.1, of_origin.1, bytes, share)
+            || adds_key && (own_keys >= 4 || keys >= (quota.window / 4).max(1));
+        (full || self.is_unknown(from, to) && no_place).then_some(Refusal::QueueFull)
     }
 
     pub(super) fn accept(
@@ -87,8 +104,14 @@ impl Model {
     ) -> Nr {
         let confirms = matches!(kind, Kind::Message(_) | Kind::Key(_)) && ttl > 0;
         let by_confirm = confirms && self.devices[to].resumable;
-        let passes = !by_confirm && self.can_take(to, body.len() as u64);
+        let unknown = self.is_unknown(from, to);
+        let origin = self.devices[from].origin;
         let nr = self.arrives(kind, from, to, ttl, deadline, body);
+        self.items[nr].unknown = unknown;
+        self.items[nr].origin = origin;
+        self.devices[to].queue.pop();
+        let passes = !by_confirm && self.can_take(to, self.items[nr].bytes());
+        self.devices[to].queue.push(nr);
         let item = &mut self.items[nr];
         item.receipts = receipts;
         item.by_confirm = by_confirm;
@@ -134,8 +157,11 @@ impl Model {
             mark,
             ticket: false,
             content: 0,
+            origin: self.devices[to].origin,
+            unknown: false,
             ends: None,
         });
+        self.devices[to].used = true;
         self.devices[to].queue.push(nr);
         nr
     }

@@ -1,11 +1,10 @@
 //! The expected effects of messages, Acks and key rotations of a device.
 
 use sealpost::clock::Now;
-use sealpost::protocol::envelope::Subject;
+use sealpost::protocol::envelope::{ENVELOPE_OVERHEAD, Subject};
 use sealpost::protocol::id::MessageId;
-use sealpost::protocol::refusal::{Expired as What, Refusal};
+use sealpost::protocol::refusal::{ExpiredKind as What, Refusal};
 use sealpost::protocol::{encode::Status, refusal::ErrorContext};
-use sealpost::relay::router::Snapshot;
 
 use super::{Dev, Item, Kind, Memory, Message, Model, Nr, Reply, SECOND, State, unix_at};
 use crate::store::Notebook;
@@ -44,19 +43,13 @@ impl Model {
         }
     }
 
-    pub fn sent(
-        &mut self,
-        now: Now,
-        from: Dev,
-        message: &Message,
-        before: Snapshot,
-        store: &mut Notebook,
-    ) {
+    pub fn sent(&mut self, now: Now, from: Dev, message: &Message, store: &mut Notebook) {
         let conn = self.conn(from).id;
         let about = ErrorContext::about(Some(&Subject::Message(message.id)), Some(message.to_id));
         let refuse = |model: &mut Self, refusal| {
             model.expected_replies.push((conn, Reply::Refused(refusal, about.clone())));
         };
+        self.addresses(now, from, message.to_id);
         let Some(to) = message.to.filter(|to| self.devices[*to].is_present(now)) else {
             return refuse(self, Refusal::UnknownRecipient);
         };
@@ -72,12 +65,12 @@ impl Model {
             Memory::Unsure => panic!("the driver avoids what is undefined"),
         }
         let ttl = message.ttl.unwrap_or(self.rules.default_ttl).min(self.rules.max_ttl);
-        let bytes = message.body.len() as u64;
+        let bytes = message.body.len() as u64 + ENVELOPE_OVERHEAD;
         let flies = self.can_take(to, bytes);
         if ttl == 0 && !flies {
             return refuse(self, Refusal::Expired(What::Message(message.id), 0));
         }
-        if let Some(refusal) = self.no_room(now, from, to, bytes, before) {
+        if let Some(refusal) = self.no_room(now, from, to, bytes, false) {
             return refuse(self, refusal);
         }
         let receipts = self.conn(from).receipts;
@@ -100,10 +93,9 @@ impl Model {
         to: Dev,
         key: u64,
         body: &str,
-        before: Snapshot,
         store: &mut Notebook,
     ) {
-        self.rotate(now, from, to, Kind::Key(key), body, before, store);
+        self.rotate(now, from, to, Kind::Key(key), body, store);
     }
 
     pub fn key_acked(
@@ -115,7 +107,6 @@ impl Model {
         body: &str,
         candidates: &[Nr],
         delivered: bool,
-        before: Snapshot,
         store: &mut Notebook,
     ) {
         let confirmed = self.first_confirmed(now, candidates, delivered);
@@ -123,7 +114,7 @@ impl Model {
             self.conn_mut(dev).stale = false;
             self.settle(now, candidates[0], Status::Processed, store);
         }
-        self.rotate(now, dev, to, Kind::KeyAck(key), body, before, store);
+        self.rotate(now, dev, to, Kind::KeyAck(key), body, store);
     }
 
     fn rotate(
@@ -133,12 +124,18 @@ impl Model {
         to: Dev,
         kind: Kind,
         body: &str,
-        before: Snapshot,
         store: &mut Notebook,
     ) {
         let (Kind::Key(key) | Kind::KeyAck(key)) = kind else { panic!("not a key") };
+        let adds_key = matches!(kind, Kind::Key(_));
+        if adds_key {
+            let id = self.devices[to].id;
+            self.addresses(now, from, id);
+        }
         let refusal = if self.devices[to].is_present(now) {
-            self.no_room(now, from, to, body.len() as u64, before)
+            let key_bytes = key.to_string().len() as u64;
+            let bytes = body.len() as u64 + key_bytes + ENVELOPE_OVERHEAD;
+            self.no_room(now, from, to, bytes, adds_key)
         } else {
             Some(Refusal::UnknownRecipient)
         };

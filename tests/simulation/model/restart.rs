@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sealpost::clock::{Moment, Now};
-use sealpost::protocol::envelope::{Seq, Subject};
+use sealpost::protocol::envelope::{Origin, Seq, Subject};
 use sealpost::protocol::id::DeviceId;
 use sealpost::relay::item::SettledBy;
 use sealpost::store::records::{DeviceRecord, MessageRecord};
@@ -57,6 +57,7 @@ impl Model {
 
         self.check_notices(restart, &back);
         let over = self.restart_devices(restart, store);
+        self.correspondents_come_back(restart.loaded);
         self.lose(&back);
         for nr in marks.values().filter(|nr| !back.contains(*nr)) {
             self.items[*nr].mark = 0;
@@ -180,6 +181,8 @@ impl Model {
             // No device can claim the item; its sender gets a notice.
             self.tally.reach(Place::Unclaimed);
             device.resumable = false;
+            device.origin = Origin::NONE;
+            device.used = true;
             device.ends = Some((now.mono + self.rules.plain_ttl).0);
         }
         self.tally.reach(match (item.kind, item.state) {
@@ -202,6 +205,7 @@ impl Model {
         item.owes = false;
         item.ticket = false;
         item.ends = None;
+        device.used = true;
         device.queue.push(nr);
         self.accepted += u64::from(item.kind.is_counted());
     }
@@ -249,7 +253,7 @@ impl Model {
     }
 }
 
-fn dev_of(id: DeviceId) -> Dev {
+pub(super) fn dev_of(id: DeviceId) -> Dev {
     id.to_u128() as usize - 1
 }
 

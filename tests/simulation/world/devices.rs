@@ -1,13 +1,16 @@
 //! How devices connect and leave, and what their sockets take.
 
 use sealpost::protocol::encode::Token;
+use sealpost::protocol::envelope::Origin;
 use sealpost::protocol::frame::Presence;
 use sealpost::protocol::id::DeviceId;
 use sealpost::protocol::refusal::Refusal;
-use sealpost::relay::command::{Command, Registration, TokenHash};
+use sealpost::relay::command::{Command, Registration, Resume, TokenHash};
+
+use sealpost::relay::delivery::Refused;
 
 use super::World;
-use crate::model::Dev;
+use crate::model::{Dev, has_share};
 
 impl World {
     pub(super) fn register(&mut self) {
@@ -19,11 +22,16 @@ impl World {
         let resumable = self.chance.percent(60);
         let receipts = self.chance.percent(40);
         let id = DeviceId::from_u128(self.model.devices.len() as u128 + 1);
-        event!(self, "{} registers, resumable {resumable}, receipts {receipts}", id.to_u128() - 1);
-        let full = self.router.observe().devices >= self.model.rules.devices;
+        let origin = Origin(self.chance.below(4) as u64);
+        let name = id.to_u128() - 1;
+        event!(self, "{name} registers, resumable {resumable}, receipts {receipts}, {origin:?}");
+        let before = self.router.observe().devices;
+        let full = before >= self.model.rules.devices;
         let registration = Registration {
             resumable,
             receipts,
+            origin,
+            accept: None,
             resume: None,
             fresh_id: id,
             fresh_token: token(id),
@@ -31,12 +39,34 @@ impl World {
         let conn = self.new_connection();
         match self.router.register(&mut self.step, conn, registration, self.allowance.clone()) {
             Ok(()) => {
-                assert!(!full, "more devices than allowed");
-                let dev = self.model.new_device(id, resumable);
+                if full {
+                    self.forgotten_for_another();
+                }
+                let dev = self.model.new_device(id, resumable, origin);
                 self.model.registered(self.now, dev, conn, receipts, &mut self.store.borrow_mut());
             }
-            Err(refusal) => assert!(full && refusal == Refusal::Full),
+            Err(Refused { refusal, .. }) => {
+                let held =
+                    self.model.devices.iter().filter(|it| it.origin == origin && !it.forgotten);
+                let (most, share) = (self.model.rules.devices, self.model.rules.quota.origin_share);
+                let (most, before, held) = (most as u64, before as u64, held.count() as u64);
+                let has_share = has_share(most, before, held, 1, share);
+                assert!(full || origin != Origin::NONE && !has_share, "refused without a reason");
+                assert_eq!(refusal, Refusal::Full);
+            }
         }
+    }
+
+    /// The table was full: a device that was never used has made room.
+    fn forgotten_for_another(&mut self) {
+        let gone = self.some(|world, dev| {
+            let device = &world.model.devices[dev];
+            !device.forgotten && !world.router.knows(device.id)
+        });
+        let device = &mut self.model.devices[gone.expect("more devices than allowed")];
+        assert!(device.conn.is_none() && !device.used && device.origin != Origin::NONE);
+        event!(self, "{gone:?} is forgotten");
+        self.model.devices[gone.unwrap()].forgotten = true;
     }
 
     /// A device resumes, with or without an open older connection; or a connection tries an unknown token.
@@ -57,12 +87,15 @@ impl World {
         let device = &self.model.devices[dev];
         let present = device.resumable && device.is_present(self.now);
         let older = device.conn.as_ref().map(|conn| (conn.id, conn.marks.back().copied()));
-        let resume = Some(token(device.id));
+        let (old, hash) = token(device.id);
+        let resume = Some(Resume { token: old, hash, renew: false, barred: None });
         let fresh_id = DeviceId::from_u128(u128::MAX);
         event!(self, "{dev} resumes, receipts {receipts}");
         let registration = Registration {
             resumable: false,
             receipts,
+            origin: Origin::NONE,
+            accept: None,
             resume,
             fresh_id,
             fresh_token: token(fresh_id),
@@ -71,10 +104,13 @@ impl World {
         match self.router.register(&mut self.step, conn, registration, self.allowance.clone()) {
             Ok(()) => {
                 assert!(present, "a session that is over is resumed");
+                self.model.devices[dev].used = true;
                 self.stale.extend(older.map(|(conn, mark)| (conn, mark.unwrap_or(u64::MAX))));
                 self.model.registered(self.now, dev, conn, receipts, &mut self.store.borrow_mut());
             }
-            Err(refusal) => assert!(!present && refusal == Refusal::BadToken, "{refusal:?}"),
+            Err(Refused { refusal, .. }) => {
+                assert!(!present && refusal == Refusal::BadToken, "{refusal:?}")
+            }
         }
     }
 

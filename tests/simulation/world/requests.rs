@@ -82,7 +82,6 @@ impl World {
     fn send_message(&mut self, from: Dev, message: Message) {
         self.look_closer(message.to);
         event!(self, "{from} sends {message:?}");
-        let before = self.router.observe();
         let command = Command::Send(SendCommand {
             recipient: message.to_id,
             id: message.id,
@@ -92,7 +91,7 @@ impl World {
         });
         let connection = self.conn(from);
         self.router.handle(&mut self.step, connection, [command]);
-        self.model.sent(self.now, from, &message, before, &mut self.store.borrow_mut());
+        self.model.sent(self.now, from, &message, &mut self.store.borrow_mut());
     }
 
     pub(super) fn ack(&mut self) {
@@ -154,14 +153,13 @@ impl World {
         self.look_closer(Some(to));
         event!(self, "{from} sends key {key} to {to}");
         let body = format!("key {key} from {from} to {to}");
-        let before = self.router.observe();
         let recipient = self.model.devices[to].id;
         let key_id = key.to_string().into();
         let command = Command::KeyRotation { recipient, key_id, body: body.clone().into() };
         let connection = self.conn(from);
         self.router.handle(&mut self.step, connection, [command]);
         let mut store = self.store.borrow_mut();
-        self.model.key_rotated(self.now, from, to, key, &body, before, &mut store);
+        self.model.key_rotated(self.now, from, to, key, &body, &mut store);
     }
 
     pub(super) fn ack_key(&mut self, dev: Dev, to: Dev, key: u64) {
@@ -173,9 +171,9 @@ impl World {
             return self.pass_time();
         }
         self.look_closer(Some(to));
+        let before = self.router.observe();
         event!(self, "{dev} confirms key {key} of {to}");
         let candidates = self.model.confirmable_keys(dev, to, key);
-        let before = self.router.observe();
         let body = format!("key {key} confirmed from {dev} to {to}");
         let recipient = self.model.devices[to].id;
         let key_id = key.to_string().into();
@@ -184,17 +182,7 @@ impl World {
         self.router.handle(&mut self.step, connection, [command]);
         let delivered = self.router.observe().counts.delivered > before.counts.delivered;
         let mut store = self.store.borrow_mut();
-        self.model.key_acked(
-            self.now,
-            dev,
-            to,
-            key,
-            &body,
-            &candidates,
-            delivered,
-            before,
-            &mut store,
-        );
+        self.model.key_acked(self.now, dev, to, key, &body, &candidates, delivered, &mut store);
     }
 
     pub(super) fn auth(&mut self) {
@@ -210,23 +198,21 @@ impl World {
                 let Some(to) = other else { return };
                 self.look_closer(Some(to));
                 event!(self, "{from} trusts {to}");
-                let before = self.router.observe();
                 let recipient = self.model.devices[to].id;
                 let command = Command::AuthSuccess { recipient, body: body.clone().into() };
                 let connection = self.conn(from);
                 self.router.handle(&mut self.step, connection, [command]);
                 let mut store = self.store.borrow_mut();
-                return self.model.auth_success_sent(self.now, from, to, &body, before, &mut store);
+                return self.model.auth_success_sent(self.now, from, to, &body, &mut store);
             }
         };
         self.look_closer(self.model.auth_target(self.now, from, step, named).ok());
         event!(self, "{from} sends {step:?} to {named:?}");
-        let before = self.router.observe();
         let recipient = named.map(|named| self.model.devices[named].id);
         let command = Command::Auth { step, recipient, body: body.clone().into() };
         let connection = self.conn(from);
         self.router.handle(&mut self.step, connection, [command]);
         let mut store = self.store.borrow_mut();
-        self.model.auth_step_sent(self.now, from, step, named, &body, before, &mut store);
+        self.model.auth_step_sent(self.now, from, step, named, &body, &mut store);
     }
 }

@@ -1,7 +1,7 @@
 //! The sweeper: it looks for expired items, and drops a part of them.
 
 use sealpost::protocol::encode::error;
-use sealpost::relay::router::{Expired, Ticket};
+use sealpost::relay::router::{ExpiryNotice, Ticket};
 
 use super::World;
 use crate::model::Dev;
@@ -18,7 +18,7 @@ impl World {
         self.drop(&found[..part]);
     }
 
-    pub(super) fn drop(&mut self, found: &[Expired]) {
+    pub(super) fn drop(&mut self, found: &[ExpiryNotice]) {
         let Some(last) = found.last() else { return };
         let end = last.ticket + 1;
         let notices: Vec<(Ticket, String)> = found
@@ -33,7 +33,7 @@ impl World {
         self.model.dropped(self.now, end, &notices, &mut self.store.borrow_mut());
     }
 
-    pub(super) fn find_expired(&mut self, limit: usize) -> Vec<Expired> {
+    pub(super) fn find_expired(&mut self, limit: usize) -> Vec<ExpiryNotice> {
         let found = self.router.next_expired(self.now, limit);
         self.store.borrow_mut().end_step();
         found

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::envelope::ENVELOPE_OVERHEAD;
 
 #[test]
 fn a_full_queue_refuses_and_loses_nothing() {
@@ -48,6 +49,7 @@ fn expired_items_make_room_before_a_queue_counts_as_full() {
 #[test]
 fn a_queue_has_a_limit_in_bytes() {
     let mut relay = relay();
+    relay.settings(|settings| settings.queue.bytes = 1_000 + 4 * ENVELOPE_OVERHEAD as usize);
     let (alice, bob) = (relay.plain(1), relay.resumable(2));
     relay.leaves(bob);
     relay.sends(alice, &"a".repeat(300), bob);
@@ -60,7 +62,7 @@ fn a_queue_has_a_limit_in_bytes() {
 #[test]
 fn all_queues_have_a_limit_together() {
     let mut relay = relay();
-    relay.settings(|settings| settings.queue.total_bytes = 10);
+    relay.settings(|settings| settings.queue.total_bytes = 400);
     let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.plain(3));
     relay.leaves(bob);
     relay.sends(alice, "123456", bob);

@@ -18,14 +18,13 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{Clock, Now};
 use crate::protocol::encode::Token;
-use crate::protocol::frame::{AuthStep, Presence};
+use crate::protocol::frame::{Accept, AuthStep, Presence};
 use crate::protocol::refusal::Refusal;
-use crate::relay::command::{Command, ConnectionId, Registration, SendCommand, TokenHash};
+use crate::relay::command::{Command, Registration, Resume, SendCommand, TokenHash};
 use crate::relay::dedup::digest;
 use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::RateLimit;
-use crate::store::records::DeviceRecord;
-use crate::store::records::MessageRecord;
+use crate::store::records::{CorrespondentRecord, DeviceRecord, MessageRecord};
 
 const UNIX: u64 = 1_000;
 
@@ -52,6 +51,12 @@ impl Store for Disk {
     fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}
+
+    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
+        PutOutcome::Durable
+    }
+
+    fn put_correspondent(&mut self, _: CorrespondentRecord) {}
 }
 
 /// The disk as the router owns it; the test looks at the same one.
@@ -69,6 +74,12 @@ impl Store for SharedDisk {
     fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}
+
+    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
+        PutOutcome::Durable
+    }
+
+    fn put_correspondent(&mut self, _: CorrespondentRecord) {}
 }
 
 /// One device, on any of its connections.
@@ -91,6 +102,9 @@ struct Relay {
     step: Step,
     allowance: Arc<Allowance>,
     connections: u64,
+    /// Of the devices that register next.
+    origin: Origin,
+    accept: Option<Accept>,
     conns: HashMap<u128, ConnectionId>,
     /// The deliveries of each connection that the test has not read.
     received: HashMap<ConnectionId, Vec<String>>,
@@ -102,11 +116,11 @@ struct Relay {
 fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.delivery.window = 3;
-    settings.delivery.bytes = 1_000;
+    settings.delivery.bytes = 10_000;
     settings.queue.messages = 6;
-    settings.queue.bytes = 1_000;
+    settings.queue.bytes = 10_000;
     settings.queue.sender_share = 0.5;
-    settings.queue.total_bytes = 2_000;
+    settings.queue.total_bytes = 100_000;
     settings.queue.default_ttl = Duration::from_secs(60);
     settings.queue.max_ttl = Duration::from_secs(600);
     settings.queue.key_rotation_ttl = Duration::from_secs(120);
@@ -126,6 +140,8 @@ fn relay() -> Relay {
         step: Step::at(Now { mono: Moment(0), wall_ms: UNIX * 1_000 }),
         allowance: Allowance::new(RatePlan::new(RateLimit::default(), Clock::still())),
         connections: 0,
+        origin: Origin::NONE,
+        accept: None,
         conns: HashMap::new(),
         received: HashMap::new(),
         written: HashMap::new(),
@@ -149,12 +165,26 @@ impl Relay {
         receipts: bool,
         resume: bool,
     ) -> Result<(), Refusal> {
-        let resume = resume.then(|| who.token());
+        let resume = resume.then(|| {
+            let (token, hash) = who.token();
+            Resume { token, hash, renew: false, barred: None }
+        });
         let fresh_token = who.token();
-        let hello = Registration { resumable, receipts, resume, fresh_id: who.id(), fresh_token };
+        let (origin, fresh_id) = (self.origin, who.id());
+        let hello = Registration {
+            resumable,
+            receipts,
+            origin,
+            accept: self.accept,
+            resume,
+            fresh_id,
+            fresh_token,
+        };
         self.connections += 1;
         let connection = ConnectionId(self.connections);
-        self.router.register(&mut self.step, connection, hello, self.allowance.clone())?;
+        self.router
+            .register(&mut self.step, connection, hello, self.allowance.clone())
+            .map_err(|it| it.refusal)?;
         self.conns.insert(who.0, connection);
         self.collect();
         Ok(())
@@ -304,7 +334,7 @@ impl Relay {
                     format!("resumed {}", welcome.queued)
                 }
                 Delivery::Registered(_) => "welcome".into(),
-                Delivery::Frame { seq, body } => {
+                Delivery::Frame { seq, body, .. } => {
                     self.written.insert(conn, seq);
                     let text = String::from_utf8(AsRef::<[u8]>::as_ref(&body).to_vec()).unwrap();
                     self.plainly(text)

@@ -1,0 +1,85 @@
+//! What a client may hold to be true only after a commit: a new resume token, and the end of its device.
+
+use super::directory::Connection;
+use super::pending::Pending;
+use super::routing::Sender;
+use super::{Router, Slot};
+use crate::protocol::encode::Token;
+use crate::protocol::id::DeviceId;
+use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
+use crate::relay::command::{ConnectionId, TokenHash};
+use crate::relay::delivery::{Delivery, Step};
+use crate::store::PutOutcome;
+
+/// A connection that resumes with a new token, until the token is committed.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    device: DeviceId,
+    connection: Connection,
+    /// The token with which the connection resumes.
+    token: Token,
+    fresh: Token,
+}
+
+impl Router {
+    /// The device gets a new token; the old one is good until the new one is used. The connection resumes after the commit.
+    /// (protocol: Register, `renew_token`)
+    pub(super) fn renew_token(
+        &mut self,
+        step: &mut Step,
+        slot: Slot,
+        connection: Connection,
+        token: Token,
+        (fresh, hash): (Token, TokenHash),
+    ) {
+        self.directory.set_next_token(slot, Some(hash));
+        self.store_device(step, slot);
+        let id = connection.id;
+        let device = self.directory[slot].id;
+        self.renewals.insert(id, Renewal { device, connection, token, fresh });
+        match self.store.report_commit(self.pending.next()) {
+            PutOutcome::Pending => self.pending.push(Pending::Renewal(id)),
+            outcome => self.resume_renewed(step, id, outcome == PutOutcome::Durable),
+        }
+    }
+
+    /// A token is committed, or could not be; then the connection resumes with the old one.
+    pub(super) fn resume_renewed(&mut self, step: &mut Step, id: ConnectionId, committed: bool) {
+        // The connection may have ended meanwhile.
+        let Some(renewal) = self.renewals.remove(&id) else { return };
+        let Some(slot) = self.directory.find_alive(step.now, renewal.device) else {
+            return step.refuse(id, Refusal::BadToken, ErrorContext::NOTHING);
+        };
+        if self.directory[slot].connection.as_ref().is_some_and(|newer| newer.id > id) {
+            return replace(step, id);
+        }
+        if !committed {
+            self.directory.set_next_token(slot, None);
+        }
+        let token = if committed { renewal.fresh } else { renewal.token };
+        self.attach(step, slot, renewal.connection, true, Some(token));
+    }
+
+    /// The device ends; its connection is closed after the commit. (protocol: Unregister)
+    pub(super) fn unregister(&mut self, step: &mut Step, from: Sender) {
+        self.forget(from.slot);
+        self.close_unregistered(step, from.connection);
+    }
+
+    pub(super) fn close_unregistered(&mut self, step: &mut Step, connection: ConnectionId) {
+        match self.store.report_commit(self.pending.next()) {
+            PutOutcome::Durable => {
+                step.deliver(connection, Delivery::Close(CloseReason::Unregistered));
+            }
+            PutOutcome::Pending => self.pending.push(Pending::Unregistration(connection)),
+            // Removals are tried again until they succeed.
+            PutOutcome::Rejected => self.unregistered.push(connection),
+        }
+    }
+}
+
+/// A newer connection of the device has replaced this one.
+pub(super) fn replace(step: &mut Step, older: ConnectionId) {
+    step.refuse(older, Refusal::Replaced, ErrorContext::NOTHING);
+    step.deliver(older, Delivery::Close(CloseReason::Replaced));
+}

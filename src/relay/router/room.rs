@@ -1,0 +1,150 @@
+//! Who may add to what: a mailbox, the relay's memory, the table of devices. (protocol: Limits, Fair shares)
+
+use super::Router;
+use super::directory::Slot;
+use super::routing::{Outcome, Sender};
+use crate::protocol::envelope::Origin;
+use crate::protocol::frame::Accept;
+use crate::protocol::id::DeviceId;
+use crate::protocol::refusal::Refusal;
+use crate::relay::correspondents::{CORRESPONDENT_BYTES, hash};
+use crate::relay::delivery::Step;
+use crate::relay::fair_share::Pool;
+use crate::relay::mailbox_quota::Applicant;
+use crate::store::records::CorrespondentRecord;
+
+/// Expired items that are moved out of the way of one that arrives.
+const MAX_PURGED: usize = 256;
+/// Of `queue.total_bytes`, the eighths that waiting items may fill; the last one is for what can be in flight at once.
+const EIGHTHS_FOR_WAITING: u64 = 7;
+
+impl Router {
+    /// The recipient, and the sender as the recipient's limits see it. 404 for a device that is not known, and, by the same
+    /// path, for one that does not take messages of unknown senders.
+    pub(super) fn find_recipient(
+        &self,
+        step: &Step,
+        from: Sender,
+        to: DeviceId,
+    ) -> Result<(Slot, Applicant), Refusal> {
+        let hash = hash(self.hash_key, from.id);
+        let found = self.directory.find_alive(step.now, to).map(|slot| {
+            let recipient = &self.directory[slot];
+            let is_unknown =
+                from.origin != Origin::NONE && !recipient.correspondents.contains(hash);
+            let is_taken = !is_unknown || recipient.accept == Accept::Anyone;
+            (slot, is_unknown, is_taken)
+        });
+        let (slot, is_unknown, _) =
+            found.filter(|(.., is_taken)| *is_taken).ok_or(Refusal::UnknownRecipient)?;
+        let applicant = Applicant { id: from.id, origin: from.origin, is_unknown, adds_key: false };
+        Ok((slot, applicant))
+    }
+
+    /// Whether there is room for an envelope; expired items are moved out before a queue is called full.
+    pub(super) fn check_room(
+        &mut self,
+        step: &Step,
+        slot: Slot,
+        from: Applicant,
+        bytes: u64,
+    ) -> Outcome {
+        let device = &self.directory[slot];
+        let in_flight_at_once = device.has_credit(self.credit(), bytes);
+        if in_flight_at_once && !device.is_resumable() {
+            // The envelope only passes through.
+            return Ok(());
+        }
+        if self.store.is_failing() && !in_flight_at_once {
+            return Err(Refusal::Full);
+        }
+        if !self.total_admits(from.origin, bytes, in_flight_at_once) {
+            self.find_expired(step.now, MAX_PURGED);
+            if !self.total_admits(from.origin, bytes, in_flight_at_once) {
+                return Err(Refusal::Full);
+            }
+        }
+        let quota = self.quota();
+        if self.directory[slot].mailbox.is_full(quota, from, bytes) {
+            self.expire_mailbox(slot, step.now.mono, MAX_PURGED);
+            if self.directory[slot].mailbox.is_full(quota, from, bytes) {
+                return Err(Refusal::QueueFull);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an origin may add so many bytes to what all mailboxes hold.
+    fn total_admits(&self, origin: Origin, bytes: u64, in_flight_at_once: bool) -> bool {
+        let total = self.settings.queue.total_bytes as u64;
+        let for_waiting = (total / 8).saturating_mul(EIGHTHS_FOR_WAITING);
+        let capacity = if in_flight_at_once { total } else { for_waiting };
+        let pool = Pool { capacity, taken: self.counters.total_bytes() };
+        self.admits(pool, origin, self.counters.bytes_of(origin), bytes)
+    }
+
+    fn admits(&self, pool: Pool, origin: Origin, held: u64, more: u64) -> bool {
+        if origin == Origin::NONE {
+            pool.fits(more)
+        } else {
+            pool.admits(held, more, self.settings.limits.origin_share)
+        }
+    }
+
+    /// Refuses a new device of an origin that has its share of the table. When the table is full, a device that was never used
+    /// is forgotten for one whose origin has none.
+    pub(super) fn make_room_for_device(&mut self, origin: Origin) -> Outcome {
+        let capacity = self.settings.limits.devices as u64;
+        let held = u64::from(self.origins.devices_of(origin));
+        let taken = self.directory.len() as u64;
+        if self.admits(Pool { capacity, taken }, origin, held, 1) {
+            return Ok(());
+        }
+        let one_less = Pool { capacity, taken: taken.saturating_sub(1) };
+        if taken < capacity || !self.admits(one_less, origin, held, 1) {
+            return Err(Refusal::Full);
+        }
+        let slot = self.origins.next_to_forget().ok_or(Refusal::Full)?;
+        self.forget(slot);
+        Ok(())
+    }
+
+    /// The sender has addressed a frame to a device: from now on that device is no unknown sender to it.
+    pub(super) fn record_correspondent(&mut self, step: &Step, from: Sender, other: DeviceId) {
+        self.mark_used(step, from.slot);
+        let hash = hash(self.hash_key, other);
+        if self.directory[from.slot].correspondents.contains(hash) {
+            return;
+        }
+        let mut has_room = self.total_admits(from.origin, CORRESPONDENT_BYTES, true);
+        if !has_room {
+            self.find_expired(step.now, MAX_PURGED);
+            has_room = self.total_admits(from.origin, CORRESPONDENT_BYTES, true);
+        }
+        let device = &mut self.directory[from.slot];
+        let before = device.correspondents.len();
+        if !has_room && !device.correspondents.forget_oldest() {
+            return;
+        }
+        let number = device.correspondents.add(hash);
+        if device.correspondents.len() > before {
+            self.counters.correspondent_added(from.origin);
+        }
+        if device.is_resumable() {
+            let device = device.id;
+            self.store.put_correspondent(CorrespondentRecord { device, number, hash });
+        }
+    }
+
+    /// Something was sent or received: the device is not forgotten for others any more.
+    pub(super) fn mark_used(&mut self, step: &Step, slot: Slot) {
+        let device = &mut self.directory[slot];
+        if std::mem::replace(&mut device.used, true) {
+            return;
+        }
+        self.origins.keep(slot, device);
+        if self.directory[slot].is_resumable() {
+            self.store_device(step, slot);
+        }
+    }
+}
