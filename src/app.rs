@@ -28,7 +28,7 @@ use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::store::database::Database;
 use crate::store::memory::Memory;
-use crate::store::open::Directory;
+use crate::store::open::{Directory, QueueFile};
 use crate::store::records::HashKey;
 use crate::store::sync_watch::SyncFailed;
 use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
@@ -68,12 +68,16 @@ impl App {
     /// Binds the addresses and prepares everything; no connection is served before [`Self::run`]. An error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
         let settings = Arc::new(settings);
-        let queue = Arc::new(Mutex::new(Queue::open(&settings, &clock)?));
+        let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
         let ingress = Arc::new(Ingress::new(settings.clone(), plan));
         let listener = bind("server.listen", settings.server.listen)?;
         let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        if let Some(queue) = &queue {
+            queue.file.publish([public, admin]);
+        }
+        let queue = Arc::new(Mutex::new(queue));
         let server = Server::build()
             .workers(settings.server.workers)
             .backlog(BACKLOG)
@@ -146,7 +150,7 @@ fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The queue on disk as it was found, before any connection is served.
 struct Queue {
-    directory: Directory,
+    file: QueueFile,
     disk: Database,
     sync_failed: SyncFailed,
     loaded: Loaded,
@@ -162,7 +166,10 @@ impl Queue {
         let began = clock.moment();
         let sync_failed = SyncFailed::default();
         let directory = Directory::take(&queue.path).map_err(io::Error::other)?;
-        let disk = directory.open(&sync_failed).map_err(io::Error::other)?;
+        if let Some(warning) = directory.exposure() {
+            log::warn!("{warning}");
+        }
+        let (file, disk) = directory.open(sync_failed.clone()).map_err(io::Error::other)?;
         let loaded =
             disk.load(clock.now().wall_ms, queue.dedup_window).map_err(io::Error::other)?;
         // An empty queue is not worth a log line.
@@ -170,7 +177,7 @@ impl Queue {
         log::log!(
             if is_empty { log::Level::Debug } else { log::Level::Info },
             "queue opened path={} messages={} devices={} after_ms={}",
-            queue.path.display(),
+            file.path().display(),
             loaded.messages.len(),
             loaded.devices.len(),
             (clock.moment() - began).as_millis()
@@ -178,7 +185,7 @@ impl Queue {
         if loaded.damaged > 0 {
             log::error!("damaged records were dropped from the queue count={}", loaded.damaged);
         }
-        Ok(Some(Self { directory, disk, sync_failed, loaded }))
+        Ok(Some(Self { file, disk, sync_failed, loaded }))
     }
 }
 
@@ -222,7 +229,7 @@ fn start_store(
     queue: Option<Queue>,
     registry: Addr<Registry>,
 ) -> (Box<dyn Store>, Loaded) {
-    let Some(Queue { directory, disk, sync_failed, loaded }) = queue else {
+    let Some(Queue { file, disk, sync_failed, loaded }) = queue else {
         return (Box::new(Memory), Loaded::default());
     };
     let policy = CommitPolicy {
@@ -231,8 +238,7 @@ fn start_store(
         dedup_window: settings.queue.dedup_window,
     };
     let report = move |outcome: Outcome| registry.do_send(Stored(outcome));
-    let reopen = move |sync_failed: &SyncFailed| directory.open(sync_failed);
-    match QueueWriter::start(disk, reopen, sync_failed, policy, clock.clone(), report) {
+    match QueueWriter::start(disk, file, sync_failed, policy, clock.clone(), report) {
         Ok(store) => (Box::new(store), loaded),
         Err(failed) => {
             // A relay that cannot keep the durability of its settings must not serve.

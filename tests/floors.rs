@@ -41,6 +41,7 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("actix", "transport/ actors/ web/ app.rs main.rs abort_on_panic.rs", "rules are plain code"),
     ("tokio", "transport/ actors/ web/ app.rs main.rs", "rules do no I/O"),
     ("crate::transport", "actors/session.rs web/ app.rs", "only sessions stand on it"),
+    ("rustix", "store/", "files are used by handles in the store only"),
     ("Instant::now", "clock.rs transport/ store/writer.rs", "time is an argument"),
     ("SystemTime::now", "clock.rs", "time is an argument"),
 ];

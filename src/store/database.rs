@@ -32,6 +32,10 @@ const NEXT_SEQ: &str = "next_seq";
 
 /// Key in `META`: the [`HashKey`].
 const HASH_KEY: &str = "hash_key";
+/// Key in `META`: a random number that is given once, when the database is created, so that a copy of another queue under the
+/// same name is noticed.
+const FILE_ID: &str = "file_id";
+
 /// Bytes of the page cache. It is small because the database is written at its end and read once.
 const CACHE: usize = 16 * 1024 * 1024;
 
@@ -87,10 +91,26 @@ impl Database {
     ///
     /// The backend fails, or what it holds is no database.
     pub fn open(backend: impl StorageBackend) -> Result<Self, redb::Error> {
+        Self::open_or_create(backend, true)
+    }
+
+    /// Opens a database that has its tables already.
+    ///
+    /// # Errors
+    ///
+    /// The backend fails, or what it holds is no queue of this version.
+    pub fn open_existing(backend: impl StorageBackend) -> Result<Self, redb::Error> {
+        Self::open_or_create(backend, false)
+    }
+
+    fn open_or_create(backend: impl StorageBackend, may_create: bool) -> Result<Self, redb::Error> {
         catch_redb_panic(|| {
             let database =
                 redb::Database::builder().set_cache_size(CACHE).create_with_backend(backend)?;
             let is_new = database.begin_read()?.list_tables()?.next().is_none();
+            if !may_create || !is_new {
+                check_format(&database.begin_read()?)?;
+            }
             if is_new {
                 let transaction = database.begin_write()?;
                 transaction.open_table(QUEUE)?;
@@ -101,6 +121,7 @@ impl Database {
                 meta.insert(FORMAT, u64::from(VERSION))?;
                 let key = getrandom::u64().map_err(io::Error::other)?;
                 meta.insert(HASH_KEY, key)?;
+                meta.insert(FILE_ID, getrandom::u64().map_err(io::Error::other)?)?;
                 drop(meta);
                 transaction.commit()?;
             }
@@ -111,15 +132,14 @@ impl Database {
         })
     }
 
-    pub(super) fn check_format(&self) -> Result<(), io::Error> {
-        let format = || -> Result<Option<u64>, redb::Error> {
-            let meta = self.database.begin_read()?.open_table(META)?;
-            Ok(meta.get(FORMAT)?.map(|format| format.value()))
-        };
-        match format().map_err(io::Error::other)? {
-            Some(format) if format == u64::from(VERSION) => Ok(()),
-            other => Err(io::Error::other(format!("format {other:?}, this relay reads {VERSION}"))),
-        }
+    /// The number that the database was given when it was created; a database of an older version has none.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub fn file_id(&self) -> Result<Option<u64>, redb::Error> {
+        let meta = self.database.begin_read()?.open_table(META)?;
+        Ok(meta.get(FILE_ID)?.map(|id| id.value()))
     }
 
     /// Applies all changes or none. They are synced when this returns.
@@ -274,6 +294,23 @@ impl Database {
     /// The database is damaged beyond repair.
     pub fn check(&mut self) -> Result<bool, redb::Error> {
         catch_redb_panic(|| Ok(self.database.check_integrity()?))
+    }
+}
+
+fn check_format(database: &redb::ReadTransaction) -> Result<(), redb::Error> {
+    let meta = match database.open_table(META) {
+        Err(redb::TableError::Storage(error)) => return Err(error.into()),
+        // Another program's database, with other tables or none.
+        Err(_) => return Err(io::Error::other("is no queue of this relay").into()),
+        Ok(meta) => meta,
+    };
+    match meta.get(FORMAT)?.map(|format| format.value()) {
+        Some(format) if format == u64::from(VERSION) => Ok(()),
+        Some(format) => {
+            let text = format!("has format {format}, this relay reads {VERSION}");
+            Err(io::Error::other(text).into())
+        }
+        None => Err(io::Error::other("is no queue of this relay").into()),
     }
 }
 

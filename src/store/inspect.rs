@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Loaded;
 use super::database::Database;
-use super::open::{Directory, OpenError};
+use super::open::{Directory, OpenError, QueueFile};
 use super::sync_watch::SyncFailed;
 use crate::clock::{Clock, Moment, Now};
 use crate::protocol::envelope::Subject;
@@ -19,8 +19,7 @@ use crate::protocol::envelope::Subject;
 /// The directory cannot be used, as at the start of a relay.
 pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
     let now = Clock::system().now();
-    let directory = Directory::take_existing(path)?;
-    let (_, loaded) = open(&directory, now, dedup_window)?;
+    let (file, _, loaded) = open(path, now, dedup_window)?;
     let mut text = String::new();
     let mut line = |name: &str, value: u64| {
         // Writing to a String cannot fail.
@@ -48,7 +47,7 @@ pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
     line("resumable_devices", resumable.count() as u64);
     line("remembered", loaded.fingerprints.len() as u64);
     line("damaged", loaded.damaged as u64);
-    line("file_bytes", directory.file().metadata().map_or(0, |file| file.len()));
+    line("file_bytes", file.bytes());
     Ok(text)
 }
 
@@ -58,8 +57,7 @@ pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
 ///
 /// The directory cannot be used, or the file cannot be read as a database.
 pub fn verify(path: &Path) -> Result<(usize, bool, String), OpenError> {
-    let directory = Directory::take_existing(path)?;
-    let (mut database, loaded) = open(&directory, Clock::system().now(), Duration::MAX)?;
+    let (_file, mut database, loaded) = open(path, Clock::system().now(), Duration::MAX)?;
     let sound = database.check().map_err(|error| OpenError::of(path, error))?;
     let text = format!(
         "records {}\ndevices {}\nremembered {}\ndamaged {}\npages {}\n",
@@ -72,8 +70,13 @@ pub fn verify(path: &Path) -> Result<(usize, bool, String), OpenError> {
     Ok((loaded.damaged, sound, text))
 }
 
-fn open(at: &Directory, now: Now, dedup_window: Duration) -> Result<(Database, Loaded), OpenError> {
-    let database = at.open(&SyncFailed::default())?;
+fn open(
+    path: &Path,
+    now: Now,
+    dedup_window: Duration,
+) -> Result<(QueueFile, Database, Loaded), OpenError> {
+    let (file, database) = Directory::take_existing(path)?.open(SyncFailed::default())?;
     let loaded = database.load(now.wall_ms, dedup_window);
-    Ok((database, loaded.map_err(|error| OpenError::of(&at.file(), error))?))
+    let loaded = loaded.map_err(|error| OpenError::of_database(&file.path(), error))?;
+    Ok((file, database, loaded))
 }

@@ -27,6 +27,9 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Longest pause, for a database that takes seconds to open.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
+/// How often the path of the database is checked. A check is two system calls, made between two commits.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Uncommitted changes above which senders are slowed down.
 const BACKLOG_CHANGES: usize = 64 * 1024;
 
@@ -36,7 +39,7 @@ const BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 /// Changes for which memory is kept from flush to flush.
 const STAGED_CAPACITY: usize = 4096;
 
-/// Exit status after a failed sync (EX_IOERR of sysexits.h).
+/// Exit status after a failed sync, or when the database's file is gone (EX_IOERR of sysexits.h).
 pub const EXIT_CODE: i32 = 74;
 
 /// The result of a batch.
@@ -48,6 +51,23 @@ pub enum Outcome {
     Failed(PutSeq),
     /// The disk takes writes again: rejected and failed records can be put again.
     Recovered,
+}
+
+/// The file under the database, on the writer's thread.
+pub trait DatabaseFile {
+    /// Opens the same file again after a failure, and never creates one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened now, or is lost: see [`OpenError::is_lost`].
+    fn reopen(&self) -> Result<Database, OpenError>;
+
+    /// Whether the path still leads to the open file. Messages that are committed to another file are lost with it.
+    ///
+    /// # Errors
+    ///
+    /// The file is lost.
+    fn check(&self) -> Result<(), OpenError>;
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -165,14 +185,14 @@ impl Shared {
 }
 
 impl QueueWriter {
-    /// Starts the writer's thread. `report` and, after a failure, `reopen` are called on that thread.
+    /// Starts the writer's thread, on which `report` and the methods of `file` are called.
     ///
     /// # Errors
     ///
     /// The thread cannot be created.
     pub fn start(
         database: Database,
-        reopen: impl FnMut(&SyncFailed) -> Result<Database, OpenError> + Send + 'static,
+        file: impl DatabaseFile + Send + 'static,
         sync_failed: SyncFailed,
         policy: CommitPolicy,
         clock: Clock,
@@ -187,8 +207,16 @@ impl QueueWriter {
             bytes: AtomicUsize::default(),
         });
         let database = Some(database);
-        let writer =
-            Writer { shared: shared.clone(), database, reopen, sync_failed, policy, clock, report };
+        let writer = Writer {
+            shared: shared.clone(),
+            database,
+            file,
+            checked: Instant::now(),
+            sync_failed,
+            policy,
+            clock,
+            report,
+        };
         let thread = std::thread::Builder::new()
             .name("sealpost-store".to_owned())
             .spawn(move || writer.run())?;
@@ -281,18 +309,20 @@ impl Drop for QueueWriter {
     }
 }
 
-struct Writer<O, R> {
+struct Writer<F, R> {
     shared: Arc<Shared>,
     /// `None` after a failure, until the database is opened again.
     database: Option<Database>,
-    reopen: O,
+    file: F,
+    /// When the path of `file` was last checked.
+    checked: Instant,
     sync_failed: SyncFailed,
     policy: CommitPolicy,
     clock: Clock,
     report: R,
 }
 
-impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Writer<O, R> {
+impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
     fn run(mut self) {
         // Dropped before `self`: after a panic the database must not be closed, because closing writes.
         let _guard = AbortOnPanic(format_args!("the queue's writer panicked, the process ends"));
@@ -301,17 +331,28 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
                 Ok(()) => (self.report)(Outcome::Committed(last_put)),
                 Err(error) => self.on_failure(changes, &error),
             }
+            self.check_file_if_due();
         }
+        // An orderly end would hide that the last messages are in no file.
+        let _ = end_if_lost(self.file.check());
     }
 
     /// Waits for a change, and then for more until the batch is full or its interval is over. `None` at the end.
-    fn next_batch(&self) -> Option<(Changes, PutSeq)> {
-        let pending = self.shared.wait_while(self.shared.lock(), Duration::MAX, |pending| {
-            pending.is_empty() && !pending.closing
-        });
-        if pending.is_empty() {
-            return None;
-        }
+    fn next_batch(&mut self) -> Option<(Changes, PutSeq)> {
+        let pending = loop {
+            let due = CHECK_INTERVAL.saturating_sub(self.checked.elapsed());
+            let pending = self.shared.wait_while(self.shared.lock(), due, |pending| {
+                pending.is_empty() && !pending.closing
+            });
+            if !pending.is_empty() {
+                break pending;
+            }
+            if pending.closing {
+                return None;
+            }
+            drop(pending);
+            self.check_file_if_due();
+        };
         // Changes that came during the last commit have waited already.
         let waited = pending.since.map_or(Duration::ZERO, |since| since.elapsed());
         let left = self.policy.interval.saturating_sub(waited);
@@ -339,7 +380,7 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
             Some(_) if changes.is_empty() => return Ok(()),
             Some(database) => database,
             closed => {
-                let opened = (self.reopen)(&self.sync_failed);
+                let opened = end_if_lost(self.file.reopen());
                 let error = |error: OpenError| io::Error::other(error.to_string());
                 closed.insert(opened.map_err(error)?)
             }
@@ -431,14 +472,35 @@ impl<O: FnMut(&SyncFailed) -> Result<Database, OpenError>, R: Fn(Outcome)> Write
         probed
     }
 
+    fn check_file_if_due(&mut self) {
+        if self.checked.elapsed() >= CHECK_INTERVAL {
+            let _ = end_if_lost(self.file.check());
+            self.checked = Instant::now();
+        }
+    }
+
     /// After a failed sync the kernel's view of the file cannot be trusted; a restart reads what is on disk.
     fn end_if_sync_failed(&self, error: &redb::Error) {
         if self.sync_failed.get() {
-            log::error!("the disk failed to sync the queue, the process ends error={error}");
-            log::logger().flush();
-            std::process::exit(EXIT_CODE);
+            end(format_args!("the disk failed to sync the queue, the process ends error={error}"));
         }
     }
+}
+
+/// A file that is lost does not come back. To serve on would be to acknowledge messages that no restart finds.
+fn end_if_lost<T>(result: Result<T, OpenError>) -> Result<T, OpenError> {
+    match result {
+        Err(error) if error.is_lost() => {
+            end(format_args!("the queue's file is lost, the process ends error={error}"))
+        }
+        result => result,
+    }
+}
+
+fn end(why: std::fmt::Arguments<'_>) -> ! {
+    log::error!("{why}");
+    log::logger().flush();
+    std::process::exit(EXIT_CODE)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The writer, on a simulated disk that is slow, full or broken when a test wants it.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
@@ -23,14 +24,9 @@ impl Fixture {
         let (report, reports) = channel();
         let policy = CommitPolicy { interval, batch: 1024, dedup_window: Duration::from_secs(600) };
         let disk = Database::open(sim.clone()).expect("a new disk");
-        let again = sim.clone();
-        let path = std::path::Path::new("a disk");
-        let reopen = move |_: &SyncFailed| {
-            Database::open(again.clone()).map_err(|failed| OpenError::of(path, &failed))
-        };
         let store = QueueWriter::start(
             disk,
-            reopen,
+            SimFile { sim: sim.clone(), is_lost: false },
             SyncFailed::default(),
             policy,
             Clock::system(),
@@ -82,6 +78,27 @@ impl Fixture {
 
     fn seqs(&self) -> Vec<Seq> {
         self.after_power_loss().messages.iter().map(|record| record.seq).collect()
+    }
+}
+
+/// The simulated disk as a file that may be lost.
+struct SimFile {
+    sim: Sim,
+    is_lost: bool,
+}
+
+impl DatabaseFile for SimFile {
+    fn reopen(&self) -> Result<Database, OpenError> {
+        self.check()?;
+        let opened = Database::open_existing(self.sim.clone());
+        opened.map_err(|failed| OpenError::of(Path::new("a disk"), &failed))
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        match self.is_lost {
+            true => Err(OpenError::lost(Path::new("a disk"), "it was removed")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -294,11 +311,45 @@ fn child_whose_disk_does_not_sync() {
     let disk = database::Database::open(watched).expect("a new disk");
     sim.set(|disk| disk.sync_fails = true);
     let policy = CommitPolicy { interval: Duration::ZERO, batch: 1, dedup_window: Duration::ZERO };
-    let reopen = |_: &SyncFailed| -> Result<Database, OpenError> { std::process::exit(1) };
     let report = |_: Outcome| std::process::exit(2);
-    let store = QueueWriter::start(disk, reopen, sync_failed, policy, Clock::system(), report);
+    let file = SimFile { sim, is_lost: false };
+    let store = QueueWriter::start(disk, file, sync_failed, policy, Clock::system(), report);
     let mut store = store.expect("a thread");
     store.remove_device(DeviceId::from_u128(1));
     store.flush();
     park_forever();
+}
+
+/// Idle, too: nobody may learn of the loss with the first message that is acked into nothing.
+#[test]
+fn a_lost_file_ends_the_process_without_a_commit() {
+    assert_eq!(exit_status_of("child_whose_file_is_lost"), Some(74));
+}
+
+#[test]
+#[ignore = "ends its process: run by another test"]
+fn child_whose_file_is_lost() {
+    let _store = lost();
+    park_forever();
+}
+
+#[test]
+fn an_orderly_end_with_a_lost_file_is_none() {
+    assert_eq!(exit_status_of("child_that_closes_a_lost_file"), Some(74));
+}
+
+#[test]
+#[ignore = "ends its process: run by another test"]
+fn child_that_closes_a_lost_file() {
+    lost().close();
+    std::process::exit(0);
+}
+
+fn lost() -> QueueWriter {
+    let sim = Sim::default();
+    let disk = Database::open(sim.clone()).expect("a new disk");
+    let file = SimFile { sim, is_lost: true };
+    let policy = CommitPolicy { interval: Duration::ZERO, batch: 1, dedup_window: Duration::ZERO };
+    let (failed, clock) = (SyncFailed::default(), Clock::system());
+    QueueWriter::start(disk, file, failed, policy, clock, |_| {}).expect("a thread")
 }

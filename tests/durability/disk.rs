@@ -224,3 +224,76 @@ async fn a_message_confirmed_while_the_disk_is_full_does_not_come_back() {
     assert_eq!(bob.queued(), 0);
     bob.expect_nothing().await;
 }
+
+/// A start may create the file; a relay that runs must not: what was acked is in the old one.
+#[tokio::test]
+async fn a_file_that_is_removed_while_the_disk_is_full_is_not_created_again() {
+    let Some(disk) = Tmpfs::mount("12m") else { return };
+    let data = disk.path().join("data");
+    let setup = Setup::on(&data);
+    let filler = disk.path().join("filler");
+    std::fs::write(&filler, vec![1; 4 * 1024 * 1024]).expect("room");
+    let mut relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
+    let id = bob.id.clone();
+    bob.leave(&relay).await;
+    let mut alice = Device::plain(&relay).await;
+    fills(&mut alice, &id, 1..).await;
+    std::fs::remove_file(data.join("queue.redb")).expect("it is there");
+    std::fs::remove_file(&filler).expect("it is there");
+    assert_eq!(relay.exit().await, Some(74));
+    assert!(relay.log.contains("the queue's file is lost"), "{}", relay.log);
+    assert!(!relay.log.contains("can be written again"), "{}", relay.log);
+    assert!(!data.join("queue.redb").exists());
+}
+
+/// Each of them with a relay that has nothing to write, so that no failed write shows the loss.
+#[tokio::test]
+async fn a_relay_whose_file_is_gone_from_its_path_ends_with_74() {
+    type Loss = fn(&Path);
+    let losses: [(&str, Loss); 4] = [
+        ("the directory is removed", |data| std::fs::remove_dir_all(data).expect("it is there")),
+        ("the directory is moved", |data| {
+            std::fs::rename(data, data.with_extension("moved")).expect("it is there");
+        }),
+        ("the file is replaced by a copy", |data| {
+            std::fs::copy(data.join("queue.redb"), data.join("copy")).expect("room");
+            std::fs::rename(data.join("copy"), data.join("queue.redb")).expect("it is there");
+        }),
+        ("the lock is removed", |data| {
+            std::fs::remove_file(data.join("lock")).expect("it is there");
+        }),
+    ];
+    for (what, lose) in losses {
+        let place = tempfile::tempdir().expect("a place");
+        let data = place.path().join("data");
+        let mut relay = Setup::on(&data).start().await;
+        lose(&data);
+        assert_eq!(relay.exit().await, Some(74), "{what}");
+        assert!(relay.log.contains("the queue's file is lost"), "{what}: {}", relay.log);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_others_may_write_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let data = tempfile::tempdir().expect("a place");
+    let mode = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(data.path(), mode).expect("it is ours");
+    let relay = Setup::on(data.path()).start().await;
+    assert!(relay.log.contains("OTHERS MAY WRITE INTO queue.path"), "{}", relay.log);
+}
+
+#[tokio::test]
+async fn an_empty_or_foreign_file_is_refused_and_left() {
+    let data = tempfile::tempdir().expect("a place");
+    let file = data.path().join("queue.redb");
+    for content in [&[][..], b"another program's file"] {
+        std::fs::write(&file, content).expect("room");
+        let output = Setup::on(data.path()).run(&crate::support::binary::FREE_PORTS);
+        assert_eq!(output.status.code(), Some(69));
+        let log = String::from_utf8(output.stderr).expect("text");
+        assert!(log.contains("queue.redb"), "{log}");
+        assert_eq!(std::fs::read(&file).expect("it is there"), content);
+    }
+}
