@@ -143,9 +143,17 @@ impl ReloadHandle {
     }
 }
 
-fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .map_err(|failed| io::Error::new(failed.kind(), format!("{key} = {address}: {failed}")))
+/// Binds an address. An error names the setting, and the flag with which another address can be tried.
+pub fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|failed| {
+        let flag = match key.rsplit_once('.') {
+            Some((_, key)) if failed.kind() == io::ErrorKind::AddrInUse => {
+                format!("; choose another one with --{}", key.replace('_', "-"))
+            }
+            _ => String::new(),
+        };
+        io::Error::new(failed.kind(), format!("{key} = {address}: {failed}{flag}"))
+    })
 }
 
 /// The queue on disk as it was found, before any connection is served.

@@ -1,4 +1,4 @@
-//! The first lines of the log: where the relay listens, what to try, and a warning if that is unsafe.
+//! The first lines of the log: where the relay listens and keeps its queue, what to try, and a warning if that is unsafe.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,7 +7,8 @@ use crate::settings::Settings;
 /// The path at which devices connect.
 const WEBSOCKET_PATH: &str = "/ws";
 
-/// Three lines for a new operator: where the relay listens, what to try, where its health is. No line feed at the end.
+/// Four lines for a new operator: where the relay listens, what to try, where its queue and its health are. No line feed at
+/// the end.
 ///
 /// `settings` must have the ports that the system chose where port 0 was configured.
 pub fn first_lines(settings: &Settings) -> String {
@@ -16,10 +17,21 @@ pub fn first_lines(settings: &Settings) -> String {
     format!(
         "sealpost {} is listening on {}\n\
          try it: echo '{{\"type\":\"Register\"}}' | websocat --no-close ws://{listen}{WEBSOCKET_PATH}\n\
+         queue: {}\n\
          health: http://{admin}/healthz",
         env!("CARGO_PKG_VERSION"),
         settings.server.listen,
+        queue(settings),
     )
+}
+
+/// The full path of the queue: a relative one is a new queue after a start in another directory.
+fn queue(settings: &Settings) -> String {
+    if !settings.queue.durable {
+        return "in memory only, it ends with the process (queue.durable = false)".to_owned();
+    }
+    let path = &settings.queue.path;
+    std::path::absolute(path).as_ref().unwrap_or(path).display().to_string()
 }
 
 /// An address that this machine can connect to: loopback for an unspecified address.
@@ -60,11 +72,22 @@ mod tests {
     #[test]
     fn the_first_lines_show_the_address_an_example_and_the_health_url() {
         let lines = first_lines(&settings("0.0.0.0:8081", &[]));
-        assert_eq!(lines.lines().count(), 3);
+        assert_eq!(lines.lines().count(), 4);
         assert!(lines.contains("listening on 0.0.0.0:8081"));
         assert!(lines.contains("websocat") && lines.contains("ws://127.0.0.1:8081/ws"));
         assert!(lines.contains("http://127.0.0.1:9090/healthz"));
         assert!(first_lines(&settings("[::]:8081", &[])).contains("ws://[::1]:8081/ws"));
+    }
+
+    #[test]
+    fn the_path_of_the_queue_is_given_in_full() {
+        let mut settings = Settings::default();
+        let here = std::env::current_dir().expect("a directory");
+        assert!(first_lines(&settings).contains(&format!("queue: {}/data\n", here.display())));
+        settings.queue.path = "/var/lib/sealpost".into();
+        assert!(first_lines(&settings).contains("queue: /var/lib/sealpost\n"));
+        settings.queue.durable = false;
+        assert!(first_lines(&settings).contains("queue: in memory only"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Cli {
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: Option<String>,
 
-    /// Check the settings, say what is wrong with them and end
+    /// Check the settings, and whether this machine allows them; say what is wrong and end
     #[arg(long, conflicts_with = "print_config")]
     pub check_config: bool,
 

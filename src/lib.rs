@@ -3,7 +3,7 @@
 //! Imports point down only:
 //!
 //! ```text
-//! main → app → web → actors → relay (rules) → store → protocol
+//! main → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
 //!                                             client_address, abort_on_panic: ground
@@ -37,6 +37,7 @@ pub mod cli;
 pub mod client_address;
 pub mod clock;
 pub mod logging;
+pub mod preflight;
 #[warn(missing_docs)]
 pub mod protocol;
 pub mod relay;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use env_filter::Filter;
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::settings::{LogFormat, Settings};
+use crate::settings::{LogFormat, Settings, is_log_filter};
 
 /// Characters of a client's text that are logged: enough for ids.
 const LONGEST_TEXT: usize = 64;
@@ -35,14 +35,28 @@ pub fn init(settings: &Settings) -> LogHandle {
         }
         gate
     });
-    let (rust_log, unreadable) = choose(std::env::var("RUST_LOG").ok());
+    let (rust_log, unreadable) = choose(rust_log());
     let handle = LogHandle { gate: Arc::clone(gate), rust_log };
     handle.apply(settings);
     if let Some(unreadable) = unreadable {
-        let value = shorten_and_escape(&unreadable);
-        log::warn!("RUST_LOG is no log filter, so log.level decides: RUST_LOG=\"{value}\"");
+        log::warn!("{}", unreadable_rust_log(&unreadable));
     }
     handle
+}
+
+/// Why `RUST_LOG` does not decide although it is set; `None` if there is no mistake in it.
+pub fn mistake_in_rust_log() -> Option<String> {
+    choose(rust_log()).1.map(|text| unreadable_rust_log(&text))
+}
+
+fn rust_log() -> Option<String> {
+    // A value that is not UTF-8 is no filter either.
+    std::env::var_os("RUST_LOG").map(|value| value.to_string_lossy().into_owned())
+}
+
+fn unreadable_rust_log(text: &str) -> String {
+    let value = shorten_and_escape(text);
+    format!("RUST_LOG is no log filter, so log.level decides: RUST_LOG=\"{value}\"")
 }
 
 /// The running log, for a reload.
@@ -76,9 +90,15 @@ impl LogHandle {
 fn choose(rust_log: Option<String>) -> (Option<String>, Option<String>) {
     match rust_log {
         Some(text) if text.trim().is_empty() => (None, None),
-        Some(text) if env_filter::Builder::new().try_parse(&text).is_err() => (None, Some(text)),
+        Some(text) if !is_log_filter(&text, is_target) => (None, Some(text)),
         other => (other, None),
     }
+}
+
+/// Whether a bare word of `RUST_LOG` is a target: it sets all levels of that target. Other programs may share the variable,
+/// but a word that names nothing here would switch the log off.
+fn is_target(word: &str) -> bool {
+    word.is_empty() || ["sealpost", "actix", "tokio"].iter().any(|name| word.starts_with(name))
 }
 
 /// The filter that can change, before the writer that cannot.
@@ -340,6 +360,11 @@ mod tests {
         assert_eq!(choose(None), (None, None));
         assert_eq!(choose(Some(" ".to_owned())), (None, None));
         assert_eq!(choose(Some("debug".to_owned())), (Some("debug".to_owned()), None));
-        assert_eq!(choose(Some("a=b=c".to_owned())), (None, Some("a=b=c".to_owned())));
+        for good in ["sealpost", "sealpost::web,info", "debug,", "info/text", "hyper=off"] {
+            assert_eq!(choose(Some(good.to_owned())), (Some(good.to_owned()), None));
+        }
+        for bad in ["a=b=c", "inof", "info,debgu", "\u{fffd}"] {
+            assert_eq!(choose(Some(bad.to_owned())), (None, Some(bad.to_owned())));
+        }
     }
 }

@@ -20,6 +20,7 @@ use sealpost::banner;
 use sealpost::cli::{Cli, Command, QueueCommand};
 use sealpost::clock::Clock;
 use sealpost::logging::{self, LogHandle};
+use sealpost::preflight;
 use sealpost::settings::{self, Settings};
 use sealpost::store::inspect;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,10 +46,11 @@ fn main() -> ExitCode {
         }
     };
     if cli.check_config {
-        println!("settings are valid");
-        return ExitCode::SUCCESS;
+        return check(&settings);
     }
+    let unread = settings::unread_variables(std::env::vars_os().map(|(name, _)| name));
     if cli.print_config {
+        show("note: ", &unread);
         print!("{}", settings::print(&settings));
         return ExitCode::SUCCESS;
     }
@@ -57,12 +59,36 @@ fn main() -> ExitCode {
     }
     let log = logging::init(&settings);
     logging::log_only_the_place_of_a_panic();
+    for variable in unread {
+        log::warn!("{variable}");
+    }
     match actix_rt::System::new().block_on(serve(cli, settings, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             log::error!("{failed}");
             ExitCode::from(EX_UNAVAILABLE)
         }
+    }
+}
+
+/// Tries what a start would try, without serving. The exit status is that of a start.
+fn check(settings: &Settings) -> ExitCode {
+    let mut findings = preflight::try_settings(settings);
+    findings.notes.extend(settings::unread_variables(std::env::vars_os().map(|(name, _)| name)));
+    findings.notes.extend(logging::mistake_in_rust_log());
+    findings.notes.extend(raise_descriptor_limit(settings));
+    show("note: ", &findings.notes);
+    show("", &findings.problems);
+    if findings.problems.is_empty() {
+        println!("settings are valid");
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(EX_UNAVAILABLE)
+}
+
+fn show(kind: &str, lines: &[String]) {
+    for line in lines {
+        eprintln!("{kind}{line}");
     }
 }
 
@@ -93,7 +119,9 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     // Before anything else, so that a signal starts an orderly end from the first log line on.
     let stop = first_signal();
     let hangup = signal(SignalKind::hangup());
-    raise_descriptor_limit(&settings);
+    if let Some(warning) = raise_descriptor_limit(&settings) {
+        log::warn!("{warning}");
+    }
     let app = App::build(settings.clone(), Clock::system())?;
     let mut bound = settings.clone();
     bound.server.listen = app.public_address();
@@ -165,16 +193,16 @@ async fn reload_on_hangup(
     }
 }
 
-/// Raises the limit of descriptors, because each connection needs one. A limit that stays too low is reported at the start,
-/// before connections fail under load.
-fn raise_descriptor_limit(settings: &Settings) {
-    let needed = settings.limits.connections as u64 + 1024;
+/// Raises the limit of descriptors, because each connection needs one. Returns a warning if the limit stays too low, so that
+/// it is reported before connections fail under load.
+fn raise_descriptor_limit(settings: &Settings) -> Option<String> {
+    let connections = settings.limits.connections;
+    let needed = connections as u64 + 1024;
     match rlimit::increase_nofile_limit(needed) {
-        Ok(limit) if limit < needed => log::warn!(
-            "only {limit} file descriptors for limits.connections = {}; raise LimitNOFILE or ulimit -n",
-            settings.limits.connections
-        ),
-        Ok(_) => {}
-        Err(failed) => log::warn!("the descriptor limit cannot be read error={failed}"),
+        Ok(limit) if limit < needed => Some(format!(
+            "only {limit} file descriptors for limits.connections = {connections}; raise LimitNOFILE or ulimit -n"
+        )),
+        Ok(_) => None,
+        Err(failed) => Some(format!("the descriptor limit cannot be read error={failed}")),
     }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 /// Every module at the root, and the modules that it may import.
 const FLOORS: &[(&str, &str)] = &[
     // The store only for `sealpost queue`, while no relay runs.
-    ("main", "app store banner cli clock logging metrics settings"),
+    ("main", "preflight app store banner cli clock logging metrics settings"),
+    // The store only to look at the queue without changing anything.
+    ("preflight", "app store banner settings"),
     ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
     ("web", "actors relay protocol transport client_address clock metrics settings"),
     (
@@ -50,8 +52,8 @@ const PLACES: &[(&str, &str, &str)] = &[
 const VAGUE: &[&str] = &["so many", "whoever", "as far as"];
 
 /// The most lines without tests: all of `src/`, and its core.
-const BUDGET: usize = 11_000;
-const CORE_BUDGET: usize = 6_000;
+const BUDGET: usize = 11_700;
+const CORE_BUDGET: usize = 6_100;
 const CORE: &[&str] = &["protocol", "relay", "actors", "web", "app"];
 const LINES_PER_FILE: usize = 500;
 const LINES_PER_TEST_FILE: usize = 600;

@@ -55,6 +55,92 @@ async fn valid_settings_are_reported_as_valid() {
     assert_eq!(text(&output.stdout), "settings are valid\n");
 }
 
+/// Runs `--check-config`; returns the exit code, the standard output and the standard error.
+async fn check(mut command: Command) -> (Option<i32>, String, String) {
+    command.arg("--check-config");
+    let output = run(command).await;
+    (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+}
+
+#[tokio::test]
+async fn a_check_finds_what_the_machine_would_refuse_and_changes_nothing() {
+    let place = place();
+    let (code, _, stderr) = check(sealpost(&place)).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(!place.path().join("data").exists(), "a check creates nothing");
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = listener.local_addr().expect("an address").to_string();
+    fs::create_dir(place.path().join("data")).expect("room");
+    fs::write(place.path().join("data/queue.redb"), "").expect("room");
+    let mut command = sealpost(&place);
+    command.env("SEALPOST__SERVER__LISTEN", &taken);
+    command.env("SEALPOST__SERVER__ADMIN_LISTEN", "192.0.2.1:1");
+    let (code, out, stderr) = check(command).await;
+    assert_eq!((code, out.as_str()), (Some(69), ""), "{stderr}");
+    for part in [
+        "data/queue.redb: is empty".to_owned(),
+        format!("server.listen = {taken}: "),
+        "choose another one with --listen".to_owned(),
+        "server.admin_listen = 192.0.2.1:1: ".to_owned(),
+    ] {
+        assert!(stderr.contains(&part), "{part} is not in\n{stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 3, "one sentence each:\n{stderr}");
+    assert!(fs::read(place.path().join("data/queue.redb")).expect("it is there").is_empty());
+}
+
+#[tokio::test]
+async fn a_check_takes_the_addresses_of_the_relay_that_holds_its_queue_for_a_note_only() {
+    let (one, other) = (place(), place());
+    let running = Binary::start(sealpost(&one)).await;
+    let with_addresses_of_running = |place: &TempDir| {
+        let mut command = sealpost(place);
+        command.env("SEALPOST__SERVER__LISTEN", running.public.to_string());
+        command.env("SEALPOST__SERVER__ADMIN_LISTEN", running.admin.to_string());
+        command
+    };
+    let (code, out, stderr) = check(with_addresses_of_running(&one)).await;
+    assert_eq!((code, out.as_str()), (Some(0), "settings are valid\n"), "{stderr}");
+    assert!(stderr.lines().count() == 3 && stderr.lines().all(|line| line.starts_with("note: ")));
+    let (code, _, stderr) = check(with_addresses_of_running(&other)).await;
+    assert_eq!(code, Some(69), "a relay with another queue could not start: {stderr}");
+
+    // An address that another process uses is a problem, even if a relay holds the queue.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut command = with_addresses_of_running(&one);
+    let taken = listener.local_addr().expect("an address").to_string();
+    command.env("SEALPOST__SERVER__LISTEN", &taken);
+    let (code, _, stderr) = check(command).await;
+    assert!(code == Some(69) && stderr.contains(&format!("server.listen = {taken}")), "{stderr}");
+    device(&running, json!({})).await.expect_nothing_and_close().await;
+}
+
+/// A mistake in the name or value of a variable must not go unnoticed.
+#[tokio::test]
+async fn variables_that_have_no_effect_are_reported() {
+    let place = place();
+    let command = || {
+        let mut command = sealpost(&place);
+        command.env("SEALPOST_LISTEN", "127.0.0.1:1").env("RUST_LOG", "inof");
+        command
+    };
+    let parts = ["did you mean SEALPOST__SERVER__LISTEN?", "RUST_LOG=\"inof\""];
+    let (code, _, stderr) = check(command()).await;
+    assert!(code == Some(0) && parts.iter().all(|part| stderr.contains(part)), "{stderr}");
+    let running = Binary::start(command()).await;
+    assert!(parts.iter().all(|part| running.log.contains(part)), "{}", running.log);
+}
+
+#[tokio::test]
+async fn the_path_of_the_queue_is_reported_in_full() {
+    let place = place();
+    let running = Binary::start(sealpost(&place)).await;
+    let data = place.path().canonicalize().expect("it is there").join("data");
+    let line = format!("queue: {}\n", data.display());
+    assert!(running.log.contains(&line), "{}", running.log);
+}
+
 #[tokio::test]
 async fn all_problems_of_the_settings_are_reported_at_once() {
     let place = place();
@@ -183,6 +269,8 @@ async fn a_second_relay_on_the_same_address_or_queue_names_the_setting_in_confli
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{stderr}");
         assert!(stderr.contains(&format!("{key} = {}", running.public)), "{stderr}");
+        let flag = key.trim_start_matches("server.").replace('_', "-");
+        assert!(stderr.contains(&format!("--{flag}")), "{stderr}");
     }
     device(&running, json!({})).await.expect_nothing_and_close().await;
 }

@@ -188,6 +188,43 @@ fn known_variables(
     known
 }
 
+/// A sentence for each variable that looks like a setting and is none, because only names that begin with `SEALPOST__` are
+/// read. They are no problems: an orchestrator may have set them for its own use.
+pub fn unread_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
+    let is_similar = |name: &String| {
+        let is_ours = |start: &str| start.eq_ignore_ascii_case("SEALPOST_");
+        name.get(..9).is_some_and(is_ours) && !name.starts_with(PREFIX)
+    };
+    let mut names: Vec<String> = names.filter(is_similar).collect();
+    names.sort();
+    // Kubernetes sets these for each service, and a service may well be called "sealpost".
+    let services: Vec<String> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix("_SERVICE_HOST"))
+        .map(Into::into)
+        .collect();
+    let is_of_service = |name: &str| {
+        let rest = |service: &String| name.strip_prefix(service.as_str());
+        let is_set = |rest: &str| rest.starts_with("_SERVICE_") || rest.starts_with("_PORT");
+        services.iter().filter_map(rest).any(is_set)
+    };
+    let unread = names.iter().filter(|name| !is_of_service(name)).map(|name| {
+        let written = name[9..].to_ascii_uppercase().replace("__", "_");
+        let written = written.trim_start_matches('_');
+        let meant = |(section, key): &&(&str, &str)| {
+            let key = key.to_ascii_uppercase();
+            written == key || written == format!("{}_{key}", section.to_ascii_uppercase())
+        };
+        let meant = KEYS.iter().find(meant).map_or(String::new(), |(section, key)| {
+            let name = format!("{section}__{key}").to_ascii_uppercase();
+            format!("; did you mean {PREFIX}{name}?")
+        });
+        format!("{} is not read: settings begin with {PREFIX}{meant}", printable(name))
+    });
+    unread.collect()
+}
+
 /// The defaults, under the file, under the environment, under the command line.
 fn merge(
     file: &Table,
@@ -233,3 +270,7 @@ fn unknown(what: &str, name: &str) -> String {
     };
     format!("unknown {what}; did you mean {meant}?")
 }
+
+#[cfg(test)]
+#[path = "tests/variables.rs"]
+mod tests;

@@ -12,9 +12,10 @@ mod reload;
 mod tests;
 mod value;
 
-pub use load::{load, load_from, print};
+pub use load::{load, load_from, print, unread_variables};
 pub use problem::{Problem, Problems};
 pub use reload::Reload;
+pub use value::is_log_filter;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

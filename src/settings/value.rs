@@ -265,17 +265,20 @@ pub(super) const FORMAT: Plain<LogFormat> = Plain(
     "must be \"text\" or \"json\"",
 );
 
+/// Whether a text is a filter in the language of `env_logger`. A bare word in it is a level or a known target: a misspelt
+/// level would be taken for a target and silence all others.
+pub fn is_log_filter(text: &str, is_target: impl Fn(&str) -> bool) -> bool {
+    let is_known = |word: &str| word.parse::<log::LevelFilter>().is_ok() || is_target(word);
+    let directives = text.split('/').next().unwrap_or_default();
+    directives.split(',').map(str::trim).all(|word| word.contains('=') || is_known(word))
+        && env_filter::Builder::new().try_parse(text).is_ok()
+}
+
 /// A filter in the language of `env_logger`.
 pub(super) const FILTER: Plain<String> = Plain(
     |written| {
         let text = text(written).filter(|text| !text.is_empty())?;
-        // A directive without `=` must be a level: a misspelt level would be taken for a target and silence the rest.
-        let is_level = |directive: &str| directive.trim().parse::<log::LevelFilter>().is_ok();
-        let directives = text.split('/').next()?;
-        let levels_are_known =
-            directives.split(',').all(|directive| directive.contains('=') || is_level(directive));
-        (levels_are_known && env_filter::Builder::new().try_parse(text).is_ok())
-            .then(|| text.to_owned())
+        is_log_filter(text, |_| false).then(|| text.to_owned())
     },
     "must be a log filter, such as \"info\" or \"info,sealpost::actors=debug\"",
 );

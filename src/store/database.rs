@@ -297,6 +297,16 @@ impl Database {
     }
 }
 
+/// Whether `backend` holds a queue of this version. Changes nothing; a database that was not closed needs a repair first, and
+/// is taken for one.
+pub(super) fn examine(backend: impl StorageBackend) -> Result<(), redb::Error> {
+    catch_redb_panic(|| match redb::Database::builder().open_read_only_with_backend(backend) {
+        Ok(database) => check_format(&database.begin_read()?),
+        Err(redb::DatabaseError::RepairAborted) => Ok(()),
+        Err(error) => Err(error.into()),
+    })
+}
+
 fn check_format(database: &redb::ReadTransaction) -> Result<(), redb::Error> {
     let meta = match database.open_table(META) {
         Err(redb::TableError::Storage(error)) => return Err(error.into()),

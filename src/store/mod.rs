@@ -4,6 +4,7 @@
 //! store and never reads from it, so no step of the Registry waits for a disk. [`Loaded`] is read once, at start.
 
 pub mod database;
+pub mod examine;
 pub mod inspect;
 pub mod memory;
 pub mod open;

@@ -172,7 +172,9 @@ impl Directory {
     /// A half-created database would look like a damaged one, so it has a name of its own until it is complete.
     fn create_new_file(&self) -> io::Result<File> {
         match rustix::fs::unlinkat(&self.handle, NEW_FILE, AtFlags::empty()) {
-            Err(error) if error != Errno::NOENT => return Err(error.into()),
+            Err(error) if error != Errno::NOENT => {
+                return Err(io::Error::other(format!("{NEW_FILE}: {error}")));
+            }
             _ => {}
         }
         create_file(&self.handle, NEW_FILE)

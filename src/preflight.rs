@@ -1,0 +1,70 @@
+//! What the machine would refuse of valid settings, for `sealpost --check-config`: paths, modes, files, addresses in use.
+//!
+//! Everything is tried as a start would try it, and left as it was.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use crate::app;
+use crate::banner;
+use crate::settings::Settings;
+use crate::store::examine::{self, Examined};
+
+/// What was found, a sentence each.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// A relay with these settings would not start.
+    pub problems: Vec<String>,
+    /// A relay would start, but its operator may want to know.
+    pub notes: Vec<String>,
+}
+
+/// Tries what a start would try.
+pub fn try_settings(settings: &Settings) -> Findings {
+    let mut findings = Findings::default();
+    // A relay that runs with these settings is no reason not to use them for its next start.
+    let mut running = None;
+    if settings.queue.durable {
+        match examine::examine(&settings.queue.path) {
+            Ok(Examined::Usable(warning)) => findings.notes.extend(warning),
+            Ok(Examined::InUse(addresses)) => {
+                let path = settings.queue.path.display();
+                findings.notes.push(format!("queue.path = {path}: in use by a running relay"));
+                running = Some(addresses);
+            }
+            Err(error) => findings.problems.push(error.to_string()),
+        }
+    }
+    let server = &settings.server;
+    // Both stay open until both were tried: they must not take each other's place.
+    let _bound = [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)]
+        .map(|(key, address)| match app::bind(key, address) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                let by_running = |addresses: &Vec<SocketAddr>| is_among(address, addresses);
+                let is_ours = error.kind() == ErrorKind::AddrInUse
+                    && running.as_ref().is_some_and(by_running);
+                if is_ours {
+                    let text = "in use by the relay that holds queue.path";
+                    findings.notes.push(format!("{key} = {address}: {text}"));
+                } else {
+                    findings.problems.push(error.to_string());
+                }
+                None
+            }
+        });
+    findings.notes.extend(banner::exposure(settings));
+    findings
+}
+
+/// Whether an address is taken by a relay that listens at `addresses`; by one that has named none, too. An unspecified
+/// address takes the port of all.
+fn is_among(address: SocketAddr, addresses: &[SocketAddr]) -> bool {
+    let takes = |other: &SocketAddr| {
+        let same_ip = address.ip() == other.ip()
+            || address.ip().is_unspecified()
+            || other.ip().is_unspecified();
+        address.port() == other.port() && same_ip
+    };
+    addresses.is_empty() || addresses.iter().any(takes)
+}
