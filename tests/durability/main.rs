@@ -4,6 +4,7 @@
 //! No test sleeps. A test waits for a frame, a line of the log, the end of a process, or a figure of /healthz.
 
 mod setup;
+mod small_disk;
 #[path = "../support/mod.rs"]
 mod support;
 

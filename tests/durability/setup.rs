@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::support::binary::FREE_PORTS;
-use crate::support::{Binary, eventually, http};
+use crate::support::{Binary, eventually, http, skip};
 
 /// Limits that no test reaches unless it sets them itself.
 const GENEROUS: [(&str, &str); 8] = [
@@ -44,6 +44,17 @@ impl Setup {
     pub fn inject(mut self, what: &str) -> Self {
         self.strace.push(format!("inject={what}"));
         self
+    }
+
+    /// Whether strace may trace a process here; if not, the test counts as skipped. A missing strace is an error.
+    pub fn can_inject() -> bool {
+        let mut strace = Command::new("strace");
+        strace.args(["-D", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=fsync", "true"]);
+        let traced = strace.output().expect("strace is installed");
+        if !traced.status.success() {
+            skip("strace may not trace a process");
+        }
+        traced.status.success()
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -25,6 +25,20 @@ pub fn message_id(number: u64) -> String {
     format!("{number:08x}-0000-4000-8000-000000000001")
 }
 
+/// Reports that the calling test cannot be run on this system. Names the test in the file of `SKIPPED_TESTS`, if that is set,
+/// because the test harness counts a test that returns as passed.
+pub fn skip(reason: &str) {
+    use std::io::Write as _;
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("skipped: {test}: {reason}");
+    if let Some(path) = std::env::var_os("SKIPPED_TESTS") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let written =
+            file.and_then(|mut file| file.write_all(format!("{test}: {reason}\n").as_bytes()));
+        written.expect("the file can be written");
+    }
+}
+
 /// Polls until `condition` holds; for things that report no change, such as a figure of /proc or /healthz.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
