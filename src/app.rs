@@ -190,6 +190,13 @@ impl Queue {
             loaded.devices.len(),
             (clock.moment() - began).as_millis()
         );
+        let bytes: u64 = loaded.messages.iter().map(|record| record.envelope.bytes()).sum();
+        if bytes > settings.queue.total_bytes as u64 {
+            log::warn!(
+                "the queue on disk is larger than queue.total_bytes: new messages that must wait are answered 503 bytes={bytes} total_bytes={}",
+                settings.queue.total_bytes
+            );
+        }
         if loaded.damaged > 0 {
             log::error!("damaged records were dropped from the queue count={}", loaded.damaged);
         }

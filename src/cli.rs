@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// A self-hosted relay for end-to-end-encrypted devices.
 ///
@@ -41,7 +41,7 @@ pub struct Cli {
 /// What the binary does besides serving.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Look at the queue in queue.path; no relay may be using it
+    /// Look at the queue in queue.path, or end a part of it; no relay may be using it
     Queue {
         /// What to look for
         #[command(subcommand)]
@@ -49,13 +49,37 @@ pub enum Command {
     },
 }
 
-/// Looks at the queue on disk.
-#[derive(Clone, Copy, Debug, Subcommand)]
+/// Looks at the queue on disk, or ends a part of it.
+#[derive(Clone, Debug, Subcommand)]
 pub enum QueueCommand {
     /// Count what waits, for how many, and until when
     Stats,
     /// Read and check everything; the exit status is 1 if anything is damaged
     Verify,
+    /// Name the recipients, senders and origins that hold most
+    Top {
+        /// How many of each
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        count: usize,
+    },
+    /// End what one recipient, sender or origin holds; the senders get an Error 410 at the next start
+    Drop(Dropped),
+}
+
+/// Whose messages to end.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Dropped {
+    // Text, because the command line knows no ids.
+    /// All that waits for this device
+    #[arg(long, value_name = "ID")]
+    pub recipient: Option<String>,
+    /// All that this device sent and that waits
+    #[arg(long, value_name = "ID")]
+    pub sender: Option<String>,
+    /// All that the devices of this origin sent and that waits
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Option<String>,
 }
 
 #[cfg(test)]
@@ -91,6 +115,16 @@ mod tests {
         assert_eq!(cli.listen.as_deref(), Some("127.0.0.1:1"));
         assert_eq!(cli.admin_listen.as_deref(), Some("127.0.0.1:2"));
         assert!(cli.check_config);
+    }
+
+    #[test]
+    fn a_drop_names_one_holder() {
+        let parse = |args: &[&str]| {
+            Cli::try_parse_from(["sealpost", "queue", "drop"].iter().chain(args)).is_ok()
+        };
+        let id = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
+        assert!(parse(&["--sender", id]) && parse(&["--origin", "00000000000000ff"]));
+        assert!(!parse(&[]) && !parse(&["--sender", id, "--recipient", id]));
     }
 
     #[test]

@@ -17,12 +17,13 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use sealpost::app::{App, ReloadHandle};
 use sealpost::banner;
-use sealpost::cli::{Cli, Command, QueueCommand};
+use sealpost::cli::{Cli, Command, Dropped, QueueCommand};
 use sealpost::clock::Clock;
 use sealpost::logging::{self, LogHandle};
 use sealpost::preflight;
 use sealpost::settings::{self, Settings};
 use sealpost::store::inspect;
+use sealpost::store::top::{self, Holder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// See docs/performance.md for what it saves.
@@ -31,6 +32,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The settings cannot be used (EX_CONFIG of sysexits.h).
 const EX_CONFIG: u8 = 78;
+/// The command line cannot be read (EX_USAGE).
+const EX_USAGE: u8 = 64;
 /// The relay cannot start or has failed (EX_UNAVAILABLE).
 const EX_UNAVAILABLE: u8 = 69;
 /// A second signal came while draining.
@@ -101,6 +104,17 @@ fn look_at_queue(what: QueueCommand, settings: &Settings) -> ExitCode {
         }
         QueueCommand::Verify => {
             inspect::verify(&queue.path).map(|(damaged, sound, text)| (text, damaged == 0 && sound))
+        }
+        QueueCommand::Top { count } => top::top(&queue.path, count).map(|text| (text, true)),
+        QueueCommand::Drop(Dropped { recipient, sender, origin }) => {
+            let [recipient, sender, origin] = [&recipient, &sender, &origin].map(Option::as_deref);
+            match Holder::parse(recipient, sender, origin) {
+                Ok(holder) => top::drop_held(&queue.path, holder).map(|text| (text, true)),
+                Err(sentence) => {
+                    eprintln!("{sentence}");
+                    return ExitCode::from(EX_USAGE);
+                }
+            }
         }
     };
     match looked {

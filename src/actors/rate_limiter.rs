@@ -31,6 +31,8 @@ use crate::relay::rate_limit::{Allowance, RatePlan, per_minute};
 use crate::settings::Settings;
 use crate::store::records::HashKey;
 
+/// How many times what a /64 may have an IPv6 /48 may have: connections and registrations.
+pub const PER_SITE: u32 = 16;
 const REMOVE_FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// The key under which an address is counted: IPv4 whole, IPv6 by its /64, which usually belongs to one customer.
@@ -43,6 +45,14 @@ impl From<IpAddr> for AddressKey {
             IpAddr::V4(v4) => u128::from(v4.to_bits()),
             IpAddr::V6(v6) => v6.to_bits() & !u128::from(u64::MAX),
         })
+    }
+}
+
+impl AddressKey {
+    /// The /48 of an IPv6 address, which providers give to one site: it has [`PER_SITE`] times what a /64 has.
+    pub fn site(self) -> Option<Self> {
+        let is_v6 = self.0 > u128::from(u32::MAX);
+        is_v6.then_some(Self(self.0 & (u128::MAX << 80)))
     }
 }
 
@@ -101,6 +111,8 @@ pub struct RateLimiter {
     plan: Arc<RatePlan>,
     settings: Arc<Settings>,
     registrations: ByAddress,
+    /// By the /48 of IPv6 addresses.
+    site_registrations: ByAddress,
     failures: ByAddress,
     /// Addresses that may not try to resume, and until when.
     barred: HashMap<AddressKey, Moment, RandomState>,
@@ -120,6 +132,7 @@ impl RateLimiter {
         let rates = &settings.rate_limit;
         Self {
             registrations: by_address(rates.registrations_per_minute, &clock),
+            site_registrations: by_site(rates.registrations_per_minute, &clock),
             failures: by_address(rates.resume_failures_per_minute, &clock),
             clock,
             plan,
@@ -137,7 +150,10 @@ impl RateLimiter {
         }
         let now = self.clock.moment();
         let rate = self.settings.rate_limit.registrations_per_minute;
-        let checked = self.registrations.check_key(&AddressKey::from(address)).map(drop);
+        let key = AddressKey::from(address);
+        let of_site =
+            key.site().map_or(Ok(()), |site| self.site_registrations.check_key(&site).map(drop));
+        let checked = of_site.and_then(|()| self.registrations.check_key(&key).map(drop));
         checked.map_err(|early| Refused::rate_limited(rate.get(), early.wait_time_from(now)))
     }
 
@@ -181,7 +197,7 @@ impl RateLimiter {
     }
 
     fn remove_full(&mut self, _: &mut Context<Self>) {
-        for limiter in [&self.registrations, &self.failures] {
+        for limiter in [&self.registrations, &self.site_registrations, &self.failures] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -193,6 +209,10 @@ impl RateLimiter {
 
 fn by_address(rate: NonZeroU32, clock: &Clock) -> ByAddress {
     Governor::hashmap_with_clock(per_minute(rate, rate), clock.clone()).with_middleware()
+}
+
+fn by_site(rate: NonZeroU32, clock: &Clock) -> ByAddress {
+    by_address(rate.saturating_mul(NonZeroU32::MIN.saturating_add(PER_SITE - 1)), clock)
 }
 
 fn hashed(token: Token) -> (Token, TokenHash) {
@@ -253,6 +273,7 @@ impl Handler<Reload> for RateLimiter {
         self.plan.change(new.clone());
         if new.registrations_per_minute != old.registrations_per_minute {
             self.registrations = by_address(new.registrations_per_minute, &self.clock);
+            self.site_registrations = by_site(new.registrations_per_minute, &self.clock);
         }
         if new.resume_failures_per_minute != old.resume_failures_per_minute {
             self.failures = by_address(new.resume_failures_per_minute, &self.clock);

@@ -65,7 +65,7 @@ pub struct Session {
     /// The Registry has not acknowledged the last batch.
     batch_in_flight: bool,
     register_deadline: Option<SpawnHandle>,
-    /// Key rotations that were delivered and not answered yet: so many `KeyRotationAck`s cost nothing.
+    /// Key rotations that were delivered and not answered yet; the `KeyRotationAck` of each is free.
     free_key_acks: u32,
 }
 

@@ -48,7 +48,7 @@ impl Envelope {
     }
 }
 
-/// What an envelope with this subject and a body of so many bytes counts in every byte limit.
+/// What an envelope with this subject and a body of `body` bytes counts in every byte limit.
 pub fn size(subject: &Subject, body: usize) -> u64 {
     let key = match subject {
         Subject::KeyRotation(key) | Subject::KeyRotationAck(key) => key.len(),

@@ -6,6 +6,7 @@
 
 mod check;
 mod load;
+mod memory;
 mod problem;
 mod reload;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use ipnet::IpNet;
 use toml::{Table, Value};
 
 use value::{ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT};
-use value::{Count, Kind as _, Networks, Origins, Share, Size, Span, read};
+use value::{Count, Kind as _, MemorySize, Networks, Origins, Share, Size, Span, read};
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
@@ -206,8 +207,9 @@ settings! {
         sender_share: f64 = Share,
         /// Share of all unknown senders together in a recipient's queue, so that the rest is left to its correspondents.
         unknown_share: f64 = Share,
-        /// Bytes kept for all recipients together: the relay's memory or disk.
-        total_bytes: usize = Size(KIB..=16 * TIB),
+        /// Bytes kept for all recipients together, see [`crate::protocol::envelope::Envelope::bytes`]. `"auto"` is a quarter of
+        /// the memory that the process may use, at most 1 GiB.
+        total_bytes: usize = MemorySize(KIB..=16 * TIB),
         /// How long a repeated message is recognised as a repeat.
         dedup_window: Duration = Span(S..=DAY),
         /// Lifetime of a key rotation, which must outlive ordinary messages to be of use.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::LogFormat;
+use super::memory::automatic_total;
 use super::problem::{Problem, Problems, printable};
 
 /// How a value of type `U` is written in the file.
@@ -86,6 +87,25 @@ impl Kind<usize> for Size {
     fn write(&self, used: &usize) -> Value {
         let bytes = *used as u64;
         if bytes.is_multiple_of(KIB) { size(bytes).into() } else { Value::Integer(bytes as i64) }
+    }
+}
+
+/// A [`Size`], or `"auto"`: a part of the memory that the process may use.
+pub(super) struct MemorySize(pub RangeInclusive<u64>);
+
+impl Kind<usize> for MemorySize {
+    fn read(&self, written: &Value) -> Result<usize, String> {
+        match written {
+            Value::String(text) if text.trim() == "auto" => {
+                Ok(usize::try_from(automatic_total()).unwrap_or(usize::MAX))
+            }
+            other => Size(self.0.clone()).read(other),
+        }
+    }
+
+    /// The number in effect.
+    fn write(&self, used: &usize) -> Value {
+        Size(self.0.clone()).write(used)
     }
 }
 

@@ -70,7 +70,7 @@ pub fn verify(path: &Path) -> Result<(usize, bool, String), OpenError> {
     Ok((loaded.damaged, sound, text))
 }
 
-fn open(
+pub(super) fn open(
     path: &Path,
     now: Now,
     dedup_window: Duration,

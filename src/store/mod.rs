@@ -8,8 +8,10 @@ pub mod examine;
 pub mod inspect;
 pub mod memory;
 pub mod open;
+mod pending_changes;
 pub mod records;
 pub mod sync_watch;
+pub mod top;
 pub mod writer;
 
 use crate::protocol::envelope::{Envelope, Seq};

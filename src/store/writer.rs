@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::database::{Changes, Database};
 use super::open::OpenError;
+use super::pending_changes::{Change, PendingChanges};
 use super::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use super::sync_watch::SyncFailed;
 use super::{PutOutcome, PutSeq, Store};
@@ -89,15 +90,6 @@ pub struct QueueWriter {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-enum Change {
-    Put(PutSeq, MessageRecord),
-    Remove(Seq, Option<Fingerprint>),
-    Device(DeviceId, Option<DeviceRecord>),
-    Correspondent(CorrespondentRecord),
-    Report(PutSeq),
-}
-
 /// What the Registry's thread and the writer's thread share.
 #[derive(Debug)]
 struct Shared {
@@ -109,54 +101,6 @@ struct Shared {
     /// Size of `pending` at its last change, for a reader that must not wait for the lock.
     len: AtomicUsize,
     bytes: AtomicUsize,
-}
-
-/// Flushed changes that the writer has not taken yet.
-#[derive(Debug, Default)]
-struct PendingChanges {
-    changes: Changes,
-    /// When the first of the changes was flushed.
-    since: Option<Instant>,
-    bytes: usize,
-    /// The newest put among the changes, or among the changes that were taken before.
-    last_put: PutSeq,
-    /// A report is due even if no change is left to write.
-    owes_report: bool,
-    closing: bool,
-}
-
-impl PendingChanges {
-    fn is_empty(&self) -> bool {
-        self.changes.is_empty() && !self.owes_report
-    }
-
-    fn apply(&mut self, change: Change) {
-        match change {
-            Change::Put(put_seq, record) => {
-                self.bytes += record.envelope.body.len();
-                self.last_put = put_seq;
-                self.changes.puts.insert(record.seq, record);
-            }
-            Change::Remove(seq, fingerprint) => {
-                if let Some(record) = self.changes.puts.remove(&seq) {
-                    self.bytes -= record.envelope.body.len();
-                } else {
-                    self.changes.removes.push(seq);
-                }
-                self.changes.fingerprints.extend(fingerprint);
-            }
-            Change::Device(id, device) => {
-                self.changes.devices.insert(id, device);
-            }
-            Change::Report(put_seq) => {
-                self.last_put = put_seq;
-                self.owes_report = true;
-            }
-            Change::Correspondent(record) => {
-                self.changes.correspondents.insert(record.key(), record);
-            }
-        }
-    }
 }
 
 impl Shared {

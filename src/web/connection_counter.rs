@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::handshake::{self, HandshakeRejection};
-use crate::actors::rate_limiter::{AddressKey, is_exempt};
+use crate::actors::rate_limiter::{AddressKey, PER_SITE, is_exempt};
 
 #[derive(Debug)]
 pub struct ConnectionCaps<'a> {
@@ -29,6 +29,8 @@ pub struct ConnectionCounter {
 struct Open {
     total: usize,
     by_address: HashMap<AddressKey, usize, RandomState>,
+    /// By the /48 of IPv6 addresses.
+    by_site: HashMap<AddressKey, usize, RandomState>,
 }
 
 /// One open connection, counted until the permit is dropped.
@@ -51,7 +53,10 @@ impl ConnectionCounter {
             return Err(handshake::FULL);
         }
         let from_address = key.and_then(|key| open.by_address.get(&key)).copied().unwrap_or(0);
-        if from_address >= caps.per_address {
+        let site = key.and_then(AddressKey::site);
+        let from_site = site.and_then(|site| open.by_site.get(&site)).copied().unwrap_or(0);
+        let per_site = caps.per_address.saturating_mul(PER_SITE as usize);
+        if from_address >= caps.per_address || from_site >= per_site {
             return Err(handshake::TOO_MANY);
         }
         Ok(self.count(&mut open, key))
@@ -81,6 +86,9 @@ impl ConnectionCounter {
         if let Some(address) = address {
             *open.by_address.entry(address).or_default() += 1;
         }
+        if let Some(site) = address.and_then(AddressKey::site) {
+            *open.by_site.entry(site).or_default() += 1;
+        }
         Permit { counter: self.clone(), address }
     }
 
@@ -95,16 +103,23 @@ fn counted_address(address: IpAddr, caps: &ConnectionCaps<'_>) -> Option<Address
     (!is_exempt).then(|| AddressKey::from(address))
 }
 
+fn remove_one(counts: &mut HashMap<AddressKey, usize, RandomState>, key: AddressKey) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.counter.open();
         open.total -= 1;
-        if let Some(address) = self.address
-            && let Some(count) = open.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                open.by_address.remove(&address);
+        if let Some(address) = self.address {
+            remove_one(&mut open.by_address, address);
+            if let Some(site) = address.site() {
+                remove_one(&mut open.by_site, site);
             }
         }
         if open.total == 0 {
@@ -145,6 +160,20 @@ mod tests {
         let _two = permit(&counter, "2001:db8::2").unwrap();
         assert!(permit(&counter, "2001:db8::3").is_err());
         assert!(permit(&counter, "2001:db8:0:1::3").is_ok());
+    }
+
+    #[test]
+    fn the_networks_of_one_ipv6_site_share_sixteen_times_the_cap() {
+        let counter = Arc::<ConnectionCounter>::default();
+        let caps = ConnectionCaps { connections: 100, per_address: 2, exempt: [&[], &[]] };
+        let permit = |address: String| counter.permit(address.parse().unwrap(), &caps);
+        let held: Vec<_> =
+            (0..32).map(|net| permit(format!("2001:db8:0:{net:x}::1")).unwrap()).collect();
+        assert_eq!(permit("2001:db8:0:99::1".into()).unwrap_err(), handshake::TOO_MANY);
+        let _other = permit("2001:db8:1::1".into()).unwrap();
+        drop(held);
+        assert!(permit("2001:db8:0:99::1".into()).is_ok());
+        assert_eq!(counter.open().by_site.len(), 1);
     }
 
     #[test]

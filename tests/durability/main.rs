@@ -9,5 +9,6 @@ mod small_disk;
 mod support;
 
 mod disk;
+mod identity;
 mod kills;
 mod restart;

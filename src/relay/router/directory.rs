@@ -182,15 +182,14 @@ impl Directory {
         (same && !device.is_over(now)).then_some(slot)
     }
 
-    /// A connection has used this token: the device's older one is no longer good.
-    pub fn use_token(&mut self, slot: Slot, presented: TokenHash) {
+    /// A connection uses this token. If it is the newer one, the older one is no longer good; returns whether it was.
+    pub fn use_token(&mut self, slot: Slot, presented: TokenHash) -> bool {
         let device = &mut self.devices[slot as usize];
-        if device.next_token == Some(presented) {
-            device.next_token = None;
-            if let Some(old) = device.token.replace(presented) {
-                self.by_token.remove(&old);
-            }
+        let is_newer = device.next_token.take_if(|next| *next == presented).is_some();
+        if is_newer && let Some(old) = device.token.replace(presented) {
+            self.by_token.remove(&old);
         }
+        is_newer
     }
 
     /// Replaces the token that no connection has used yet.

@@ -12,7 +12,7 @@ use crate::store::PutSeq;
 pub(super) enum Pending {
     /// The sender of an item gets its Ack.
     Item { recipient: DeviceId, seq: Seq },
-    /// A connection resumes with a new token.
+    /// A connection resumes whose device has changed its token.
     Renewal(ConnectionId),
     /// A connection whose device has ended is closed.
     Unregistration(ConnectionId),

@@ -35,12 +35,13 @@ impl Router {
             if origin != Origin::NONE {
                 self.count_resume(step, slot)?;
             }
-            self.directory.use_token(slot, hash);
+            let is_newer = self.directory.use_token(slot, hash);
             let device = &mut self.directory[slot];
             device.accept = accept.unwrap_or(device.accept);
             self.mark_used(step, slot);
-            if renew {
-                self.renew_token(step, slot, connection, token, fresh_token);
+            if renew || is_newer {
+                let fresh = renew.then_some(fresh_token);
+                self.resume_after_commit(step, slot, connection, token, fresh);
             } else {
                 self.attach(step, slot, connection, true, Some(token));
             }

@@ -11,28 +11,32 @@ use crate::relay::command::{ConnectionId, TokenHash};
 use crate::relay::delivery::{Delivery, Step};
 use crate::store::PutOutcome;
 
-/// A connection that resumes with a new token, until the token is committed.
+/// A connection that resumes after the commit of its device's tokens.
 #[derive(Debug)]
 pub(super) struct Renewal {
     device: DeviceId,
     connection: Connection,
     /// The token with which the connection resumes.
     token: Token,
-    fresh: Token,
+    /// The one that it gets.
+    fresh: Option<Token>,
 }
 
 impl Router {
-    /// The device gets a new token; the old one is good until the new one is used. The connection resumes after the commit.
-    /// (protocol: Register, `renew_token`)
-    pub(super) fn renew_token(
+    /// The device gets a new token, or uses one for the first time: the connection resumes after the commit of that. The old
+    /// token is good until the new one is used. (protocol: Register, `renew_token`)
+    pub(super) fn resume_after_commit(
         &mut self,
         step: &mut Step,
         slot: Slot,
         connection: Connection,
         token: Token,
-        (fresh, hash): (Token, TokenHash),
+        fresh: Option<(Token, TokenHash)>,
     ) {
-        self.directory.set_next_token(slot, Some(hash));
+        let (fresh, hash) = fresh.unzip();
+        if hash.is_some() {
+            self.directory.set_next_token(slot, hash);
+        }
         self.store_device(step, slot);
         let id = connection.id;
         let device = self.directory[slot].id;
@@ -43,7 +47,7 @@ impl Router {
         }
     }
 
-    /// A token is committed, or could not be; then the connection resumes with the old one.
+    /// The change of a token is committed, or could not be; then the connection gets no new one.
     pub(super) fn resume_renewed(&mut self, step: &mut Step, id: ConnectionId, committed: bool) {
         // The connection may have ended meanwhile.
         let Some(renewal) = self.renewals.remove(&id) else { return };
@@ -53,10 +57,10 @@ impl Router {
         if self.directory[slot].connection.as_ref().is_some_and(|newer| newer.id > id) {
             return replace(step, id);
         }
-        if !committed {
+        if !committed && renewal.fresh.is_some() {
             self.directory.set_next_token(slot, None);
         }
-        let token = if committed { renewal.fresh } else { renewal.token };
+        let token = renewal.fresh.filter(|_| committed).unwrap_or(renewal.token);
         self.attach(step, slot, renewal.connection, true, Some(token));
     }
 

@@ -74,7 +74,7 @@ impl Router {
         Ok(())
     }
 
-    /// Whether an origin may add so many bytes to what all mailboxes hold.
+    /// Whether an origin may add `bytes` to what all mailboxes hold.
     fn total_admits(&self, origin: Origin, bytes: u64, in_flight_at_once: bool) -> bool {
         let total = self.settings.queue.total_bytes as u64;
         let for_waiting = (total / 8).saturating_mul(EIGHTHS_FOR_WAITING);
