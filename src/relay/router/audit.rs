@@ -28,6 +28,7 @@ impl Router {
                 return Err(format!("the indexes do not fit {:?}", device.id));
             }
             tokens += usize::from(device.is_resumable());
+            tokens += usize::from(device.next_token.is_some());
             connections += usize::from(connection.is_some());
             scheduled.extend(device.scheduled.map(|at| (at, slot)));
             absent.extend(device.forget_at.map(|at| (at, slot)));
