@@ -5,11 +5,13 @@
 //! sent more than [`MAX_PER_GENERATION`] others after it.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::on_demand::Empty;
 use crate::clock::Moment;
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::{DeviceId, MessageId};
@@ -65,6 +67,17 @@ pub struct DedupWindow {
     current: HashMap<u64, Sent, FixedState>,
     previous: HashMap<u64, Sent, FixedState>,
     rotated_at: Moment,
+}
+
+impl Empty for DedupWindow {
+    fn empty() -> &'static Self {
+        static EMPTY: LazyLock<DedupWindow> = LazyLock::new(DedupWindow::default);
+        &EMPTY
+    }
+
+    fn is_empty(&self) -> bool {
+        self.current.is_empty() && self.previous.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -7,9 +7,11 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use super::item::{Item, SettledBy};
 use super::mailbox_quota::{Applicant, MailboxQuota, MailboxUsage};
+use super::on_demand::Empty;
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
@@ -50,6 +52,17 @@ pub struct Mailbox {
     usage: MailboxUsage,
     messages: usize,
     notices: usize,
+}
+
+impl Empty for Mailbox {
+    fn empty() -> &'static Self {
+        static EMPTY: LazyLock<Mailbox> = LazyLock::new(Mailbox::default);
+        &EMPTY
+    }
+
+    fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
 }
 
 #[derive(Debug)]

@@ -26,7 +26,7 @@ pub struct MailboxQuota {
     pub sender_share: f64,
     /// Share of both that all unknown senders together may fill, in (0, 1].
     pub unknown_share: f64,
-    /// How unknown senders share that, see [`Pool::admits`].
+    /// How unknown senders share that, see `limits.origin_share`.
     pub origin_share: f64,
     /// `delivery.window`
     pub window: usize,

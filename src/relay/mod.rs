@@ -13,5 +13,6 @@ mod fair_share;
 pub mod item;
 pub mod mailbox;
 pub mod mailbox_quota;
+mod on_demand;
 pub mod rate_limit;
 pub mod router;

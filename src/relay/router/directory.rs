@@ -20,6 +20,7 @@ use crate::relay::dedup::DedupWindow;
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
+use crate::relay::on_demand::{Empty as _, OnDemand};
 use crate::relay::rate_limit::{Allowance, ResumeRate};
 
 pub(super) type Slot = u32;
@@ -33,14 +34,14 @@ pub(super) struct Device {
     /// Of a resumable device.
     pub token: Option<TokenHash>,
     /// A new token that no connection has used yet.
-    pub next_token: Option<TokenHash>,
+    pub next_token: Option<Box<TokenHash>>,
     pub accept: Accept,
     /// How often the device may resume.
     pub resumes: ResumeRate,
     pub allowance: Arc<Allowance>,
     pub connection: Option<Connection>,
-    pub mailbox: Mailbox,
-    pub dedup: DedupWindow,
+    pub mailbox: OnDemand<Mailbox>,
+    pub dedup: OnDemand<DedupWindow>,
     /// The device's entry among the deadlines of the expiry queue.
     pub scheduled: Option<Moment>,
     /// When the device is forgotten; `None` while it is connected.
@@ -177,7 +178,7 @@ impl Directory {
     pub fn find_by_token(&self, now: Now, presented: TokenHash) -> Option<Slot> {
         let slot = *self.by_token.get(&presented)?;
         let device = &self[slot];
-        let tokens = [device.token, device.next_token].into_iter().flatten();
+        let tokens = [device.token, device.next_token.as_deref().copied()].into_iter().flatten();
         let same = tokens.fold(false, |same, token| same | bool::from(token.0.ct_eq(&presented.0)));
         (same && !device.is_over(now)).then_some(slot)
     }
@@ -185,7 +186,7 @@ impl Directory {
     /// A connection uses this token. If it is the newer one, the older one is no longer good; returns whether it was.
     pub fn use_token(&mut self, slot: Slot, presented: TokenHash) -> bool {
         let device = &mut self.devices[slot as usize];
-        let is_newer = device.next_token.take_if(|next| *next == presented).is_some();
+        let is_newer = device.next_token.take_if(|next| **next == presented).is_some();
         if is_newer && let Some(old) = device.token.replace(presented) {
             self.by_token.remove(&old);
         }
@@ -195,7 +196,7 @@ impl Directory {
     /// Replaces the token that no connection has used yet.
     pub fn set_next_token(&mut self, slot: Slot, token: Option<TokenHash>) {
         let device = &mut self.devices[slot as usize];
-        if let Some(unused) = std::mem::replace(&mut device.next_token, token) {
+        if let Some(unused) = std::mem::replace(&mut device.next_token, token.map(Box::new)) {
             self.by_token.remove(&unused);
         }
         if let Some(token) = token {
@@ -229,8 +230,8 @@ impl Directory {
             resumes: ResumeRate::default(),
             allowance,
             connection: None,
-            mailbox: Mailbox::default(),
-            dedup: DedupWindow::default(),
+            mailbox: OnDemand::default(),
+            dedup: OnDemand::default(),
             scheduled: None,
             forget_at: None,
             origin,
@@ -248,7 +249,7 @@ impl Directory {
     pub fn remove(&mut self, slot: Slot) -> Option<Device> {
         let device = self.devices.try_remove(slot as usize)?;
         self.by_id.remove(&device.id);
-        for token in [device.token, device.next_token].into_iter().flatten() {
+        for token in [device.token, device.next_token.as_deref().copied()].into_iter().flatten() {
             self.by_token.remove(&token);
         }
         if let Some(connection) = &device.connection {
@@ -273,7 +274,10 @@ impl Directory {
         let end = self.dedup_cursor + PRUNED_PER_SWEEP;
         for slot in self.dedup_cursor..end {
             if let Some(device) = self.devices.get_mut(slot) {
-                device.dedup.rotate(now.mono, window);
+                if !device.dedup.is_empty() {
+                    device.dedup.rotate(now.mono, window);
+                    device.dedup.trim();
+                }
             }
         }
         self.dedup_cursor = if end >= self.devices.capacity() { 0 } else { end };

@@ -159,7 +159,7 @@ impl Router {
         self.store.put_device(DeviceRecord {
             id: device.id,
             token,
-            next_token: device.next_token.map(|TokenHash(hash)| hash),
+            next_token: device.next_token.as_ref().map(|token| token.0),
             forget_at,
             origin: device.origin,
             used: device.used,

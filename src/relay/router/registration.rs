@@ -10,8 +10,8 @@ use crate::protocol::envelope::{Origin, Seq, Subject};
 use crate::protocol::frame::Presence;
 use crate::protocol::refusal::Refusal;
 use crate::relay::command::{ConnectionId, Registration, Resume};
-use crate::relay::dedup::DedupWindow;
 use crate::relay::delivery::{Delivery, Refused, RegistrationAccepted, Step};
+use crate::relay::on_demand::OnDemand;
 use crate::relay::rate_limit::Allowance;
 
 impl Router {
@@ -66,8 +66,9 @@ impl Router {
         let absence = if device.is_resumable() { session.ttl } else { session.plain_ttl };
         if !device.is_resumable() {
             // Nobody can come back as this device and repeat a message.
-            device.dedup = DedupWindow::default();
+            device.dedup = OnDemand::default();
         }
+        device.mailbox.trim();
         self.expiry.forget_later(slot, device, step.now.mono + absence);
         self.origins.may_forget(slot, device, step.now.wall_ms);
         self.store_device(step, slot);

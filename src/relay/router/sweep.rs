@@ -93,6 +93,9 @@ impl Router {
             expiry.push(id, item);
         });
         expiry.schedule(slot, device);
+        if device.connection.is_none() {
+            device.mailbox.trim();
+        }
     }
 }
 
