@@ -25,6 +25,7 @@ use crate::actors::ttl_sweeper::TtlSweeper;
 use crate::actors::write_watermarks::WriteWatermarks;
 use crate::clock::Clock;
 use crate::relay::rate_limit::RatePlan;
+use crate::relay::router::STEP_ENTRIES;
 use crate::settings::Settings;
 use crate::store::database::Database;
 use crate::store::memory::Memory;
@@ -328,7 +329,7 @@ async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
     ingress.draining.store(true, Relaxed);
     let sessions = ingress.connections.total();
     log::info!("draining sessions={sessions}");
-    let slice = (sessions / DRAIN_SLICES).max(DRAIN_SLICE);
+    let slice = (sessions / DRAIN_SLICES).clamp(DRAIN_SLICE, STEP_ENTRIES);
     let goodbyes = async {
         if let Some(core) = ingress.core.get() {
             while core.registry.send(Drain { slice }).await.is_ok_and(|left| left > 0) {

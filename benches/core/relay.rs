@@ -123,7 +123,7 @@ impl Relay {
 
     /// The first step of a sweep: finds expired items.
     pub fn find(&mut self, limit: usize) -> Vec<ExpiryNotice> {
-        self.router.next_expired(self.step.now, limit)
+        self.router.next_expired(self.step.now, limit).expired
     }
 
     /// The second step of a sweep: drops the items after their notices.

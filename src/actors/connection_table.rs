@@ -1,6 +1,6 @@
 //! The connections as the Registry reaches them, and what the next batch for each of them holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use actix::{Message, Recipient};
 use foldhash::fast::FixedState;
@@ -20,8 +20,6 @@ pub struct DeliveryBatch {
 #[derive(Debug)]
 struct Connection {
     session: Recipient<DeliveryBatch>,
-    /// The session was asked to close.
-    closing: bool,
     batch: DeliveryBatch,
     is_ready: bool,
 }
@@ -29,6 +27,8 @@ struct Connection {
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
     connections: HashMap<ConnectionId, Connection, FixedState>,
+    /// Connections whose sessions were not asked to close.
+    staying: BTreeSet<ConnectionId>,
     /// Connections with a batch to send.
     ready: Vec<ConnectionId>,
 }
@@ -36,11 +36,15 @@ pub struct ConnectionTable {
 impl ConnectionTable {
     pub fn insert(&mut self, id: ConnectionId, session: Recipient<DeliveryBatch>, closing: bool) {
         let batch = DeliveryBatch::default();
-        self.connections.insert(id, Connection { session, closing, batch, is_ready: false });
+        self.connections.insert(id, Connection { session, batch, is_ready: false });
+        if !closing {
+            self.staying.insert(id);
+        }
     }
 
     pub fn remove(&mut self, id: ConnectionId) {
         self.connections.remove(&id);
+        self.staying.remove(&id);
     }
 
     pub fn contains(&self, id: ConnectionId) -> bool {
@@ -88,16 +92,14 @@ impl ConnectionTable {
 
     /// Marks at most `limit` connections as closing and hands out their sessions.
     pub fn close_some(&mut self, limit: usize) -> impl Iterator<Item = &Recipient<DeliveryBatch>> {
-        let staying = self.connections.values_mut().filter(|connection| !connection.closing);
-        staying.take(limit).map(|connection| {
-            connection.closing = true;
-            &connection.session
-        })
+        let Self { connections, staying, .. } = self;
+        let closing = std::iter::from_fn(|| staying.pop_first()).take(limit);
+        closing.filter_map(|id| Some(&connections.get(&id)?.session))
     }
 
     /// Connections that were not asked to close.
     pub fn staying(&self) -> usize {
-        self.connections.values().filter(|connection| !connection.closing).count()
+        self.staying.len()
     }
 
     #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::protocol::refusal::CloseReason;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{ExpiryNotice, Router, Snapshot, Ticket};
+use crate::relay::router::{Router, Snapshot, Sweep, Ticket};
 use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
@@ -72,7 +72,7 @@ pub struct Disconnected {
 }
 
 #[derive(Message)]
-#[rtype(result = "Vec<ExpiryNotice>")]
+#[rtype(result = "Sweep")]
 pub struct NextExpired {
     pub limit: usize,
 }
@@ -97,6 +97,11 @@ pub struct Drain {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Stored(pub Outcome);
+
+/// Puts the next items after a failure of the store.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ContinueRecovery;
 
 /// Writes what is still staged; nothing is stored after that.
 #[derive(Message)]
@@ -283,6 +288,8 @@ impl Handler<CommandBatch> for Registry {
         if put && self.router.store_mut().is_backlogged() {
             // The batch gave the disk more to do: the next one waits, and with it the socket, until the disk has caught up.
             // Batches of messages that pass through, and of Acks, go on.
+            // The backlog may end without a commit, when what waits is removed: the store reports all the same.
+            self.router.request_report();
             self.throttled.push(connection);
         } else {
             self.connections.acknowledge(connection);
@@ -352,10 +359,23 @@ impl Handler<Stored> for Registry {
             Outcome::Failed(through) => router.failed(step, through),
             Outcome::Recovered => router.recovered(step),
         });
+        if matches!(outcome, Outcome::Recovered) {
+            ctx.notify(ContinueRecovery);
+        }
         if !self.router.store_mut().is_backlogged() {
             for connection in std::mem::take(&mut self.throttled) {
                 self.connections.acknowledge(connection);
             }
+        }
+    }
+}
+
+impl Handler<ContinueRecovery> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: ContinueRecovery, ctx: &mut Self::Context) {
+        if self.step(YIELD_EVERY, ctx, Router::continue_recovery) {
+            ctx.notify(ContinueRecovery);
         }
     }
 }

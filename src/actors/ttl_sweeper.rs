@@ -10,7 +10,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture}
 
 use super::registry::{DropExpired, NextExpired};
 use crate::protocol::encode;
-use crate::relay::router::ExpiryNotice;
+use crate::relay::router::{ExpiryNotice, Sweep};
 
 /// Items in one slice. Live traffic waits for one slice at most, which takes less time than a frame needs to pass the
 /// relay.
@@ -41,8 +41,10 @@ impl TtlSweeper {
         }
         let found = self.find.send(NextExpired { limit: SLICE }).into_actor(self);
         ctx.spawn(found.map(|found, sweeper, ctx| match found {
-            Ok(expired) if !expired.is_empty() => sweeper.report(expired, ctx),
-            Ok(_) => sweeper.sweeping = false,
+            Ok(Sweep { expired, more }) if !expired.is_empty() => {
+                sweeper.report(expired, more, ctx);
+            }
+            Ok(Sweep { more, .. }) => sweeper.end_slice(more, ctx),
             Err(failed) => {
                 sweeper.sweeping = false;
                 log::error!("the registry does not answer the sweeper error={failed}");
@@ -50,8 +52,16 @@ impl TtlSweeper {
         }));
     }
 
-    fn report(&mut self, expired: Vec<ExpiryNotice>, ctx: &mut Context<Self>) {
-        let full = expired.len() >= SLICE;
+    /// Ends a slice; there is another one if there is more to find.
+    fn end_slice(&mut self, more: bool, ctx: &mut Context<Self>) {
+        self.sweeping = false;
+        if more {
+            ctx.run_later(PAUSE, Self::sweep);
+        }
+    }
+
+    fn report(&mut self, expired: Vec<ExpiryNotice>, more: bool, ctx: &mut Context<Self>) {
+        let more = more || expired.len() >= SLICE;
         let end = expired.last().map_or(0, |last| last.ticket + 1);
         let notices = expired
             .into_iter()
@@ -61,10 +71,7 @@ impl TtlSweeper {
             .collect();
         let dropped = self.forget.send(DropExpired { end, notices }).into_actor(self);
         ctx.spawn(dropped.map(move |_, sweeper, ctx| {
-            sweeper.sweeping = false;
-            if full {
-                ctx.run_later(PAUSE, Self::sweep);
-            }
+            sweeper.end_slice(more, ctx);
         }));
     }
 }
@@ -106,7 +113,8 @@ mod tests {
             let count = asked.limit.min(self.left.load(Ordering::Relaxed)) as Ticket;
             let sender = DeviceId::from_u128(1);
             let expired = |ticket| ExpiryNotice { ticket, sender, error: None };
-            MessageResult((self.first..self.first + count).map(expired).collect())
+            let expired = (self.first..self.first + count).map(expired).collect();
+            MessageResult(Sweep { expired, more: false })
         }
     }
 

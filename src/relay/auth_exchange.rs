@@ -152,13 +152,17 @@ impl Exchanges {
             .ok_or(Refusal::NotVerified)
     }
 
-    /// Removes the exchanges whose deadline is not after `now`.
-    pub fn expire(&mut self, now: Moment) {
-        while let Some((deadline, a, b)) = self.deadlines.first().copied()
+    /// Removes exchanges whose deadline is not after `now`, at most `limit`. Returns how many.
+    pub fn expire(&mut self, now: Moment, limit: usize) -> usize {
+        let mut removed = 0;
+        while removed < limit
+            && let Some((deadline, a, b)) = self.deadlines.first().copied()
             && deadline <= now
         {
             self.close(a, b);
+            removed += 1;
         }
+        removed
     }
 
     pub fn next_deadline(&self) -> Option<Moment> {
@@ -291,7 +295,7 @@ mod tests {
     fn an_exchange_ends_at_its_deadline_and_leaves_nothing_behind() {
         let mut exchanges = requested_by_alice();
         assert!(send_step(&mut exchanges, END, BOB, AuthStep::Response, None).is_err());
-        exchanges.expire(END);
+        exchanges.expire(END, usize::MAX);
         assert!(exchanges.indexed() == [0, 0, 0]);
     }
 
@@ -299,7 +303,7 @@ mod tests {
     fn a_new_request_of_a_pair_replaces_the_old_one() {
         let mut exchanges = requested_by_alice();
         open(&mut exchanges, BOB, ALICE, Moment(90));
-        exchanges.expire(END);
+        exchanges.expire(END, usize::MAX);
         assert_eq!((exchanges.len(), exchanges.deadlines.len()), (1, 1));
         let answered = send_step(&mut exchanges, END, ALICE, AuthStep::Response, None);
         assert_eq!(answered, Ok((BOB, Moment(90))));
@@ -343,7 +347,7 @@ mod tests {
         for answered in [CAROL, device(1_000), device(2_000)] {
             assert!(send_step(&mut exchanges, NOW, BOB, response, Some(answered)).is_ok());
         }
-        exchanges.expire(END);
+        exchanges.expire(END, usize::MAX);
         assert_eq!(exchanges.indexed(), [0, 0, 0]);
     }
 
@@ -356,7 +360,7 @@ mod tests {
             Ok((ALICE, END))
         );
         assert_eq!(send_step(&mut exchanges, NOW, ALICE, AuthStep::Verify, None), Ok((ALICE, END)));
-        exchanges.expire(END);
+        exchanges.expire(END, usize::MAX);
         assert_eq!(exchanges.indexed(), [0, 0, 0]);
     }
 }

@@ -65,6 +65,24 @@ impl Empty for Mailbox {
     }
 }
 
+/// The items of a mailbox whose device is no longer known, in order. They are taken out step by step.
+#[derive(Debug)]
+pub struct Remaining(VecDeque<Place>);
+
+impl Remaining {
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        self.0.iter().filter_map(|place| place.item.as_ref())
+    }
+}
+
+impl Iterator for Remaining {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        std::iter::from_fn(|| self.0.pop_front()).find_map(|place| place.item)
+    }
+}
+
 #[derive(Debug)]
 struct Place {
     seq: Seq,
@@ -199,6 +217,21 @@ impl Mailbox {
         Some(item)
     }
 
+    /// The number of places, of items and holes.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The first place whose item has a higher sequence number.
+    pub fn place_after(&self, seq: Seq) -> usize {
+        self.places.partition_point(|place| place.seq <= seq)
+    }
+
+    /// The sequence number of a place.
+    pub fn seq_at(&self, place: usize) -> Option<Seq> {
+        Some(self.places.get(place)?.seq)
+    }
+
     /// Of the items in some places, those that wait or await an Ack and that the store was not asked to keep, in order.
     pub fn unstored(&mut self, places: Range<usize>) -> impl Iterator<Item = &mut Item> {
         let places = self.places.iter_mut().skip(places.start).take(places.len());
@@ -221,9 +254,9 @@ impl Mailbox {
         self.give_back_memory();
     }
 
-    /// Empties the mailbox, in order.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Item> + use<> {
-        std::mem::take(self).places.into_iter().filter_map(|place| place.item)
+    /// Empties the mailbox.
+    pub fn take_all(&mut self) -> Remaining {
+        Remaining(std::mem::take(self).places)
     }
 
     pub fn get(&self, seq: Seq) -> Option<&Item> {

@@ -218,7 +218,7 @@ settings! {
     /// Section `delivery`: how much may be in flight to one connection.
     delivery: Delivery {
         /// Messages in flight to one connection. The rest waits in the queue.
-        window: usize = Count(1..=65_536),
+        window: usize = Count(1..=4096),
         /// Bytes in flight to one connection. Never below `limits.message_bytes`.
         bytes: usize = Size(KIB..=GIB),
     }

@@ -418,9 +418,10 @@ impl Model {
             for nr in &device.queue {
                 let item = &self.items[*nr];
                 kept += usize::from(item.is_kept());
-                if item.is_held() && !device.forgotten {
+                if item.is_held() {
                     bytes += item.bytes();
-                    unfound += if item.is_over(now) { item.bytes() } else { 0 };
+                    let is_found = device.forgotten || item.is_over(now);
+                    unfound += if is_found { item.bytes() } else { 0 };
                 }
                 let counted = u64::from(item.kind.is_counted());
                 if item.state == State::Flying {

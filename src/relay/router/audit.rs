@@ -44,6 +44,13 @@ impl Router {
                 *by_origin.entry(item.envelope.origin).or_default() += item.bytes();
             }
         }
+        for item in expiry.ended() {
+            *(if item.in_flight { &mut in_flight } else { &mut queued }) += counted(item);
+            if item.is_held() {
+                bytes += item.bytes();
+                *by_origin.entry(item.envelope.origin).or_default() += item.bytes();
+            }
+        }
         for (_, expired) in expiry.iter() {
             queued += u64::from(expired.subject.is_counted());
         }
@@ -96,6 +103,7 @@ impl Router {
             + self.directory.len()
             + self.expiry.indexed()
             + self.expiry.len()
+            + self.expiry.ended().count()
             + self.pending.len()
             + self.settled.len()
     }

@@ -157,8 +157,13 @@ impl Directory {
         self.by_connection.len()
     }
 
-    pub fn slots(&self) -> Vec<Slot> {
-        self.by_id.values().copied().collect()
+    /// One more than the highest slot that may be in use.
+    pub fn capacity(&self) -> usize {
+        self.devices.capacity()
+    }
+
+    pub fn get(&self, slot: Slot) -> Option<&Device> {
+        self.devices.get(slot as usize)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Device)> {

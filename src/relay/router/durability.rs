@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Router;
 use super::directory::Slot;
 use super::pending::Pending;
+use super::{Router, STEP_ENTRIES};
 use crate::clock::Now;
 use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Origin, Seq, Subject};
@@ -18,6 +18,13 @@ use crate::relay::item::Item;
 use crate::relay::rate_limit::{Allowance, whole_ms};
 use crate::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{Loaded, PutOutcome, PutSeq};
+
+/// Where the puts after a failure have got to: the device, and the last of its waiting items.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Recovery {
+    slot: Slot,
+    after: Seq,
+}
 
 impl Router {
     /// Restores what a store has kept, before any device is connected. Each device gets an allowance of its own.
@@ -88,17 +95,47 @@ impl Router {
         }
     }
 
-    /// The store takes writes again: what should be stored and is not is put once more.
+    /// The store takes writes again: what should be stored and is not is put once more, in the steps of
+    /// [`Self::continue_recovery`].
     pub fn recovered(&mut self, step: &mut Step) {
+        self.recovery = Some(Recovery::default());
         for connection in std::mem::take(&mut self.unregistered) {
             self.close_unregistered(step, connection);
         }
-        for slot in self.directory.slots() {
-            let in_flight = self.directory[slot].mailbox.in_flight();
-            self.store_places(step, slot, in_flight..usize::MAX);
-            let in_flight = self.directory[slot].mailbox.in_flight();
+    }
+
+    /// One step of what [`Self::recovered`] began. Returns whether there is more to do.
+    pub fn continue_recovery(&mut self, step: &mut Step) -> bool {
+        let mut visits = STEP_ENTRIES;
+        while visits > 0
+            && let Some(Recovery { slot, after }) = self.recovery
+        {
+            if slot as usize >= self.directory.capacity() {
+                self.recovery = None;
+                break;
+            }
+            let Some(device) = self.directory.get(slot) else {
+                visits -= 1;
+                self.recovery = Some(Recovery { slot: slot + 1, after: 0 });
+                continue;
+            };
+            let in_flight = device.mailbox.in_flight();
+            let first = device.mailbox.place_after(after).max(in_flight);
+            let end = device.mailbox.places().min(first + visits);
+            if let Some(last) = end.checked_sub(1).and_then(|last| device.mailbox.seq_at(last))
+                && first < end
+            {
+                visits -= end - first;
+                self.recovery = Some(Recovery { slot, after: last });
+                self.store_places(step, slot, first..end);
+                continue;
+            }
+            // At most a window.
+            visits = visits.saturating_sub(1 + in_flight);
+            self.recovery = Some(Recovery { slot: slot + 1, after: 0 });
             self.store_places(step, slot, 0..in_flight);
         }
+        self.recovery.is_some()
     }
 
     /// Puts the items in some places of a mailbox, except those that are stored already. An item in flight that is rejected

@@ -9,6 +9,7 @@ use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::DeviceId;
 use crate::relay::item::Item;
+use crate::relay::mailbox::Remaining;
 
 /// The number of an expired item until the item is dropped; grows by one from each item to the next.
 pub type Ticket = u64;
@@ -44,6 +45,8 @@ pub(super) struct ExpiryQueue {
     /// The sequence numbers of `awaiting_notice`.
     awaiting: HashSet<Seq, FixedState>,
     first_ticket: Ticket,
+    /// The items of devices that are no longer known, until they are found to have expired.
+    ended: VecDeque<(DeviceId, Remaining)>,
 }
 
 impl ExpiryQueue {
@@ -96,6 +99,27 @@ impl ExpiryQueue {
         self.unschedule_due(slot, device, Moment::NEVER);
     }
 
+    /// The device is no longer known: its items have expired.
+    pub fn push_ended(&mut self, device: DeviceId, items: Remaining) {
+        self.ended.push_back((device, items));
+    }
+
+    /// The next item of a device that is no longer known.
+    pub fn pop_ended(&mut self) -> Option<(DeviceId, Item)> {
+        while let Some((device, items)) = self.ended.front_mut() {
+            if let Some(item) = items.next() {
+                return Some((*device, item));
+            }
+            self.ended.pop_front();
+        }
+        None
+    }
+
+    /// All items of devices that are no longer known.
+    pub fn ended(&self) -> impl Iterator<Item = &Item> {
+        self.ended.iter().flat_map(|(_, items)| items.items())
+    }
+
     pub fn push(&mut self, recipient: DeviceId, item: Item) {
         self.awaiting.insert(item.seq);
         self.awaiting_notice.push_back(ExpiredItem::new(recipient, item));
@@ -126,7 +150,8 @@ impl ExpiryQueue {
     /// When the next thing here is due.
     pub fn next_deadline(&self) -> Option<Moment> {
         let first = self.entries().into_iter().filter_map(|entries| entries.first());
-        let at_once = (self.len() > 0).then_some(Moment::default());
+        let is_due = self.len() > 0 || !self.ended.is_empty();
+        let at_once = is_due.then_some(Moment::default());
         first.map(|(moment, _)| *moment).chain(at_once).min()
     }
 

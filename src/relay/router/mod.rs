@@ -24,6 +24,7 @@ use foldhash::fast::FixedState;
 
 use self::counters::Counters;
 use self::directory::{Directory, Slot};
+use self::durability::Recovery;
 use self::expiry_queue::ExpiryQueue;
 use self::origins::Origins;
 use self::pending::{Pending, PendingPuts};
@@ -44,7 +45,13 @@ use crate::store::{PutOutcome, PutSeq, Store};
 
 pub use counters::Counts;
 pub use expiry_queue::Ticket;
-pub use sweep::ExpiryNotice;
+pub use sweep::{ExpiryNotice, Sweep};
+
+/// Items, devices and exchanges that one step visits at most, so that no other connection waits for long. What is left is
+/// visited in later steps.
+pub const STEP_ENTRIES: usize = 4096;
+/// Expired items that one delivery moves out of its way: a step of the sweeper delivers for each item that it drops.
+const EXPIRED_PER_DISPATCH: usize = 64;
 
 pub struct Router {
     settings: Arc<Settings>,
@@ -56,6 +63,8 @@ pub struct Router {
     /// For hashes of devices.
     hash_key: HashKey,
     pending: PendingPuts,
+    /// Where the puts after a failure of the store have got to.
+    recovery: Option<Recovery>,
     /// Connections whose new token is not committed yet.
     renewals: HashMap<ConnectionId, Renewal, FixedState>,
     /// Connections whose device has ended while the store failed.
@@ -89,6 +98,7 @@ impl Router {
             origins: Origins::default(),
             hash_key: HashKey::default(),
             pending: PendingPuts::default(),
+            recovery: None,
             renewals: HashMap::default(),
             unregistered: Vec::new(),
             counters: Counters::default(),
@@ -113,6 +123,11 @@ impl Router {
 
     pub fn last_put(&self) -> PutSeq {
         self.pending.last
+    }
+
+    /// Asks the store for a report on everything that is staged.
+    pub fn request_report(&mut self) {
+        self.store.report_commit(self.pending.next());
     }
 
     pub fn store_mut(&mut self) -> &mut dyn Store {
@@ -186,12 +201,15 @@ impl Router {
         let device = &mut directory[slot];
         let connection = device.connection.as_mut().filter(|current| !current.delivery_paused);
         let Some(connection) = connection else { return };
-        loop {
+        let mut expired = 0;
+        // What is behind more expired items is delivered when the sweeper has dropped those.
+        while expired < EXPIRED_PER_DISPATCH {
             match device.mailbox.next_deliverable(step.now.mono, credit) {
                 Next::Nothing => return,
                 Next::Expired(item) => {
                     counters.found_expired(&item);
                     expiry.push(device.id, item);
+                    expired += 1;
                 }
                 Next::InFlight(item) => {
                     counters.dispatched(item);

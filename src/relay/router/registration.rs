@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Router;
 use super::directory::{Connection, Slot};
 use super::renewal::replace;
+use super::{Router, STEP_ENTRIES};
 use crate::protocol::encode::{Status, Token};
 use crate::protocol::envelope::{Origin, Seq, Subject};
 use crate::protocol::frame::Presence;
@@ -103,9 +103,8 @@ impl Router {
         self.expiry.remove(slot, &mut device);
         self.origins.removed(slot, &mut device);
         self.counters.correspondents_removed(device.origin, device.correspondents.len());
-        for item in device.mailbox.take_all() {
-            self.counters.found_expired(&item);
-            self.expiry.push(device.id, item);
+        if device.mailbox.places() > 0 {
+            self.expiry.push_ended(device.id, device.mailbox.take_all());
         }
     }
 
@@ -121,8 +120,8 @@ impl Router {
             replace(step, older);
             self.detach(step, slot);
         }
-        // What has expired does not count as waiting.
-        self.expire_mailbox(slot, step.now.mono, usize::MAX);
+        // What has expired does not count as waiting, except for what one step does not find.
+        self.expire_mailbox(slot, step.now.mono, STEP_ENTRIES);
         let id = connection.id;
         self.directory.attach(slot, connection);
         let device = &mut self.directory[slot];

@@ -1,8 +1,8 @@
 //! Who may add to what: a mailbox, the relay's memory, the table of devices. (protocol: Limits, Fair shares)
 
-use super::Router;
 use super::directory::Slot;
 use super::routing::{Outcome, Sender};
+use super::{Router, STEP_ENTRIES};
 use crate::protocol::envelope::Origin;
 use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
@@ -59,7 +59,7 @@ impl Router {
             return Err(Refusal::Full);
         }
         if !self.total_admits(from.origin, bytes, in_flight_at_once) {
-            self.find_expired(step.now, MAX_PURGED);
+            self.find_expired(step.now, MAX_PURGED, &mut { STEP_ENTRIES });
             if !self.total_admits(from.origin, bytes, in_flight_at_once) {
                 return Err(Refusal::Full);
             }
@@ -118,7 +118,7 @@ impl Router {
         }
         let mut has_room = self.total_admits(from.origin, CORRESPONDENT_BYTES, true);
         if !has_room {
-            self.find_expired(step.now, MAX_PURGED);
+            self.find_expired(step.now, MAX_PURGED, &mut { STEP_ENTRIES });
             has_room = self.total_admits(from.origin, CORRESPONDENT_BYTES, true);
         }
         let device = &mut self.directory[from.slot];

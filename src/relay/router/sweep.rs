@@ -4,12 +4,20 @@
 //! (protocol: Error 410)
 
 use super::expiry_queue::ExpiredItem;
-use super::{Router, Slot, Ticket};
+use super::{Router, STEP_ENTRIES, Slot, Ticket};
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::Subject;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
 use crate::relay::delivery::Step;
+
+/// What one step of a sweep found.
+#[derive(Debug, PartialEq)]
+pub struct Sweep {
+    pub expired: Vec<ExpiryNotice>,
+    /// The step ended before it had looked everywhere.
+    pub more: bool,
+}
 
 /// What the sender of an expired item receives.
 #[derive(Debug, PartialEq)]
@@ -22,21 +30,25 @@ pub struct ExpiryNotice {
 
 impl Router {
     /// At most `limit` items that have expired and are not dropped yet, the longest expired first.
-    pub fn next_expired(&mut self, now: Now, limit: usize) -> Vec<ExpiryNotice> {
-        self.exchanges.expire(now.mono);
+    pub fn next_expired(&mut self, now: Now, limit: usize) -> Sweep {
+        let mut visits = STEP_ENTRIES;
+        visits -= self.exchanges.expire(now.mono, visits);
         self.directory.prune_dedup(now, self.settings.queue.dedup_window);
-        self.find_expired(now, limit.saturating_sub(self.expiry.len()));
+        self.find_expired(now, limit.saturating_sub(self.expiry.len()), &mut visits);
         while self.expiry.len() < limit
+            && visits > 0
             && let Some(slot) = self.expiry.next_to_forget(now.mono)
         {
+            visits -= 1;
             self.forget(slot);
+            self.find_ended(limit.saturating_sub(self.expiry.len()), &mut visits);
         }
         let found = self.expiry.iter().take(limit).map(|(ticket, expired)| ExpiryNotice {
             ticket,
             sender: expired.from,
             error: error_for_sender(expired),
         });
-        found.collect()
+        Sweep { expired: found.collect(), more: visits == 0 }
     }
 
     /// Drops every expired item before `end`, each after its notice is left for its sender. `notices` are in the order of
@@ -72,13 +84,27 @@ impl Router {
         self.expiry.next_deadline().into_iter().chain(self.exchanges.next_deadline()).min()
     }
 
-    /// Moves at most `limit` expired items out of their mailboxes.
-    pub(super) fn find_expired(&mut self, now: Now, limit: usize) {
+    /// Moves at most `limit` expired items out of their mailboxes, and counts down `visits` by items and devices.
+    pub(super) fn find_expired(&mut self, now: Now, limit: usize, visits: &mut usize) {
         let end = self.expiry.len().saturating_add(limit);
+        self.find_ended(limit, visits);
         while self.expiry.len() < end
+            && *visits > 0
             && let Some((slot, until)) = self.expiry.next_scheduled(now.mono)
         {
-            self.expire_mailbox(slot, until, end - self.expiry.len());
+            let before = self.expiry.len();
+            self.expire_mailbox(slot, until, (end - before).min(*visits));
+            *visits = visits.saturating_sub(1 + self.expiry.len() - before);
+        }
+    }
+
+    /// Moves at most `limit` items of devices that are no longer known to those that wait for their notices.
+    fn find_ended(&mut self, limit: usize, visits: &mut usize) {
+        for _ in 0..limit.min(*visits) {
+            let Some((recipient, item)) = self.expiry.pop_ended() else { return };
+            *visits -= 1;
+            self.counters.found_expired(&item);
+            self.expiry.push(recipient, item);
         }
     }
 

@@ -66,6 +66,7 @@ impl World {
             }
             Report::Recovered => {
                 self.router.recovered(&mut self.step);
+                while self.router.continue_recovery(&mut self.step) {}
                 self.model.recovered(now, &mut self.store.borrow_mut());
             }
         }

@@ -34,7 +34,7 @@ impl World {
     }
 
     pub(super) fn find_expired(&mut self, limit: usize) -> Vec<ExpiryNotice> {
-        let found = self.router.next_expired(self.now, limit);
+        let found = self.router.next_expired(self.now, limit).expired;
         self.store.borrow_mut().end_step();
         found
     }

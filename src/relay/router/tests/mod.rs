@@ -2,6 +2,7 @@
 //! them one by one.
 
 mod auth;
+mod bounded;
 mod dedup;
 mod keys;
 mod limits;
@@ -289,7 +290,7 @@ impl Relay {
     }
 
     fn sweeps(&mut self) {
-        let found = self.router.next_expired(self.step.now, 1_000);
+        let found = self.router.next_expired(self.step.now, 1_000).expired;
         let Some(end) = found.last().map(|last| last.ticket + 1) else { return };
         let notices = found.iter().filter_map(|found| {
             let (refusal, about) = found.error.as_ref()?;
