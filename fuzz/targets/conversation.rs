@@ -223,7 +223,7 @@ impl Relay {
 
     fn sweep(&mut self) {
         loop {
-            let expired = self.router.next_expired(self.now.now, SLICE);
+            let expired = self.router.next_expired(self.now.now, SLICE).expired;
             let Some(last) = expired.last() else { return };
             let (end, mut notices) = (last.ticket + 1, Vec::new());
             for notice in &expired {

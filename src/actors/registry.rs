@@ -156,6 +156,7 @@ impl Registry {
 
     pub fn restore(&mut self, loaded: Loaded, plan: &Arc<RatePlan>) {
         self.router.restore(self.clock.now(), loaded, || Allowance::new(plan.clone()));
+        self.router.store_mut().flush();
     }
 
     #[cfg(test)]

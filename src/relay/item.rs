@@ -34,8 +34,8 @@ pub struct Item {
     pub settles: SettledBy,
     /// Whether the store was asked to keep it.
     pub stored: bool,
-    /// Whether the sender waits for the relay's Ack.
-    pub owes_ack: bool,
+    /// Acks that the sender waits for: one for the message, and one for each repeat of it.
+    pub owed_acks: u32,
     /// Set by the mailbox.
     pub in_flight: bool,
     /// Whether any connection ever had the item; set by the mailbox.
@@ -51,7 +51,7 @@ impl Item {
             deadline,
             settles: SettledBy::of(&envelope, resumable),
             stored: false,
-            owes_ack: false,
+            owed_acks: 0,
             in_flight: false,
             handed_over: false,
             envelope,

@@ -51,7 +51,6 @@ pub struct Mailbox {
     /// What counts against the quota: what waits, and what is in flight until its Ack.
     usage: MailboxUsage,
     messages: usize,
-    notices: usize,
 }
 
 impl Empty for Mailbox {
@@ -101,10 +100,6 @@ impl Mailbox {
     /// Messages and key rotations, waiting or in flight.
     pub fn messages(&self) -> usize {
         self.messages
-    }
-
-    pub fn notices(&self) -> usize {
-        self.notices
     }
 
     /// The first deadline of the items that can expire here, or an earlier one whose item has left already.
@@ -288,7 +283,6 @@ impl Mailbox {
 
     fn push(&mut self, item: Item) {
         self.messages += usize::from(item.envelope.subject.is_counted());
-        self.notices += usize::from(item.envelope.subject == Subject::Notice);
         self.places.push_back(Place { seq: item.seq, item: Some(item) });
         self.trim_deadlines();
     }
@@ -361,7 +355,6 @@ impl Mailbox {
     /// The item has left; `held` if it was counted by [`Self::count_held`].
     fn uncount(&mut self, item: &Item, held: bool) {
         self.messages -= usize::from(item.envelope.subject.is_counted());
-        self.notices -= usize::from(item.envelope.subject == Subject::Notice);
         if held {
             self.usage.remove(item);
         }

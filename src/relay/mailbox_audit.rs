@@ -1,6 +1,6 @@
 //! Whether a mailbox's counts agree with its items; for tests.
 
-use super::{Mailbox, Subject};
+use super::Mailbox;
 
 impl Mailbox {
     /// Recounts everything that is kept twice.
@@ -20,14 +20,13 @@ impl Mailbox {
             }
             found.waiting_again += usize::from(!item.in_flight && item.handed_over);
             found.messages += usize::from(item.envelope.subject.is_counted());
-            found.notices += usize::from(item.envelope.subject == Subject::Notice);
             if item.is_held() {
                 found.count_held(item);
             }
         }
         let counts = |it: &Self| {
             let places = (it.in_flight, it.in_flight_bytes, it.holes, it.waiting_again);
-            (places, it.messages, it.notices)
+            (places, it.messages)
         };
         let watched = self.deadlines.clone().into_sorted_vec();
         let agrees = counts(&found) == counts(self)

@@ -164,3 +164,18 @@ async fn a_repeat_is_acked_with_what_has_become_of_the_message() {
     bob.receive(2).await;
     bob.expect_nothing().await;
 }
+
+#[tokio::test]
+async fn each_of_two_equal_sends_in_one_write_gets_its_ack() {
+    let relay = Relay::start();
+    let bob = Device::resumable(&relay).await.disconnect(&relay).await;
+    let mut alice = Device::plain(&relay).await;
+    let frame = alice.message_to(&bob.id, 1, json!({}));
+    alice.send_all([frame.clone(), frame]).await;
+    alice.expect_ack(1).await;
+    alice.expect_ack(1).await;
+    let mut bob = bob.reconnect(&relay).await;
+    bob.receive_and_ack(1).await;
+    bob.expect_nothing().await;
+    alice.expect_nothing().await;
+}

@@ -103,7 +103,7 @@ pub struct Item {
     /// The item was sent on a connection.
     pub seen: bool,
     care: Care,
-    owes: bool,
+    owed: u32,
     /// The item's place in the order of arrival since the last restart; 0 if the item was lost then.
     mark: Seq,
     ticket: bool,
@@ -223,7 +223,6 @@ pub struct Model {
     delivered: u64,
     expired: u64,
     unmatched_acks: u64,
-    dropped: u64,
     pub tally: Tally,
     expected_replies: Vec<(ConnectionId, Reply)>,
     possible_replies: Vec<(ConnectionId, Reply)>,
@@ -255,7 +254,6 @@ impl Model {
             delivered: 0,
             expired: 0,
             unmatched_acks: 0,
-            dropped: 0,
             tally: Tally::default(),
             expected_replies: Vec::new(),
             possible_replies: Vec::new(),
@@ -461,7 +459,6 @@ impl Model {
         let found = bytes - unfound..=bytes;
         assert!(found.contains(&counts.queued_bytes), "queued_bytes");
         assert_eq!(counts.stray_acks, self.unmatched_acks, "stray Acks");
-        assert_eq!(counts.dropped_notices, self.dropped, "dropped notices");
         assert_eq!(seen.connected, connected, "connected");
         assert!((known..=known + unswept).contains(&seen.devices), "devices");
         assert_eq!(store.live.len(), kept, "kept");

@@ -21,8 +21,6 @@ pub struct Counts {
     pub queued_bytes: u64,
     /// Acks of clients that matched no message.
     pub stray_acks: u64,
-    /// Notices that found no place.
-    pub dropped_notices: u64,
 }
 
 #[derive(Debug, Default)]
@@ -118,10 +116,6 @@ impl Counters {
 
     pub fn unmatched_ack(&mut self) {
         self.counts.stray_acks += 1;
-    }
-
-    pub fn notice_dropped(&mut self) {
-        self.counts.dropped_notices += 1;
     }
 
     fn left(&mut self, item: &Item) {

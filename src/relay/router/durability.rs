@@ -172,7 +172,7 @@ impl Router {
         let recipient = device.id;
         let Some(item) = device.mailbox.get_mut(seq) else { return };
         item.stored = false;
-        if item.in_flight || !item.owes_ack {
+        if item.in_flight || item.owed_acks == 0 {
             return;
         }
         let Some(item) = device.mailbox.withdraw(seq) else { return };
@@ -183,7 +183,9 @@ impl Router {
         }
         if let Some(connection) = self.directory.connection_of(from) {
             let context = ErrorContext::about(Some(subject), Some(recipient));
-            step.refuse(connection, Refusal::Full, context);
+            for _ in 0..item.owed_acks {
+                step.refuse(connection, Refusal::Full, context.clone());
+            }
         }
         self.dispatch(step, slot);
     }
@@ -215,20 +217,23 @@ impl Router {
     /// sender got the Ack at delivery, or gets a notice of the expiry.
     fn ack_queued(&mut self, step: &mut Step, slot: Slot, seq: Seq) {
         let Some(item) = self.directory[slot].mailbox.get_mut(seq) else { return };
-        if !std::mem::take(&mut item.owes_ack) {
+        let acks = std::mem::take(&mut item.owed_acks);
+        if acks == 0 {
             return;
         }
         let Subject::Message(id) = item.envelope.subject else { return };
         let (from, receipts) = (item.envelope.from, item.envelope.receipts);
         let status = receipts.then(|| Status::Queued(step.now.unix_at(item.deadline)));
         if let Some(connection) = self.directory.connection_of(from) {
-            step.deliver(connection, Delivery::Ack { id, status });
+            for _ in 0..acks {
+                step.deliver(connection, Delivery::Ack { id, status });
+            }
         }
     }
 
-    fn restore_device(&mut self, now: Now, device: DeviceRecord, allowance: Arc<Allowance>) {
+    fn restore_device(&mut self, now: Now, record: DeviceRecord, allowance: Arc<Allowance>) {
         let DeviceRecord { id, token, next_token, forget_at, origin, used, only_correspondents } =
-            device;
+            record;
         let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
         let Ok(slot) = inserted else { return };
         self.origins.added(origin);
@@ -243,6 +248,11 @@ impl Router {
         let moment = forget_at.map_or(now.mono + absence, |at| now.deadline(at, absence));
         let device = &mut self.directory[slot];
         self.expiry.forget_later(slot, device, moment);
+        if forget_at.is_none() {
+            // The end is written now: the device must not get another absence at the next start.
+            let forget_at = Some(now.wall_ms_at(moment));
+            self.store.put_device(DeviceRecord { forget_at, ..record });
+        }
         let absent_for = absence.saturating_sub(moment - now.mono);
         let since = now.wall_ms.saturating_sub(whole_ms(absent_for));
         self.origins.may_forget(slot, device, since);

@@ -169,8 +169,8 @@ impl Router {
         let keeps = (!passes_through || is_notice) && item.must_be_stored(device.is_resumable());
         let outcome = keeps.then(|| store.put(item.record(step.now, device.id), pending.next()));
         item.stored = outcome.is_some_and(|outcome| outcome != PutOutcome::Rejected);
-        item.owes_ack = owes_ack(&item, outcome);
-        let owes_ack = item.owes_ack;
+        let owes_ack = owes_ack(&item, outcome);
+        item.owed_acks = u32::from(owes_ack);
         if outcome == Some(PutOutcome::Pending) {
             pending.push(Pending::Item { recipient: device.id, seq });
         }
@@ -233,13 +233,20 @@ impl Router {
 
     /// Reports the status of a message to its sender, if the sender waits for one.
     fn report(&mut self, step: &mut Step, item: &Item, id: MessageId, status: Status) {
+        let mut acks = item.owed_acks;
+        let mut receipt = None;
         if item.envelope.receipts {
             self.notify(step, item.envelope.from, encode::ack(id, Some(status)));
-        } else if item.owes_ack
+            receipt = Some(status);
+            acks = acks.saturating_sub(1);
+        }
+        // A resumable sender that is away repeats what it has no Ack for, and gets the Ack then.
+        if acks > 0
             && let Some(connection) = self.directory.connection_of(item.envelope.from)
         {
-            // A resumable sender that is away repeats what it has no Ack for, and gets the Ack then.
-            step.deliver(connection, Delivery::Ack { id, status: None });
+            for _ in 0..acks {
+                step.deliver(connection, Delivery::Ack { id, status: receipt });
+            }
         }
     }
 
@@ -248,10 +255,6 @@ impl Router {
         let Some(slot) = self.directory.find_alive(step.now, to) else { return };
         let device = &self.directory[slot];
         if device.connection.is_none() && !device.is_resumable() {
-            return;
-        }
-        if device.mailbox.notices() >= self.settings.queue.messages {
-            self.counters.notice_dropped();
             return;
         }
         let envelope = frame(to, device.origin, Subject::Notice, 0, text.into());

@@ -131,7 +131,7 @@ impl Router {
 
     /// Acks a message that its sender repeats, with what is known of the first one. `seq` is that of the first one.
     fn answer_duplicate(
-        &self,
+        &mut self,
         step: &mut Step,
         from: Sender,
         recipient: Slot,
@@ -140,17 +140,21 @@ impl Router {
         seq: Seq,
     ) {
         let subject = Subject::Message(id);
-        let device = &self.directory[recipient];
-        let item = device.mailbox.get(seq);
+        let device = &mut self.directory[recipient];
+        let is_resumable = device.is_resumable();
+        let item = device.mailbox.get_mut(seq);
         let item =
             item.filter(|item| item.envelope.from == from.id && item.envelope.subject == subject);
-        if item.is_some_and(|item| item.owes_ack) || self.expiry.contains(seq) {
-            // The answer follows: the Ack after the commit, or the notice that the message expired.
-            return;
-        }
         let status = match item {
+            // The answers follow: an Ack for each of both after the commit or the delivery.
+            Some(item) if item.owed_acks > 0 => {
+                item.owed_acks = item.owed_acks.saturating_add(1);
+                return;
+            }
             Some(item) => Status::Queued(step.now.unix_at(item.deadline)),
-            None if device.is_resumable() && !ttl_zero => Status::Processed,
+            // The answer follows: the notice that the message expired.
+            None if self.expiry.contains(seq) => return,
+            None if is_resumable && !ttl_zero => Status::Processed,
             None => Status::Delivered,
         };
         let receipts = self.directory[from.slot].connection.as_ref().is_some_and(|it| it.receipts);

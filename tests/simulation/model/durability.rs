@@ -66,12 +66,13 @@ impl Model {
     /// An item that no connection and no store has is given back, if its sender still waits for an answer.
     fn give_back(&mut self, nr: Nr, conn: Option<ConnectionId>) {
         let item = &mut self.items[nr];
-        if item.state != State::Waiting || !item.owes {
+        if item.state != State::Waiting || item.owed == 0 {
             self.tally.reach(Place::KeptInMemory);
             return;
         }
         self.tally.reach(Place::GivenBack);
         item.state = State::Refused;
+        let refusals = item.owed;
         let (from, to, kind) = (item.from, item.to, item.kind);
         self.accepted -= 1;
         self.devices[to].queue.retain(|other| *other != nr);
@@ -88,7 +89,9 @@ impl Model {
             Kind::Auth | Kind::Notice => panic!("nobody waits for an answer to {kind:?}"),
         };
         if let Some(conn) = conn {
-            self.expected_replies.push((conn, Reply::Refused(Refusal::Full, about)));
+            for _ in 0..refusals {
+                self.expected_replies.push((conn, Reply::Refused(Refusal::Full, about.clone())));
+            }
         }
     }
 
@@ -96,13 +99,16 @@ impl Model {
     pub(super) fn ack_kept(&mut self, now: Now, nr: Nr) {
         let item = &mut self.items[nr];
         let there = matches!(item.state, State::Waiting | State::Flying);
-        if !there || !std::mem::take(&mut item.owes) {
+        if !there {
             return;
         }
+        let acks = std::mem::take(&mut item.owed);
         let Kind::Message(id) = item.kind else { return };
         let status = item.receipts.then(|| Status::Queued(unix_at(now, item.deadline)));
         if let Some(conn) = &self.devices[item.from].conn {
-            self.expected_replies.push((conn.id, Reply::Ack(id, status)));
+            for _ in 0..acks {
+                self.expected_replies.push((conn.id, Reply::Ack(id, status)));
+            }
         }
     }
 

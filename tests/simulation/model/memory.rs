@@ -77,14 +77,18 @@ impl Model {
                 let ack = ack(if by_confirm { Status::Processed } else { Status::Delivered });
                 self.expected_replies.push(ack);
             }
-            State::Waiting | State::Flying if !item.owes => {
+            State::Waiting | State::Flying if item.owed == 0 => {
                 let ack = ack(Status::Queued(unix_at(now, item.deadline)));
                 // The relay may or may not have noticed yet that the message has expired.
                 let over = item.is_over(now);
                 if over { &mut self.possible_replies } else { &mut self.expected_replies }
                     .push(ack);
             }
-            State::Waiting | State::Flying | State::Aside => {}
+            State::Waiting | State::Flying => {
+                let nr = sent.item;
+                self.items[nr].owed += 1;
+            }
+            State::Aside => {}
             State::Expired | State::Refused | State::Lost => panic!("it came to nothing"),
         }
     }

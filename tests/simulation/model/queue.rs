@@ -122,7 +122,7 @@ impl Model {
                 owes = self.put(nr, store) != PutOutcome::Durable;
             }
         }
-        self.items[nr].owes = owes && kind.is_counted();
+        self.items[nr].owed = u32::from(owes && kind.is_counted());
         if passes {
             self.fresh = Some(nr);
         }
@@ -153,7 +153,7 @@ impl Model {
             state: State::Waiting,
             seen: false,
             care: Care::None,
-            owes: false,
+            owed: 0,
             mark,
             ticket: false,
             content: 0,
@@ -174,12 +174,17 @@ impl Model {
     /// Reports the end of a message to its sender, if the sender still waits for it.
     pub(super) fn report_status(&mut self, now: Now, nr: Nr, status: Status, store: &mut Notebook) {
         let item = &self.items[nr];
-        let (from, receipts, owes) = (item.from, item.receipts, item.owes);
+        let (from, receipts, mut acks) = (item.from, item.receipts, item.owed);
         let Kind::Message(id) = item.kind else { return };
         if receipts {
             self.notify(now, from, &ack(id, Some(status)), nr, store);
-        } else if owes && let Some(conn) = &self.devices[from].conn {
-            self.expected_replies.push((conn.id, Reply::Ack(id, None)));
+            acks = acks.saturating_sub(1);
+        }
+        if let Some(conn) = &self.devices[from].conn {
+            for _ in 0..acks {
+                let status = receipts.then_some(status);
+                self.expected_replies.push((conn.id, Reply::Ack(id, status)));
+            }
         }
     }
 
@@ -205,14 +210,6 @@ impl Model {
     ) {
         let device = &self.devices[to];
         if !device.is_present(now) || device.conn.is_none() && !device.resumable {
-            return;
-        }
-        let notices = device.queue.iter().filter(|nr| {
-            let item = &self.items[**nr];
-            item.kind == Kind::Notice && item.state != State::Aside
-        });
-        if notices.count() >= self.rules.quota.messages {
-            self.dropped += 1;
             return;
         }
         let nr = self.arrives(Kind::Notice, to, to, 0, NEVER, text.as_bytes());

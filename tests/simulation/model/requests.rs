@@ -79,7 +79,7 @@ impl Model {
         let kind = Kind::Message(message.id);
         let nr =
             self.accept(kind, from, to, ttl, deadline, message.body.as_bytes(), receipts, store);
-        if !self.items[nr].owes {
+        if self.items[nr].owed == 0 {
             let status = receipts.then(|| Status::Queued(unix_at(now, deadline)));
             self.expected_replies.push((conn, Reply::Ack(message.id, status)));
         }

@@ -42,7 +42,7 @@ impl Model {
         self.exchanges.clear();
         self.next_seq = restart.loaded.next_seq;
         (self.accepted, self.delivered, self.expired) = (0, 0, 0);
-        (self.unmatched_acks, self.dropped) = (0, 0);
+        self.unmatched_acks = 0;
 
         let all = self.items.iter().enumerate();
         let marked = all.filter(|(_, item)| item.mark > 0);
@@ -134,6 +134,8 @@ impl Model {
             let rules = self.rules;
             let absence = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
             device.forgotten = false;
+            // The end of a device that was connected is written at this start.
+            device.recorded_at = known.forget_at.is_none().then(|| store.step());
             device.ends = Some((now.mono + known_left.unwrap_or(absence).min(absence)).0);
         }
         over
@@ -202,7 +204,7 @@ impl Model {
         item.state = State::Waiting;
         item.seen = false;
         item.care = Care::Safe;
-        item.owes = false;
+        item.owed = 0;
         item.ticket = false;
         item.ends = None;
         device.used = true;

@@ -52,7 +52,11 @@ impl World {
             loaded.messages.len()
         );
         self.router.restore(self.now, loaded, || self.allowance.clone());
+        self.store.borrow_mut().end_step();
         self.router.audit().unwrap();
+        if self.chance.percent(30) {
+            self.crash();
+        }
     }
 
     /// How long no process runs, from 0 to longer than every session, in milliseconds.

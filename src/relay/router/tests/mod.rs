@@ -25,6 +25,7 @@ use crate::relay::command::{Command, Registration, Resume, SendCommand, TokenHas
 use crate::relay::dedup::digest;
 use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::RateLimit;
+use crate::store::Loaded;
 use crate::store::records::{CorrespondentRecord, DeviceRecord, MessageRecord};
 
 const UNIX: u64 = 1_000;
@@ -35,6 +36,8 @@ struct Disk {
     slow: bool,
     last: PutSeq,
     /// Records that were put and not removed.
+    /// Every record of a device that was put.
+    devices: Vec<DeviceRecord>,
     stored: usize,
 }
 
@@ -49,7 +52,9 @@ impl Store for Disk {
         self.stored -= 1;
     }
 
-    fn put_device(&mut self, _: DeviceRecord) {}
+    fn put_device(&mut self, device: DeviceRecord) {
+        self.devices.push(device);
+    }
 
     fn remove_device(&mut self, _: DeviceId) {}
 
@@ -72,7 +77,9 @@ impl Store for SharedDisk {
         self.0.borrow_mut().remove(seq, fingerprint);
     }
 
-    fn put_device(&mut self, _: DeviceRecord) {}
+    fn put_device(&mut self, device: DeviceRecord) {
+        self.0.borrow_mut().put_device(device);
+    }
 
     fn remove_device(&mut self, _: DeviceId) {}
 

@@ -100,3 +100,32 @@ fn a_disconnected_plain_sender_gets_no_notice() {
     let counts = relay.counts();
     assert_eq!((counts.expired, counts.queued_bytes), (1, 0));
 }
+
+/// More notices than a queue has places were thrown away.
+#[test]
+fn every_expired_message_is_reported_however_many_notices_wait() {
+    let mut relay = relay();
+    relay.settings(|settings| {
+        settings.queue.messages = 20;
+        settings.queue.sender_share = 1.0;
+    });
+    let (alice, bob) = (relay.resumable(1), relay.resumable(2));
+    relay.leaves(bob);
+    for number in 0..20 {
+        relay.sends_for(alice, &number.to_string(), bob, Some(5));
+    }
+    relay.received(alice);
+    relay.leaves(alice);
+    relay.settings(|settings| settings.queue.messages = 6);
+    relay.pass(5);
+    relay.sweeps();
+    relay.resumes(alice);
+    let mut reported = 0;
+    loop {
+        reported += relay.received(alice).iter().filter(|text| text.starts_with("410")).count();
+        if reported == 20 {
+            break;
+        }
+        relay.takes(alice);
+    }
+}

@@ -15,7 +15,7 @@ fn no_message_is_acked_before_it_is_durable_or_delivered() {
     let last = relay.disk().last;
     relay.commits(last);
     relay.commits(last);
-    assert_eq!(relay.received(alice), ["ack two"]);
+    assert_eq!(relay.received(alice), ["ack two", "ack two"], "one for each Send");
 }
 
 /// A commit of a newer message acked an older message that was put later, when its connection ended.
@@ -34,6 +34,26 @@ fn a_message_that_was_put_late_is_acked_late() {
     let last = relay.disk().last;
     relay.commits(last);
     assert_eq!(relay.received(alice), ["ack older queued until 60"]);
+}
+
+/// A device that was connected at a crash got a whole absence anew at each start.
+#[test]
+fn the_end_of_a_device_that_was_connected_is_written_at_the_start() {
+    let mut relay = relay();
+    let record = DeviceRecord {
+        id: Who(1).id(),
+        token: None,
+        next_token: None,
+        forget_at: None,
+        origin: Origin::NONE,
+        used: true,
+        only_correspondents: false,
+    };
+    let loaded = Loaded { devices: vec![record], ..Loaded::default() };
+    let (now, allowance) = (relay.step.now, relay.allowance.clone());
+    relay.router.restore(now, loaded, || allowance.clone());
+    let forget_at = Some(UNIX * 1_000 + 300_000);
+    assert_eq!(relay.disk().devices, [DeviceRecord { forget_at, ..record }]);
 }
 
 /// The end of a message was written before the sender's socket took the notice; after a crash between the two the sender
