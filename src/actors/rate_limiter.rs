@@ -1,19 +1,23 @@
 //! The RateLimiter: owns the rates of all devices and admits registrations.
 //!
 //! It counts registrations by address, because each new device gets a new allowance, and failed attempts to resume,
-//! because each is a guess of a token. It removes an address when its limits are full again.
+//! because each is a guess of a token. Each refusal promises a place of its own, as those of devices do. The RateLimiter
+//! removes an address when its limits are full again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::ops::Add;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
 use foldhash::fast::RandomState;
-use governor::RateLimiter as Governor;
-use governor::middleware::StateInformationMiddleware;
+use governor::clock::{Clock as GovernorClock, Reference};
+use governor::middleware::{StateInformationMiddleware, StateSnapshot};
+use governor::nanos::Nanos;
 use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter as Governor};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
@@ -27,7 +31,7 @@ use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
 use crate::relay::command::{ConnectionId, Registration, Resume, TokenHash};
 use crate::relay::delivery::{Delivery, Refused};
-use crate::relay::rate_limit::{Allowance, RatePlan, per_minute};
+use crate::relay::rate_limit::{Allowance, Promises, Rate, RatePlan};
 use crate::settings::Settings;
 use crate::store::records::HashKey;
 
@@ -103,8 +107,72 @@ pub struct ResumeFailed(pub IpAddr);
 #[rtype(result = "()")]
 pub struct Reload(pub Arc<Settings>);
 
-type ByAddress =
+impl Add<Nanos> for Moment {
+    type Output = Self;
+    fn add(self, by: Nanos) -> Self {
+        Self(self.0.saturating_add(by.as_u64()))
+    }
+}
+
+impl Reference for Moment {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.0.saturating_sub(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, by: Nanos) -> Self {
+        Self(self.0.checked_sub(by.as_u64()).unwrap_or(self.0))
+    }
+}
+
+impl GovernorClock for Clock {
+    type Instant = Moment;
+    fn now(&self) -> Moment {
+        self.moment()
+    }
+}
+
+type Counter =
     Governor<AddressKey, HashMapStateStore<AddressKey>, Clock, StateInformationMiddleware>;
+
+/// A limit by address. `governor` counts what is admitted; each refusal promises a place.
+struct ByAddress {
+    counter: Counter,
+    rate: Rate,
+    promises: HashMap<AddressKey, Promises, RandomState>,
+}
+
+impl ByAddress {
+    fn new(rate: NonZeroU32, clock: &Clock) -> Self {
+        let quota = Quota::per_minute(rate).allow_burst(rate);
+        Self {
+            counter: Governor::hashmap_with_clock(quota, clock.clone()).with_middleware(),
+            rate: Rate::per_minute(rate, rate),
+            promises: HashMap::default(),
+        }
+    }
+
+    /// For a /48, which has [`PER_SITE`] times what an address has.
+    fn of_sites(rate: NonZeroU32, clock: &Clock) -> Self {
+        Self::new(rate.saturating_mul(NonZeroU32::MIN.saturating_add(PER_SITE - 1)), clock)
+    }
+
+    /// Counts one, or returns when the next place is free.
+    fn count(&self, key: AddressKey) -> Result<StateSnapshot, Moment> {
+        self.counter.check_key(&key).map_err(|early| early.earliest_possible())
+    }
+
+    /// Promises the next place after those promised before, at most ten minutes ahead; returns the time until it.
+    fn promise(&mut self, now: Moment, key: AddressKey, free: Moment) -> Duration {
+        self.promises.entry(key).or_default().promise(now, free, &self.rate).wait
+    }
+
+    fn remove_full(&mut self, now: Moment) {
+        self.counter.retain_recent();
+        self.counter.shrink_to_fit();
+        self.promises.retain(|_, promises| !promises.has_lapsed(now));
+        self.promises.shrink_to_fit();
+    }
+}
 
 pub struct RateLimiter {
     clock: Clock,
@@ -131,9 +199,9 @@ impl RateLimiter {
     ) -> Self {
         let rates = &settings.rate_limit;
         Self {
-            registrations: by_address(rates.registrations_per_minute, &clock),
-            site_registrations: by_site(rates.registrations_per_minute, &clock),
-            failures: by_address(rates.resume_failures_per_minute, &clock),
+            registrations: ByAddress::new(rates.registrations_per_minute, &clock),
+            site_registrations: ByAddress::of_sites(rates.registrations_per_minute, &clock),
+            failures: ByAddress::new(rates.resume_failures_per_minute, &clock),
             clock,
             plan,
             settings,
@@ -144,26 +212,32 @@ impl RateLimiter {
     }
 
     /// Counts a registration from an address, unless there were too many.
-    fn check_registration(&self, address: IpAddr) -> Result<(), Refused> {
+    fn check_registration(&mut self, address: IpAddr) -> Result<(), Refused> {
         if is_exempt(&self.settings.limits.exempt_cidrs, address) {
             return Ok(());
         }
         let now = self.clock.moment();
-        let rate = self.settings.rate_limit.registrations_per_minute;
+        let limit = self.settings.rate_limit.registrations_per_minute.get();
         let key = AddressKey::from(address);
-        let of_site =
-            key.site().map_or(Ok(()), |site| self.site_registrations.check_key(&site).map(drop));
-        let checked = of_site.and_then(|()| self.registrations.check_key(&key).map(drop));
-        checked.map_err(|early| Refused::rate_limited(rate.get(), early.wait_time_from(now)))
+        // The address first: what one /64 is refused must not use up the places of the others in its /48.
+        let limits =
+            [(&mut self.registrations, Some(key)), (&mut self.site_registrations, key.site())];
+        for (registrations, key) in limits {
+            let Some(key) = key else { continue };
+            if let Err(free) = registrations.count(key) {
+                return Err(Refused::rate_limited(limit, registrations.promise(now, key, free)));
+            }
+        }
+        Ok(())
     }
 
     /// The refusal of one more wrong token from an address, if there were too many; [`ResumeFailed`] counts them. A good token
     /// is never refused for wrong ones.
-    fn barred(&self, address: IpAddr) -> Option<Refused> {
-        let now = self.clock.moment();
-        let until = *self.barred.get(&AddressKey::from(address)).filter(|until| **until > now)?;
-        let rate = self.settings.rate_limit.resume_failures_per_minute;
-        Some(Refused::rate_limited(rate.get(), until - now))
+    fn barred(&mut self, address: IpAddr) -> Option<Refused> {
+        let (now, key) = (self.clock.moment(), AddressKey::from(address));
+        let until = *self.barred.get(&key).filter(|until| **until > now)?;
+        let limit = self.settings.rate_limit.resume_failures_per_minute.get();
+        Some(Refused::rate_limited(limit, self.failures.promise(now, key, until)))
     }
 
     fn origin(&self, address: IpAddr) -> Origin {
@@ -173,7 +247,7 @@ impl RateLimiter {
         origin(self.hash_key, address)
     }
 
-    fn admit(&self, admit: &Admit) -> Result<(), Refused> {
+    fn admit(&mut self, admit: &Admit) -> Result<(), Refused> {
         let full = || Refused::from(Refusal::Full);
         if admit.token.is_none() {
             self.check_registration(admit.address)?;
@@ -197,22 +271,13 @@ impl RateLimiter {
     }
 
     fn remove_full(&mut self, _: &mut Context<Self>) {
-        for limiter in [&self.registrations, &self.site_registrations, &self.failures] {
-            limiter.retain_recent();
-            limiter.shrink_to_fit();
-        }
         let now = self.clock.moment();
+        for limit in [&mut self.registrations, &mut self.site_registrations, &mut self.failures] {
+            limit.remove_full(now);
+        }
         self.barred.retain(|_, until| *until > now);
         self.barred.shrink_to_fit();
     }
-}
-
-fn by_address(rate: NonZeroU32, clock: &Clock) -> ByAddress {
-    Governor::hashmap_with_clock(per_minute(rate, rate), clock.clone()).with_middleware()
-}
-
-fn by_site(rate: NonZeroU32, clock: &Clock) -> ByAddress {
-    by_address(rate.saturating_mul(NonZeroU32::MIN.saturating_add(PER_SITE - 1)), clock)
 }
 
 fn hashed(token: Token) -> (Token, TokenHash) {
@@ -255,13 +320,13 @@ impl Handler<ResumeFailed> for RateLimiter {
             return;
         }
         let key = AddressKey::from(address);
-        let now = self.clock.moment();
-        let until = match self.failures.check_key(&key) {
+        let until = match self.failures.count(key) {
             Ok(left) if left.remaining_burst_capacity() > 0 => return,
-            Ok(left) => now + left.quota().replenish_interval(),
-            Err(early) => now + early.wait_time_from(now),
+            // The place was the last. One more is refused, which counts nothing and yields the exact time.
+            Ok(_) => self.failures.count(key).err(),
+            Err(free) => Some(free),
         };
-        self.barred.insert(key, until);
+        self.barred.extend(until.map(|until| (key, until)));
     }
 }
 
@@ -272,11 +337,12 @@ impl Handler<Reload> for RateLimiter {
         let (old, new) = (&self.settings.rate_limit, &settings.rate_limit);
         self.plan.change(new.clone());
         if new.registrations_per_minute != old.registrations_per_minute {
-            self.registrations = by_address(new.registrations_per_minute, &self.clock);
-            self.site_registrations = by_site(new.registrations_per_minute, &self.clock);
+            self.registrations = ByAddress::new(new.registrations_per_minute, &self.clock);
+            self.site_registrations =
+                ByAddress::of_sites(new.registrations_per_minute, &self.clock);
         }
         if new.resume_failures_per_minute != old.resume_failures_per_minute {
-            self.failures = by_address(new.resume_failures_per_minute, &self.clock);
+            self.failures = ByAddress::new(new.resume_failures_per_minute, &self.clock);
             self.barred.clear();
         }
         self.settings = settings;

@@ -1,89 +1,184 @@
-//! Rate limits of devices. (protocol: Rate limits)
+//! Rate limits of devices, and the promises that refusals make. (protocol: Rate limits)
 //!
-//! The RateLimiter owns the [`RatePlan`]; each device has one [`Allowance`], which its session shares. Thus a session
+//! The RateLimiter owns the [`RatePlan`]; each device has one [`Allowance`], which its sessions share. Thus a session
 //! checks the limits locally, without a message to another actor, and a reconnect does not reset them.
+//!
+//! Each limit is a [`Bucket`]: the generic cell rate algorithm (GCRA), with promises. The package `governor`, which counts
+//! addresses in the RateLimiter, uses the same algorithm but keeps no trace of a refusal: it would give fifty refused
+//! frames one time, at which forty-nine of them would be refused again. A bucket is two integers, which need no lock and no
+//! allocation, while a limiter of `governor` has a quota and a clock of its own: too much for each of a million idle devices.
 
 use std::num::NonZeroU32;
-use std::ops::Add;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
-
-use governor::clock::{Clock as GovernorClock, Reference};
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 
 use crate::clock::{Clock, Moment};
 use crate::settings::RateLimit;
 
-/// A device is flooding when more than this many times its burst are refused in one minute.
-const FLOOD_FACTOR: u32 = 10;
-const MINUTE: Duration = Duration::from_secs(60);
+/// A promise further ahead than this many times the places of a burst, or of a minute if those are more, is a flood.
+const FLOOD_FACTOR: u64 = 10;
+const MINUTE_NANOS: u64 = 60_000_000_000;
 
-impl Add<Nanos> for Moment {
-    type Output = Self;
-    fn add(self, by: Nanos) -> Self {
-        Self(self.0.saturating_add(by.as_u64()))
+/// A rate in the numbers of the algorithm, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// From one place to the next.
+    interval: u64,
+    /// How far frames may be ahead of the rate: a burst without its first frame.
+    tolerance: u64,
+    /// How far ahead a place is promised, see [`FLOOD_FACTOR`].
+    horizon: u64,
+}
+
+impl Rate {
+    /// `rate` places each minute, of which `burst` may be used at once after a pause.
+    pub fn per_minute(rate: NonZeroU32, burst: NonZeroU32) -> Self {
+        let interval = MINUTE_NANOS / u64::from(rate.get());
+        let (burst, most) = (u64::from(burst.get()), u64::from(rate.max(burst).get()));
+        let tolerance = interval.saturating_mul(burst - 1);
+        Self { interval, tolerance, horizon: interval.saturating_mul(most * FLOOD_FACTOR) }
     }
 }
 
-impl Reference for Moment {
-    fn duration_since(&self, earlier: Self) -> Nanos {
-        self.0.saturating_sub(earlier.0).into()
+/// A frame that came before there was a place for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Early {
+    /// Until the promised place, or the horizon if that is nearer.
+    pub wait: Duration,
+    /// The place is beyond the horizon: it is not promised.
+    pub is_flood: bool,
+}
+
+/// The latest place that a refusal promised. The places promised before it are each one interval before the next. A promise
+/// lapses when it falls due: its place then is free for whichever frame comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Promises(Moment);
+
+impl Promises {
+    /// Promises the next place after those promised before. `free` is when the next place is free if none is promised.
+    pub fn promise(&mut self, now: Moment, free: Moment, rate: &Rate) -> Early {
+        let next = if self.has_lapsed(now) {
+            free
+        } else {
+            Moment(self.0.0.saturating_add(rate.interval))
+        };
+        let wait = next - now;
+        let horizon = Duration::from_nanos(rate.horizon);
+        if wait > horizon {
+            return Early { wait: horizon, is_flood: true };
+        }
+        self.0 = next;
+        Early { wait, is_flood: false }
     }
 
-    fn saturating_sub(&self, by: Nanos) -> Self {
-        Self(self.0.checked_sub(by.as_u64()).unwrap_or(self.0))
+    /// Whether no promise is left.
+    pub fn has_lapsed(&self, now: Moment) -> bool {
+        self.0 <= now
+    }
+
+    /// When the bucket was last filled. Places come one by one while any is promised, so that a late repeat does not delay
+    /// the place of the next one; else they come continuously.
+    fn filled(&self, now: Moment, rate: &Rate) -> Moment {
+        let Some(left) = self.0.0.checked_sub(now.0).filter(|left| *left > 0) else { return now };
+        let since = rate.interval - 1 - (left - 1) % rate.interval;
+        Moment(now.0.saturating_sub(since))
     }
 }
 
-impl GovernorClock for Clock {
-    type Instant = Moment;
-    fn now(&self) -> Moment {
-        self.moment()
+/// One limit of one device. A new bucket has all its places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bucket {
+    /// When all places are free: one interval after the last of them was used, and one more for each used before.
+    full_at: Moment,
+    promises: Promises,
+}
+
+impl Bucket {
+    /// Counts one frame, or promises a place for its repeat.
+    pub fn check(&mut self, now: Moment, rate: &Rate) -> Result<(), Early> {
+        if self.full_at.0 <= now.0.saturating_add(rate.tolerance) {
+            let full_at = self.full_at.max(self.promises.filled(now, rate));
+            self.full_at = Moment(full_at.0.saturating_add(rate.interval));
+            return Ok(());
+        }
+        let free = Moment(self.full_at.0 - rate.tolerance);
+        Err(self.promises.promise(now, free, rate))
     }
 }
 
-pub fn per_minute(rate: NonZeroU32, burst: NonZeroU32) -> Quota {
-    Quota::per_minute(rate).allow_burst(burst)
+/// A [`Bucket`] that several connections of one device may use at the same time.
+#[derive(Debug, Default)]
+struct SharedBucket {
+    full_at: AtomicU64,
+    promised: AtomicU64,
+}
+
+impl SharedBucket {
+    fn check(&self, now: Moment, rate: &Rate) -> Result<(), Early> {
+        loop {
+            let [full_at, promised] =
+                [&self.full_at, &self.promised].map(|moment| moment.load(Ordering::Relaxed));
+            let mut bucket =
+                Bucket { full_at: Moment(full_at), promises: Promises(Moment(promised)) };
+            let checked = bucket.check(now, rate);
+            // A check changes one of the two. Nothing else is read by their values, so that no ordering is needed.
+            let (moment, old, new) = match checked {
+                Ok(()) => (&self.full_at, full_at, bucket.full_at),
+                Err(_) => (&self.promised, promised, bucket.promises.0),
+            };
+            let swapped = moment.compare_exchange(old, new.0, Ordering::Relaxed, Ordering::Relaxed);
+            if swapped.is_ok() {
+                return checked;
+            }
+        }
+    }
+
+    fn refill(&self) {
+        self.full_at.store(0, Ordering::Relaxed);
+        self.promised.store(0, Ordering::Relaxed);
+    }
 }
 
 /// The rates of all devices. A reload replaces them and increases `generation`, by which an [`Allowance`] notices it.
 #[derive(Debug)]
 pub struct RatePlan {
-    generation: AtomicU64,
-    rates: RwLock<RateLimit>,
+    generation: AtomicU32,
+    /// By [`Class`]; frames each minute in the upper half, the burst in the lower, so that both are read at once.
+    rates: [AtomicU64; 2],
     clock: Clock,
 }
 
 impl RatePlan {
     pub fn new(rates: RateLimit, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { generation: AtomicU64::new(0), rates: RwLock::new(rates), clock })
+        let rates = packed(&rates).map(AtomicU64::new);
+        Arc::new(Self { generation: AtomicU32::new(0), rates, clock })
     }
 
-    /// Replaces the rates; every device starts with its full burst again.
+    /// Replaces the rates; if they are others, every device starts with its full burst again, and without promises.
     pub fn change(&self, rates: RateLimit) {
-        *self.rates.write().unwrap_or_else(PoisonError::into_inner) = rates;
-        self.generation.fetch_add(1, Ordering::Release);
-    }
-
-    fn buckets(&self) -> Buckets {
-        let generation = self.generation.load(Ordering::Acquire);
-        let rates = self.rates.read().unwrap_or_else(PoisonError::into_inner);
-        let bucket = |rate, burst| {
-            RateLimiter::direct_with_clock(per_minute(rate, burst), self.clock.clone())
-        };
-        let (messages, control) = (rates.messages_per_minute, rates.control_per_minute);
-        let refusals = rates.burst.saturating_mul(NonZeroU32::MIN.saturating_add(FLOOD_FACTOR - 1));
-        Buckets {
-            generation,
-            limits: [messages, control],
-            buckets: [bucket(messages, rates.burst), bucket(control, control)],
-            refused: bucket(refusals, refusals),
+        let mut changed = false;
+        for (old, new) in self.rates.iter().zip(packed(&rates)) {
+            changed |= old.swap(new, Ordering::Relaxed) != new;
+        }
+        if changed {
+            self.generation.fetch_add(1, Ordering::Release);
         }
     }
+
+    fn rate(&self, class: Class) -> (u32, Rate) {
+        let packed = self.rates[class as usize].load(Ordering::Relaxed);
+        let [rate, burst] = [packed >> 32, packed & u64::from(u32::MAX)].map(|half| {
+            u32::try_from(half).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+        });
+        (rate.get(), Rate::per_minute(rate, burst))
+    }
+}
+
+fn packed(rates: &RateLimit) -> [u64; 2] {
+    let (messages, control) = (rates.messages_per_minute, rates.control_per_minute);
+    [(messages, rates.burst), (control, control)]
+        .map(|(rate, burst)| u64::from(rate.get()) << 32 | u64::from(burst.get()))
 }
 
 /// The limit to which a frame counts.
@@ -98,67 +193,57 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Allowed,
-    /// Above `limit` frames per minute.
+    /// Above `limit` frames per minute. A place is promised after `retry_after_ms`.
     Limited {
         limit: u32,
         retry_after_ms: u64,
     },
-    /// Also above the limit for refusals: the session closes the connection.
+    /// The next place is too far ahead to be promised: the session closes the connection.
     Flooding,
 }
 
-type Bucket = RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Moment>>;
-
-#[derive(Debug)]
-struct Buckets {
-    generation: u64,
-    limits: [NonZeroU32; 2],
-    buckets: [Bucket; 2],
-    /// Counts refusals, see [`FLOOD_FACTOR`].
-    refused: Bucket,
-}
-
+/// The limits of one device. Every idle device has one, so it holds no more than the state of its two buckets.
 #[derive(Debug)]
 pub struct Allowance {
     plan: Arc<RatePlan>,
-    buckets: Mutex<Buckets>,
+    /// By [`Class`].
+    buckets: [SharedBucket; 2],
+    /// Of the rates under which the buckets were used last.
+    generation: AtomicU32,
 }
 
 impl Allowance {
     pub fn new(plan: Arc<RatePlan>) -> Arc<Self> {
-        let buckets = Mutex::new(plan.buckets());
-        Arc::new(Self { plan, buckets })
+        let generation = AtomicU32::new(plan.generation.load(Ordering::Acquire));
+        Arc::new(Self { plan, buckets: Default::default(), generation })
     }
 
     /// Counts one frame. New rates take effect here.
     pub fn check(&self, class: Class) -> Verdict {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.generation != self.plan.generation.load(Ordering::Acquire) {
-            *buckets = self.plan.buckets();
+        let generation = self.plan.generation.load(Ordering::Acquire);
+        if self.generation.load(Ordering::Relaxed) != generation
+            && self.generation.swap(generation, Ordering::Relaxed) != generation
+        {
+            self.buckets.iter().for_each(SharedBucket::refill);
         }
-        let Err(early) = buckets.buckets[class as usize].check() else { return Verdict::Allowed };
-        if buckets.refused.check().is_err() {
-            return Verdict::Flooding;
+        let (limit, rate) = self.plan.rate(class);
+        match self.buckets[class as usize].check(self.plan.clock.moment(), &rate) {
+            Ok(()) => Verdict::Allowed,
+            Err(early) if early.is_flood => Verdict::Flooding,
+            Err(early) => Verdict::Limited { limit, retry_after_ms: whole_ms(early.wait) },
         }
-        let retry_after_ms = whole_ms(early.wait_time_from(self.plan.clock.moment()));
-        Verdict::Limited { limit: buckets.limits[class as usize].get(), retry_after_ms }
     }
 }
 
-/// How often one device resumes: the time at which as many resumes as were made would be due, one after the other.
+/// How often one device resumes.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ResumeRate(Moment);
+pub struct ResumeRate(Bucket);
 
 impl ResumeRate {
     /// Counts one resume, or returns the time to wait: `per_minute` may come at once, and one more whenever one is due.
     pub fn check(&mut self, now: Moment, per_minute: NonZeroU32) -> Result<(), Duration> {
-        let due = self.0.max(now) + MINUTE / per_minute.get();
-        let latest = now + MINUTE;
-        if due > latest {
-            return Err(due - latest);
-        }
-        self.0 = due;
-        Ok(())
+        let rate = Rate::per_minute(per_minute, per_minute);
+        self.0.check(now, &rate).map_err(|early| early.wait)
     }
 }
 
@@ -171,26 +256,132 @@ pub fn whole_ms(wait: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn allowance() -> (Arc<Allowance>, Arc<RatePlan>, Clock) {
-        let clock = Clock::system();
-        let plan = RatePlan::new(RateLimit::default(), clock.clone());
+    fn allowance_of(rates: RateLimit) -> (Arc<Allowance>, Arc<RatePlan>, Clock) {
+        let clock = Clock::still();
+        let plan = RatePlan::new(rates, clock.clone());
         (Allowance::new(plan.clone()), plan, clock)
+    }
+
+    fn allowance() -> (Arc<Allowance>, Arc<RatePlan>, Clock) {
+        allowance_of(RateLimit::default())
+    }
+
+    fn count(count: u32) -> NonZeroU32 {
+        NonZeroU32::new(count).unwrap()
+    }
+
+    fn with_burst(burst: u32) -> RateLimit {
+        RateLimit { burst: count(burst), ..RateLimit::default() }
     }
 
     fn spend(allowance: &Allowance, times: u32) -> Verdict {
         (0..times).map(|_| allowance.check(Class::Message)).last().unwrap()
     }
 
+    /// The time in the refusal of one more message.
+    fn refused(allowance: &Allowance) -> u64 {
+        match allowance.check(Class::Message) {
+            Verdict::Limited { retry_after_ms, .. } => retry_after_ms,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn advance(clock: &Clock, ms: u64) {
+        clock.advance(Duration::from_millis(ms));
+    }
+
+    /// Numbers without a pattern, the same in each run.
+    fn noise(seed: u64) -> impl FnMut(u64) -> u64 {
+        let mut state = seed;
+        move |below| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 20) % below
+        }
+    }
+
     #[test]
     fn the_61st_message_of_a_minute_is_limited_and_the_verdict_has_the_time_to_wait() {
         let (allowance, _, clock) = allowance();
         assert_eq!(spend(&allowance, 60), Verdict::Allowed);
-        let Verdict::Limited { limit: 60, retry_after_ms } = allowance.check(Class::Message) else {
-            panic!()
-        };
-        assert!((1..=1000).contains(&retry_after_ms), "{retry_after_ms}");
-        clock.advance(Duration::from_millis(retry_after_ms));
+        let limited = Verdict::Limited { limit: 60, retry_after_ms: 1_000 };
+        assert_eq!(allowance.check(Class::Message), limited);
+        advance(&clock, 1_000);
         assert_eq!(allowance.check(Class::Message), Verdict::Allowed);
+    }
+
+    #[test]
+    fn each_refusal_promises_a_place_of_its_own_and_each_repeat_finds_it() {
+        for burst in [1, 2, 60, 100] {
+            let (allowance, _, clock) = allowance_of(with_burst(burst));
+            advance(&clock, 3_600_700);
+            assert_eq!(spend(&allowance, burst), Verdict::Allowed);
+            let times: Vec<_> = (0..50).map(|_| refused(&allowance)).collect();
+            assert_eq!(times, (1..=50).map(|n| n * 1_000).collect::<Vec<_>>());
+            for number in 1..=50 {
+                advance(&clock, 1_000);
+                assert_eq!(
+                    allowance.check(Class::Message),
+                    Verdict::Allowed,
+                    "{number} of {burst}"
+                );
+            }
+            assert_eq!(refused(&allowance), 1_000);
+        }
+    }
+
+    #[test]
+    fn a_repeat_that_is_late_does_not_delay_the_places_of_others() {
+        let mut noise = noise(1);
+        for (rate, burst) in [(60, 1), (7, 1), (60, 3), (600, 2), (33, 5)] {
+            let rate_of = Rate::per_minute(count(rate), count(burst));
+            let mut bucket = Bucket::default();
+            let mut now = Moment(noise(1 << 40));
+            assert!((0..burst).all(|_| bucket.check(now, &rate_of).is_ok()));
+            let promises = 0..10 * rate.max(burst);
+            let places = promises.map(|_| now + bucket.check(now, &rate_of).unwrap_err().wait);
+            for (number, place) in places.collect::<Vec<_>>().into_iter().enumerate() {
+                // Never more overdue repeats than a burst.
+                let late = noise(rate_of.interval * u64::from(burst));
+                now = now.max(place + Duration::from_nanos(late));
+                assert_eq!(bucket.check(now, &rate_of), Ok(()), "{number} at {rate}, {burst}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_pass_than_the_burst_and_the_rate_whatever_was_promised() {
+        let mut noise = noise(2);
+        for (rate, burst) in [(60, 1), (7, 1), (60, 3), (600, 2), (33, 5), (60, 60)] {
+            let rate_of = Rate::per_minute(count(rate), count(burst));
+            let (mut bucket, mut now, mut passed) = (Bucket::default(), Moment(0), Vec::new());
+            for _ in 0..20_000 {
+                let pause = [0, 1, rate_of.interval / 3, rate_of.interval, rate_of.tolerance];
+                now = Moment(now.0 + pause[noise(5) as usize] + noise(2) * noise(1_000_000));
+                if bucket.check(now, &rate_of).is_ok() {
+                    passed.push(now.0);
+                }
+            }
+            // Any burst and one more within less than one interval would be too many, and so on.
+            for span in [1, 2, 10, 100, 1_000] {
+                for window in passed.windows(burst as usize + span + 1) {
+                    let took = window.last().unwrap() - window[0];
+                    assert!(took > rate_of.interval * (span as u64 - 1), "{rate} {burst} {span}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn promises_lapse_as_they_fall_due() {
+        let (allowance, _, clock) = allowance_of(with_burst(2));
+        spend(&allowance, 2);
+        assert_eq!([(); 10].map(|()| refused(&allowance)).last(), Some(&10_000));
+        advance(&clock, 5_500);
+        assert_eq!(spend(&allowance, 2), Verdict::Allowed, "five have lapsed, a burst is saved up");
+        assert_eq!(refused(&allowance), 5_500, "after those that are left");
+        advance(&clock, 6_000);
+        assert_eq!(spend(&allowance, 2), Verdict::Allowed);
+        assert_eq!(refused(&allowance), 1_000, "none is left");
     }
 
     #[test]
@@ -201,11 +392,49 @@ mod tests {
     }
 
     #[test]
-    fn ten_times_the_burst_in_refusals_is_flooding() {
+    fn a_promise_further_ahead_than_ten_times_the_burst_or_a_minute_is_flooding() {
+        for (burst, promises) in [(1, 600), (60, 600), (100, 1_000)] {
+            let (allowance, _, clock) = allowance_of(with_burst(burst));
+            spend(&allowance, burst);
+            let last = (0..promises).map(|_| refused(&allowance)).last();
+            assert_eq!(last, Some(promises * 1_000));
+            assert_eq!(allowance.check(Class::Message), Verdict::Flooding);
+            // Each promise that lapses leaves room for another.
+            advance(&clock, 1_000);
+            assert_eq!(allowance.check(Class::Message), Verdict::Allowed);
+            assert_eq!(refused(&allowance), promises * 1_000);
+            assert_eq!(allowance.check(Class::Message), Verdict::Flooding);
+        }
+    }
+
+    #[test]
+    fn connections_of_one_device_on_several_threads_share_one_burst() {
         let (allowance, ..) = allowance();
-        assert!(matches!(spend(&allowance, 60 + 600), Verdict::Limited { .. }));
-        let flooding = (0..20).any(|_| allowance.check(Class::Message) == Verdict::Flooding);
-        assert!(flooding);
+        let allowed = || {
+            let verdicts = (0..100).map(|_| allowance.check(Class::Message));
+            verdicts.filter(|verdict| *verdict == Verdict::Allowed).count()
+        };
+        let allowed: usize = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(allowed));
+            threads.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!(allowed, 60);
+        assert_eq!(refused(&allowance), 341_000, "340 places were promised");
+    }
+
+    #[test]
+    fn an_idle_device_has_a_small_allowance() {
+        let counts_of_the_arc = 2 * size_of::<usize>();
+        assert!(size_of::<Allowance>() + counts_of_the_arc <= 64);
+        assert!(size_of::<ResumeRate>() <= 16);
+    }
+
+    #[test]
+    fn a_reload_with_the_same_rates_changes_nothing() {
+        let (allowance, plan, _) = allowance();
+        spend(&allowance, 61);
+        plan.change(RateLimit { registrations_per_minute: count(5), ..RateLimit::default() });
+        assert_eq!(refused(&allowance), 2_000);
     }
 
     #[test]
@@ -220,12 +449,19 @@ mod tests {
 
     #[test]
     fn a_device_resumes_so_often_in_a_minute_and_then_whenever_one_is_due() {
-        let (mut rate, limit) = (ResumeRate::default(), NonZeroU32::new(60).unwrap());
+        let (mut rate, limit) = (ResumeRate::default(), count(60));
         let now = Moment::default() + Duration::from_secs(7);
+        let second = Duration::from_secs(1);
         assert!((0..60).all(|_| rate.check(now, limit).is_ok()));
-        assert_eq!(rate.check(now, limit), Err(Duration::from_secs(1)));
-        assert_eq!(rate.check(now + Duration::from_secs(1), limit), Ok(()));
-        assert!(rate.check(now + Duration::from_secs(1), limit).is_err());
+        assert_eq!(rate.check(now, limit), Err(second));
+        assert_eq!(
+            rate.check(now, limit),
+            Err(2 * second),
+            "the second is promised the next place"
+        );
+        assert_eq!(rate.check(now + second, limit), Ok(()));
+        assert_eq!(rate.check(now + 2 * second, limit), Ok(()));
+        assert_eq!(rate.check(now + 2 * second, limit), Err(second));
         let later = now + Duration::from_secs(3_600);
         assert!((0..60).all(|_| rate.check(later, limit).is_ok()));
         assert!(rate.check(later, limit).is_err());

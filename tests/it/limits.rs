@@ -19,6 +19,13 @@ fn assert_over(error: &Value, limit: u64) {
     assert!(error["retry_after_ms"].as_u64().is_some_and(|wait| wait > 0), "{error}");
 }
 
+/// The number and the time of the next refusal.
+async fn next_refusal(device: &mut Device, count: u32) -> (u32, u64) {
+    let error = device.expect_error(429).await;
+    let number = (1..=count).find(|number| error["message_id"] == json!(message_id(*number)));
+    (number.expect("a known message"), error["retry_after_ms"].as_u64().expect("a time"))
+}
+
 /// Uses up the allowance of a minute.
 async fn send_sixty(from: &mut Device, to: &mut Device) {
     let frames: Vec<_> =
@@ -54,6 +61,60 @@ async fn sixty_messages_pass_at_once_and_the_next_is_refused_with_the_exact_text
     alice.send(frame).await;
     alice.expect_ack(61).await;
     bob.receive(61).await;
+}
+
+/// Issue 9, G27: 110 messages at once gave 737 Errors and a close, for all were told the same time.
+#[tokio::test]
+async fn who_obeys_each_429_gets_everything_through_in_order_without_another() {
+    for burst in [60, 1] {
+        let relay = Relay::with(|settings| settings.rate_limit.burst = times(burst));
+        let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+        let frames = (1..=110).map(|number| alice.message_to(&bob.id, number, json!({})));
+        let frames: Vec<_> = frames.collect();
+        alice.send_all(frames.clone()).await;
+        for number in 1..=burst {
+            bob.receive(number).await;
+        }
+        let mut refusals = Vec::new();
+        let mut acked = 0;
+        while refusals.len() + acked < 110 {
+            if acked < burst as usize {
+                acked += 1;
+                alice.expect_ack(u32::try_from(acked).expect("few")).await;
+            } else {
+                refusals.push(next_refusal(&mut alice, 110).await);
+            }
+        }
+        let expected = (1..).zip(burst + 1..=110).map(|(n, number)| (number, n * 1_000));
+        assert_eq!(refusals, expected.collect::<Vec<_>>());
+        let mut waited = 0;
+        for (number, time) in refusals {
+            // A network adds some milliseconds, now more, now fewer.
+            let late = if number % 2 == 0 { 40 } else { 3 };
+            relay.clock.advance(std::time::Duration::from_millis(time + late - waited));
+            waited = time + late;
+            alice.send(frames[number as usize - 1].clone()).await;
+            alice.expect_ack(number).await;
+            bob.receive(number).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_a_burst_of_one_a_client_that_obeys_each_429_is_never_closed() {
+    let relay = Relay::with(|settings| settings.rate_limit.burst = times(1));
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    for number in 1..=700 {
+        let frame = alice.message_to(&bob.id, number, json!({}));
+        if number > 1 {
+            let error = alice.expect_refusal(frame.clone(), 429).await;
+            let wait = error["retry_after_ms"].as_u64().expect("a time");
+            relay.clock.advance(std::time::Duration::from_millis(wait));
+        }
+        alice.send(frame).await;
+        alice.expect_ack(number).await;
+        bob.receive(number).await;
+    }
 }
 
 #[tokio::test]
@@ -109,6 +170,28 @@ async fn registering_anew_is_limited_by_address() {
 }
 
 #[tokio::test]
+async fn each_refused_registration_of_an_address_has_a_time_of_its_own() {
+    let relay = Relay::with(|settings| settings.rate_limit.registrations_per_minute = times(2));
+    for _ in 0..2 {
+        drop(Device::plain(&relay).await);
+    }
+    let register = json!({"type": "Register"});
+    let mut waiting = Vec::new();
+    for time in [30_000, 60_000, 90_000] {
+        let mut device = Device::connect(&relay).await;
+        let error = device.expect_refusal(register.clone(), 429).await;
+        assert_eq!(error["retry_after_ms"], json!(time));
+        waiting.push(device);
+    }
+    // One connection may stay unregistered for ten seconds of real time, whatever the relay's clock.
+    for mut device in waiting {
+        relay.advance(30);
+        device.send(register.clone()).await;
+        device.expect_frame("RegisterResponse").await;
+    }
+}
+
+#[tokio::test]
 async fn a_device_that_resumes_needs_no_registration() {
     let relay = Relay::with(|settings| settings.rate_limit.registrations_per_minute = times(1));
     let mut bob = Device::resumable(&relay).await;
@@ -145,7 +228,7 @@ async fn a_device_that_exceeds_its_limit_ten_times_over_is_closed() {
     bob.expect_nothing().await;
 }
 
-/// A relay with low limits: 8 pings at once, 2 messages, 20 refusals.
+/// A relay with low limits: 8 pings and 2 messages at once. Places are promised for 80 pings and 600 messages.
 fn touchy() -> Relay {
     Relay::with(|settings| {
         settings.rate_limit.control_per_minute = times(8);
@@ -154,7 +237,7 @@ fn touchy() -> Relay {
     })
 }
 
-/// The first `within` frames get `answer`, then 20 frames get an Error 429, then comes Close 1008.
+/// The first `within` frames get `answer`, then ten times `limit` frames get an Error 429, then comes Close 1008.
 async fn is_limited(
     mut device: Device,
     frame: Value,
@@ -162,14 +245,15 @@ async fn is_limited(
     within: u32,
     limit: u64,
 ) {
-    let count = usize::try_from(within).expect("few") + 21;
+    let promises = 10 * usize::try_from(limit).expect("few");
+    let count = usize::try_from(within).expect("few") + promises + 1;
     device.send_all(vec![frame; count]).await;
     for _ in 0..within {
         if let Some(answer) = answer {
             device.expect_frame(answer).await;
         }
     }
-    for _ in 0..20 {
+    for _ in 0..promises {
         assert_over(&device.expect_error(429).await, limit);
     }
     assert_eq!(device.expect_close().await, Some(1008));
@@ -211,10 +295,10 @@ async fn a_flood_of_malformed_frames_ends() {
 async fn a_flood_of_websocket_pings_ends() {
     let relay = touchy();
     let mut alice = Device::connect(&relay).await;
-    for _ in 0..29 {
+    for _ in 0..89 {
         alice.send_raw(Message::Ping("x".into())).await;
     }
-    for _ in 0..20 {
+    for _ in 0..80 {
         assert_over(&alice.expect_error(429).await, 8);
     }
     assert_eq!(alice.expect_close().await, Some(1008));
@@ -225,7 +309,7 @@ async fn a_flood_of_acks_that_confirm_nothing_ends_without_an_error() {
     let relay = touchy();
     let mut alice = Device::plain(&relay).await;
     let ack = json!({"type": "Ack", "payload": {"message_id": message_id(1)}});
-    alice.send_all(vec![ack; 28]).await;
+    alice.send_all(vec![ack; 88]).await;
     assert_eq!(alice.expect_close().await, Some(1008));
 }
 
