@@ -348,3 +348,47 @@ impl Handler<Reload> for RateLimiter {
         self.settings = settings;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::write_watermarks::WriteWatermarks;
+    use crate::store::memory::Memory;
+
+    /// The time that a refused registration was told.
+    fn wait(limiter: &mut RateLimiter, address: &str) -> Option<u64> {
+        let refused = limiter.check_registration(address.parse().unwrap()).err()?;
+        refused.context.retry_after_ms
+    }
+
+    #[actix::test]
+    async fn what_a_network_is_refused_uses_up_nothing_of_its_site() {
+        let (clock, settings) = (Clock::still(), Arc::new(Settings::default()));
+        let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
+        let (memory, watermarks) = (Box::new(Memory), WriteWatermarks::default());
+        let registry = Registry::new(clock.clone(), settings.clone(), memory, watermarks).start();
+        let key = HashKey::default();
+        let mut limiter = RateLimiter::new(clock.clone(), plan, settings, key, registry);
+        assert!((0..60).all(|_| wait(&mut limiter, "2001:db8::1").is_none()));
+        for number in 1..=1_000 {
+            let time = (number * 1_000).min(600_000);
+            assert_eq!(wait(&mut limiter, "2001:db8::2"), Some(time), "at most ten minutes");
+        }
+        assert_eq!(wait(&mut limiter, "2001:db8:0:1::1"), None);
+        // The site has sixteen times as many places as one of its networks.
+        let all = 61
+            + (1..=899)
+                .filter(|net| {
+                    wait(&mut limiter, &format!("2001:db8:1:{net:x}::1")).is_none()
+                        && wait(&mut limiter, &format!("2001:db8:0:{:x}::1", net + 1)).is_none()
+                })
+                .count();
+        assert_eq!(all, 960);
+        assert!(wait(&mut limiter, "2001:db8:0:ffff::1").is_some_and(|time| time < 1_000));
+        clock.advance(Duration::from_secs(3_600));
+        for limit in [&mut limiter.registrations, &mut limiter.site_registrations] {
+            limit.remove_full(clock.moment());
+            assert_eq!((limit.counter.len(), limit.promises.len()), (0, 0));
+        }
+    }
+}

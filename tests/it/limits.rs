@@ -20,7 +20,7 @@ fn assert_over(error: &Value, limit: u64) {
 }
 
 /// The number and the time of the next refusal.
-async fn next_refusal(device: &mut Device, count: u32) -> (u32, u64) {
+async fn next_refusal(device: &mut Device, count: u64) -> (u64, u64) {
     let error = device.expect_error(429).await;
     let number = (1..=count).find(|number| error["message_id"] == json!(message_id(*number)));
     (number.expect("a known message"), error["retry_after_ms"].as_u64().expect("a time"))
@@ -72,20 +72,20 @@ async fn who_obeys_each_429_gets_everything_through_in_order_without_another() {
         let frames = (1..=110).map(|number| alice.message_to(&bob.id, number, json!({})));
         let frames: Vec<_> = frames.collect();
         alice.send_all(frames.clone()).await;
-        for number in 1..=burst {
+        for number in 1..=u64::from(burst) {
             bob.receive(number).await;
         }
         let mut refusals = Vec::new();
         let mut acked = 0;
-        while refusals.len() + acked < 110 {
-            if acked < burst as usize {
+        while refusals.len() as u64 + acked < 110 {
+            if acked < u64::from(burst) {
                 acked += 1;
-                alice.expect_ack(u32::try_from(acked).expect("few")).await;
+                alice.expect_ack(acked).await;
             } else {
                 refusals.push(next_refusal(&mut alice, 110).await);
             }
         }
-        let expected = (1..).zip(burst + 1..=110).map(|(n, number)| (number, n * 1_000));
+        let expected = (1..).zip(u64::from(burst) + 1..=110).map(|(n, number)| (number, n * 1_000));
         assert_eq!(refusals, expected.collect::<Vec<_>>());
         let mut waited = 0;
         for (number, time) in refusals {
