@@ -376,15 +376,10 @@ mod tests {
         }
         assert_eq!(wait(&mut limiter, "2001:db8:0:1::1"), None);
         // The site has sixteen times as many places as one of its networks.
-        let all = 61
-            + (1..=899)
-                .filter(|net| {
-                    wait(&mut limiter, &format!("2001:db8:1:{net:x}::1")).is_none()
-                        && wait(&mut limiter, &format!("2001:db8:0:{:x}::1", net + 1)).is_none()
-                })
-                .count();
-        assert_eq!(all, 960);
-        assert!(wait(&mut limiter, "2001:db8:0:ffff::1").is_some_and(|time| time < 1_000));
+        for network in 2..=900 {
+            assert_eq!(wait(&mut limiter, &format!("2001:db8:0:{network:x}::1")), None);
+        }
+        assert!(wait(&mut limiter, "2001:db8:0:ffff::1").is_some_and(|time| time < 100));
         clock.advance(Duration::from_secs(3_600));
         for limit in [&mut limiter.registrations, &mut limiter.site_registrations] {
             limit.remove_full(clock.moment());

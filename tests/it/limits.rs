@@ -19,11 +19,19 @@ fn assert_over(error: &Value, limit: u64) {
     assert!(error["retry_after_ms"].as_u64().is_some_and(|wait| wait > 0), "{error}");
 }
 
-/// The number and the time of the next refusal.
-async fn next_refusal(device: &mut Device, count: u64) -> (u64, u64) {
-    let error = device.expect_error(429).await;
-    let number = (1..=count).find(|number| error["message_id"] == json!(message_id(*number)));
-    (number.expect("a known message"), error["retry_after_ms"].as_u64().expect("a time"))
+/// The next `count` frames must be Acks and Errors 429; returns the times in the Errors, in order, with their messages.
+async fn refusals_among(device: &mut Device, count: usize) -> Vec<(Value, u64)> {
+    let mut refusals = Vec::new();
+    for _ in 0..count {
+        let frame = device.receive_any().await;
+        let payload = &frame["payload"];
+        if frame["type"] != "Ack" {
+            assert_eq!(payload["code"], 429, "in {frame}");
+            let time = payload["retry_after_ms"].as_u64().expect("a time");
+            refusals.push((payload["message_id"].clone(), time));
+        }
+    }
+    refusals
 }
 
 /// Uses up the allowance of a minute.
@@ -68,32 +76,25 @@ async fn sixty_messages_pass_at_once_and_the_next_is_refused_with_the_exact_text
 async fn who_obeys_each_429_gets_everything_through_in_order_without_another() {
     for burst in [60, 1] {
         let relay = Relay::with(|settings| settings.rate_limit.burst = times(burst));
+        let burst = u64::from(burst);
         let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
-        let frames = (1..=110).map(|number| alice.message_to(&bob.id, number, json!({})));
-        let frames: Vec<_> = frames.collect();
+        let frames: Vec<_> =
+            (1..=110).map(|number| alice.message_to(&bob.id, number, json!({}))).collect();
         alice.send_all(frames.clone()).await;
-        for number in 1..=u64::from(burst) {
+        for number in 1..=burst {
             bob.receive(number).await;
         }
-        let mut refusals = Vec::new();
-        let mut acked = 0;
-        while refusals.len() as u64 + acked < 110 {
-            if acked < u64::from(burst) {
-                acked += 1;
-                alice.expect_ack(acked).await;
-            } else {
-                refusals.push(next_refusal(&mut alice, 110).await);
-            }
-        }
-        let expected = (1..).zip(u64::from(burst) + 1..=110).map(|(n, number)| (number, n * 1_000));
+        let refusals = refusals_among(&mut alice, frames.len()).await;
+        let expected = (1..).zip(burst + 1..=110);
+        let expected = expected.map(|(place, number)| (json!(message_id(number)), place * 1_000));
         assert_eq!(refusals, expected.collect::<Vec<_>>());
         let mut waited = 0;
-        for (number, time) in refusals {
+        for (number, (_, time)) in (burst + 1..).zip(refusals) {
             // A network adds some milliseconds, now more, now fewer.
-            let late = if number % 2 == 0 { 40 } else { 3 };
-            relay.clock.advance(std::time::Duration::from_millis(time + late - waited));
-            waited = time + late;
-            alice.send(frames[number as usize - 1].clone()).await;
+            let now = time + if number % 2 == 0 { 40 } else { 3 };
+            relay.clock.advance(std::time::Duration::from_millis(now - waited));
+            waited = now;
+            alice.send(frames[usize::try_from(number).expect("few") - 1].clone()).await;
             alice.expect_ack(number).await;
             bob.receive(number).await;
         }

@@ -42,14 +42,15 @@ impl Router {
         let device = &self.directory[slot];
         let from = Sender { slot, id: device.id, connection, origin: device.origin };
         for command in commands {
-            if matches!(command, Command::Unregister) {
-                // What the connection still sends is of nobody.
-                return self.unregister(step, from);
-            }
+            let is_last = matches!(command, Command::Unregister);
             let (subject, recipient) = (command.subject(), command.recipient());
             if let Err(refusal) = self.handle_one(step, from, command) {
                 let context = ErrorContext::about(subject.as_ref(), recipient);
                 step.refuse(connection, refusal, context);
+            }
+            if is_last {
+                // The device has ended: nobody sends what follows.
+                return;
             }
         }
     }
