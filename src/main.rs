@@ -169,9 +169,12 @@ fn first_signal() -> impl Future<Output = ()> {
                 _ = int.recv() => "SIGINT",
             }
         };
-        log::info!("signal={}", next().await);
+        // Not in the arguments of the log line, which are not evaluated below the level of the log.
+        let first = next().await;
+        log::info!("signal={first}");
         actix_rt::spawn(async move {
-            log::warn!("second signal={}, ending at once", next().await);
+            let second = next().await;
+            log::warn!("second signal={second}, ending at once");
             std::process::exit(EX_INTERRUPTED);
         });
     }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use support::{Binary, Device, PATIENCE, message_id};
+use support::{Binary, Device, PATIENCE, eventually, message_id};
 
 /// A directory with only the settings that a test writes.
 fn place() -> TempDir {
@@ -226,6 +226,36 @@ async fn a_signal_ends_the_relay_in_an_orderly_way() {
         assert!(log.contains(&format!("signal=SIG{signal}")), "{log}");
         assert!(log.contains("goodbye"), "{log}");
     }
+}
+
+/// A wait in the arguments of a log line was never waited for where the line is below the level: the relay ended at once.
+#[tokio::test]
+async fn a_relay_that_logs_nothing_serves_until_a_signal() {
+    let place = place();
+    let mut command = sealpost(&place);
+    command.env("RUST_LOG", "off").stdout(std::process::Stdio::null());
+    let mut relay = command.stderr(std::process::Stdio::null()).spawn().expect("it starts");
+    let lock = place.path().join("data/lock");
+    let mut addresses: Vec<std::net::SocketAddr> = Vec::new();
+    eventually("the addresses beside the queue", async || {
+        let text = std::fs::read_to_string(&lock).unwrap_or_default();
+        addresses = text.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+        addresses.len() == 2
+    })
+    .await;
+    let endpoints = support::Endpoints { public: addresses[0], admin: addresses[1] };
+    let mut device = Device::register(&endpoints, json!({"type": "Register"})).await;
+    let kill = ["-TERM", &relay.id().to_string()];
+    assert!(std::process::Command::new("kill").args(kill).status().expect("kill").success());
+    assert_eq!(device.expect_close().await, Some(1001));
+    drop(device);
+    let mut status = None;
+    eventually("the end of the process", async || {
+        status = relay.try_wait().expect("a child");
+        status.is_some()
+    })
+    .await;
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
 }
 
 #[tokio::test]
