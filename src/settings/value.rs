@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::{ByteSize, GIB, KIB, MIB, TIB};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -164,7 +164,8 @@ impl Kind<f64> for Share {
     }
 }
 
-/// Networks in CIDR notation; a bare address is a network of one.
+/// Networks in CIDR notation; a bare address is a network of one. A network of IPv4-mapped IPv6 addresses
+/// (`::ffff:10.0.0.0/104`) becomes the IPv4 network, because clients are looked up by their IPv4 address.
 pub(super) struct Networks {
     /// Whether the network of all addresses (`0.0.0.0/0`) is valid here.
     pub may_be_everyone: bool,
@@ -179,6 +180,9 @@ impl Kind<Vec<IpNet>> for Networks {
                 let item = printable(item);
                 format!("\"{item}\" is not a network in CIDR notation, such as \"10.0.0.0/8\"")
             })?;
+            let network = canonical(network).ok_or_else(|| {
+                format!("\"{network}\" has more than the IPv4-mapped addresses: they begin at /96")
+            })?;
             if network.prefix_len() == 0 && !self.may_be_everyone {
                 Err(format!("\"{network}\" is everyone, and anyone's word would be believed"))
             } else {
@@ -187,6 +191,14 @@ impl Kind<Vec<IpNet>> for Networks {
         };
         list(written).ok_or(wanted)?.into_iter().map(network).collect()
     }
+}
+
+/// A network in the form in which addresses are compared; `None` if its address is an IPv4-mapped one and its prefix too short
+/// for such addresses alone.
+fn canonical(network: IpNet) -> Option<IpNet> {
+    let IpAddr::V6(address) = network.addr() else { return Some(network) };
+    let Some(address) = address.to_ipv4_mapped() else { return Some(network) };
+    Ipv4Net::new(address, network.prefix_len().checked_sub(96)?).ok().map(IpNet::V4)
 }
 
 /// Web origins: scheme, host and, unless it is the scheme's own, port (RFC 6454, section 6.2).

@@ -44,7 +44,7 @@ async fn accept(ingress: &Ingress, request: Request, mut framed: Socket) -> io::
     let InForce { settings, transport: limits } = ingress.in_force();
     let Some(Peer(peer)) = request.conn_data::<Peer>().copied() else { return Ok(()) };
     let Some(core) = ingress.core.get().cloned() else { return Ok(()) };
-    let forwarded = request.head().headers.get_all(FORWARDED).filter_map(|line| line.to_str().ok());
+    let forwarded = request.head().headers.get_all(FORWARDED).map(|line| line.as_bytes());
     let address = client_address(peer, forwarded, &settings.server.trusted_proxies);
     let permit = || {
         if request.path() != PATH {

@@ -421,13 +421,34 @@ fn a_value_that_cannot_be_read_is_not_also_a_contradiction() {
 
 #[test]
 fn a_network_of_every_address_is_refused_as_a_trusted_proxy() {
-    for everyone in ["0.0.0.0/0", "::/0"] {
+    for everyone in ["0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96", "::ffff:1.2.3.4/96"] {
         let found = problems(&only("server.trusted_proxies", &format!("[\"{everyone}\"]")));
         assert!(found.len() == 1 && found[0].contains("is everyone"), "{found:?}");
         assert!(problems(&only("limits.exempt_cidrs", &format!("[\"{everyone}\"]"))).is_empty());
     }
     for bad in ["[\"10.0.0.0/33\"]", "[\"proxy\"]", "[7]", "7", "\"10.0.0.0/8,,\""] {
         assert_eq!(problems(&only("server.trusted_proxies", bad)).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn a_network_of_ipv4_mapped_addresses_is_the_ipv4_network() {
+    for key in ["server.trusted_proxies", "limits.exempt_cidrs"] {
+        for (written, network) in [
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:a00:0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::FFFF:192.0.2.7/128", "192.0.2.7/32"),
+            ("0:0:0:0:0:ffff:c000:0207/127", "192.0.2.6/31"),
+            ("fd00::1/8", "fd00::/8"),
+            ("2001:db8::ffff:10.0.0.1", "2001:db8::ffff:a00:1/128"),
+        ] {
+            let Settings { server, limits, .. } = settings(&only(key, &format!("[\"{written}\"]")));
+            let networks = [server.trusted_proxies, limits.exempt_cidrs].concat();
+            assert_eq!(networks, [network.parse().expect("a network")], "{key} {written}");
+        }
+        let found = problems(&only(key, "[\"::ffff:10.0.0.0/90\"]"));
+        assert!(found.len() == 1 && found[0].contains("/96"), "{found:?}");
     }
 }
 
