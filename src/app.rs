@@ -13,6 +13,7 @@ use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerHandle};
 use actix_service::{Service as _, ServiceFactory, apply_fn_factory, fn_service, map_config};
 use actix_web::dev::AppConfig;
+use actix_web::middleware::from_fn;
 use actix_web::{App as Site, web};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -36,7 +37,7 @@ use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
 use crate::store::{Loaded, Store};
 use crate::web::ingress::Ingress;
 use crate::web::ws::Peer;
-use crate::web::{health, ws};
+use crate::web::{health, hosts, ws};
 
 /// How long a client may take for the head of its request. (threats: half a head and silence)
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -272,7 +273,8 @@ fn public_service(
         .app_data(web::Data::new(ingress.clone()))
         .route("/livez", web::get().to(health::livez))
         .route("/readyz", web::get().to(health::readyz))
-        .route(ws::PATH, web::route().to(ws::not_upgrading));
+        .route(ws::PATH, web::route().to(ws::not_upgrading))
+        .wrap(from_fn(hosts::well_formed));
     let (ingress, way) = (ingress.clone(), ingress.clone());
     let http = HttpService::build()
         .client_request_timeout(HEAD_TIMEOUT)
@@ -302,7 +304,8 @@ fn admin_service(ingress: &Arc<Ingress>) -> impl ServiceFactory<TcpStream, Confi
         .app_data(web::Data::new(ingress.clone()))
         .route("/livez", web::get().to(health::livez))
         .route("/readyz", web::get().to(health::readyz))
-        .route("/healthz", web::get().to(health::healthz));
+        .route("/healthz", web::get().to(health::healthz))
+        .wrap(from_fn(hosts::own_only));
     HttpService::build()
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(Duration::from_secs(1))

@@ -57,6 +57,18 @@ pub fn exposure(settings: &Settings) -> Option<String> {
     ))
 }
 
+/// The warning if `server.allowed_origins` names an origin that is not one site's.
+pub fn shared_origins(settings: &Settings) -> Option<String> {
+    let is_shared = |origin: &&String| *origin == "null" || origin.ends_with("://");
+    let shared: Vec<&str> =
+        settings.server.allowed_origins.iter().filter(is_shared).map(String::as_str).collect();
+    let shared = (!shared.is_empty()).then(|| shared.join(", "))?;
+    Some(format!(
+        "server.allowed_origins has {shared}, which is not one site's: null is sent by any site's sandboxed frame, \
+         and a scheme without a host by every page or app that uses this scheme"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +108,19 @@ mod tests {
             assert!(
                 exposure(&settings(public, &[])).is_some_and(|warning| warning.contains(public))
             );
+        }
+    }
+
+    #[test]
+    fn an_origin_that_is_not_one_sites_causes_a_warning() {
+        let mut settings = Settings::default();
+        settings.server.allowed_origins = vec!["https://app.example".to_owned()];
+        assert_eq!(shared_origins(&settings), None);
+        for shared in ["null", "file://", "content://"] {
+            settings.server.allowed_origins.truncate(1);
+            settings.server.allowed_origins.push(shared.to_owned());
+            let warning = shared_origins(&settings).expect("a warning");
+            assert!(warning.contains(&format!("server.allowed_origins has {shared}, ")));
         }
     }
 

@@ -6,7 +6,7 @@
 //! main → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
-//!                                             client_address, abort_on_panic: ground
+//!                                             client_address, web_origin, abort_on_panic: ground
 //! ```
 //!
 //! A frame goes one way, and no stage waits for an answer:
@@ -47,3 +47,5 @@ pub mod store;
 #[warn(missing_docs)]
 pub mod transport;
 pub mod web;
+#[warn(missing_docs)]
+pub mod web_origin;

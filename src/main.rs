@@ -143,7 +143,8 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     for line in banner::first_lines(&bound).lines() {
         log::info!("{line}");
     }
-    if let Some(warning) = banner::exposure(&bound) {
+    for warning in [banner::exposure(&bound), banner::shared_origins(&bound)].into_iter().flatten()
+    {
         log::warn!("{warning}");
     }
     let reloads =
@@ -204,6 +205,9 @@ async fn reload_on_hangup(
             log::warn!("needs a restart {change}");
         }
         running = reload.settings;
+        if let Some(warning) = banner::shared_origins(&running) {
+            log::warn!("{warning}");
+        }
         log.apply(&running);
         reload_handle.reload(&running);
         log::info!("settings reloaded");

@@ -54,6 +54,7 @@ pub fn try_settings(settings: &Settings) -> Findings {
             }
         });
     findings.notes.extend(banner::exposure(settings));
+    findings.notes.extend(banner::shared_origins(settings));
     findings
 }
 

@@ -14,7 +14,7 @@ const FLOORS: &[(&str, &str)] = &[
     // The store only to look at the queue without changing anything.
     ("preflight", "app store banner settings"),
     ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
-    ("web", "actors relay protocol transport client_address clock metrics settings"),
+    ("web", "actors relay protocol transport client_address clock metrics settings web_origin"),
     (
         "actors",
         "relay store protocol transport abort_on_panic client_address clock metrics settings",
@@ -32,7 +32,8 @@ const FLOORS: &[(&str, &str)] = &[
     ("clock", ""),
     ("logging", "settings"),
     ("metrics", ""),
-    ("settings", "cli"),
+    ("settings", "cli web_origin"),
+    ("web_origin", ""),
     // Declares the others.
     ("lib", ""),
 ];

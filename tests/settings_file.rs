@@ -83,7 +83,7 @@ fn the_file_marks_the_keys_that_a_reload_applies() {
                 || (section == "queue" && !of_the_file.contains(&key))
                 || matches!(
                     (section, key),
-                    ("server", "trusted_proxies" | "allowed_origins") | ("log", "level")
+                    ("server", "trusted_proxies" | "allowed_origins" | "hosts") | ("log", "level")
                 );
             assert_eq!(above.starts_with("# (*) "), reloadable, "{section}.{key}");
         }

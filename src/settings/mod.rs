@@ -27,7 +27,7 @@ use bytesize::{GIB, KIB, MIB, TIB};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use value::{ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT};
+use value::{ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT, HOSTS};
 use value::{Count, Kind as _, MemorySize, Networks, Origins, Share, Size, Span, read};
 
 const MS: Duration = Duration::from_millis(1);
@@ -121,10 +121,14 @@ settings! {
         drain_timeout: Duration = Span(S..=HOUR),
         /// Proxies whose `X-Forwarded-For` is believed. Empty: none.
         trusted_proxies: Vec<IpNet> = Networks { may_be_everyone: false },
-        /// Other sites whose pages may connect: values of the `Origin` header (RFC 6455, section 10.2), in
-        /// lower case. The relay's own pages may always connect, and so may clients that send no `Origin`: all but
-        /// browsers. Empty: no other site.
+        /// Other sites whose pages may connect: values of the `Origin` header (RFC 6455, section 10.2), as
+        /// [`crate::web_origin::WebOrigin`] writes them. The relay's own pages may always connect, and so may clients
+        /// that send no `Origin`. Empty: no other site.
         allowed_origins: Vec<String> = Origins,
+        /// The names by which the relay is addressed, without ports: an `Origin` is the relay's own only if it has one
+        /// of them, and the admin listener is served by them. Empty: any name, but on a connection from this machine
+        /// that is not a trusted proxy's only IP addresses and `localhost`, because of DNS rebinding.
+        hosts: Vec<String> = HOSTS,
         /// How long the peer's TCP may leave sent bytes unconfirmed before it counts as dead (RFC 5482).
         tcp_user_timeout: Duration = Span(S..=HOUR),
     }

@@ -4,7 +4,7 @@
 //! list may be one text with commas. Nothing else is converted: a number is not a text, and a fraction is not a whole
 //! number. Each kind describes in one sentence which values are valid.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use toml::{Table, Value};
 use super::LogFormat;
 use super::memory::automatic_total;
 use super::problem::{Problem, Problems, printable};
+use crate::web_origin::{WebOrigin, parse_name};
 
 /// How a value of type `U` is written in the file.
 pub(super) trait Kind<U: Serialize> {
@@ -201,17 +202,18 @@ fn canonical(network: IpNet) -> Option<IpNet> {
     Ipv4Net::new(address, network.prefix_len().checked_sub(96)?).ok().map(IpNet::V4)
 }
 
-/// Web origins: scheme, host and, unless it is the scheme's own, port (RFC 6454, section 6.2).
+/// Web origins (RFC 6454), in the form in which they are compared.
 pub(super) struct Origins;
 
 impl Kind<Vec<String>> for Origins {
     fn read(&self, written: &Value) -> Result<Vec<String>, String> {
         let wanted = "must be a list of origins, such as [\"https://app.example.org\"]";
         let origin = |item: &str| {
-            let origin = item.to_ascii_lowercase();
-            is_origin(&origin).then_some(origin).ok_or_else(|| {
+            // A star is valid in a name and would match nothing.
+            let origin = WebOrigin::parse(item).filter(|_| !item.contains('*'));
+            origin.map(|origin| origin.to_string()).ok_or_else(|| {
                 format!(
-                    "\"{}\" is not an origin: scheme, host and port alone, such as \"https://app.example.org\"",
+                    "\"{}\" is not an origin: scheme, host and port, such as \"https://app.example.org\", or null or \"file://\"",
                     printable(item)
                 )
             })
@@ -220,28 +222,11 @@ impl Kind<Vec<String>> for Origins {
     }
 }
 
-/// Whether a browser could send this as `Origin`: no path, no user, no default port, nothing exotic.
-fn is_origin(origin: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let scheme_is_fine = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => (host, port),
-        Some(_) => return false,
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let host_is_fine =
-        !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
-    let port_is_fine = match (scheme, port) {
-        (_, "") => true,
-        ("http", ":80") | ("https", ":443") => false,
-        (_, port) => port
-            .strip_prefix(':')
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0'))
-            .is_some_and(|digits| digits.parse::<u16>().is_ok()),
-    };
-    scheme_is_fine && host_is_fine && port_is_fine
-}
+/// Names and IP addresses of this relay, without ports.
+pub(super) const HOSTS: Plain<Vec<String>> = Plain(
+    |written| list(written)?.into_iter().map(parse_name).collect(),
+    "must be a list of names or IP addresses without ports, such as [\"relay.example.org\"]",
+);
 
 /// The items of a list, or of one text with commas; `None` if it is neither, or an item is no text.
 fn list(written: &Value) -> Option<Vec<&str>> {

@@ -1,10 +1,16 @@
-//! Whether a request becomes a WebSocket: RFC 6455 §4.2.1 to the letter, and the Origin.
+//! Whether a request becomes a WebSocket: RFC 6455 §4.2.1 to the letter, and the Origin (`hosts`).
 //!
 //! `actix_http::ws::verify_handshake` checks the key; it lets pass junk around `websocket`, HTTP/1.0 and repeated headers,
 //! which a proxy may interpret differently.
 
+use std::net::IpAddr;
+
 use actix_http::header::{self, HeaderMap, HeaderName};
 use actix_http::{RequestHead, StatusCode, Version, ws};
+use actix_web::HttpResponse;
+
+use super::hosts::{self, FOREIGN_ORIGIN};
+use crate::settings::Server;
 
 /// A refusal before the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +23,21 @@ pub struct HandshakeRejection {
 }
 
 impl HandshakeRejection {
-    const fn new(status: StatusCode, sentence: &'static str) -> Self {
+    pub(super) const fn new(status: StatusCode, sentence: &'static str) -> Self {
         Self { status, sentence, hint: None }
     }
 
     const fn with(self, name: &'static str, value: &'static str) -> Self {
         Self { hint: Some((name, value)), ..self }
+    }
+
+    /// The refusal as an answer to a request that does not ask for an upgrade.
+    pub(super) fn response(self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if let Some(hint) = self.hint {
+            response.insert_header(hint);
+        }
+        response.body(self.sentence)
     }
 }
 
@@ -42,8 +57,13 @@ pub const TOO_MANY: HandshakeRejection = HandshakeRejection::new(
 pub const NOT_HERE: HandshakeRejection =
     HandshakeRejection::new(StatusCode::NOT_FOUND, "No WebSocket here: connect to /ws.\n");
 
-/// Checks a request for the WebSocket: 405, 426, 400 or 403 if it is no valid handshake.
-pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeRejection> {
+/// Checks a request for the WebSocket: 405, 426, 400 or 403 if it is no valid handshake. `peer` is the socket's peer: the
+/// client or a proxy.
+pub fn validate(
+    head: &RequestHead,
+    peer: Option<IpAddr>,
+    server: &Server,
+) -> Result<(), HandshakeRejection> {
     let bad = |sentence| Err(HandshakeRejection::new(StatusCode::BAD_REQUEST, sentence));
     let headers = head.headers();
     let wrong = |status, sentence, name, value| {
@@ -78,62 +98,15 @@ pub fn validate(head: &RequestHead, origins: &[String]) -> Result<(), HandshakeR
     if ws::verify_handshake(head).is_err() {
         return bad("Not a WebSocket handshake (RFC 6455, section 4.2.1).\n");
     }
-    if !origin_is_allowed(headers, origins) {
-        let sentence = "This Origin may not connect.\n";
-        return Err(HandshakeRejection::new(StatusCode::FORBIDDEN, sentence));
-    }
-    Ok(())
+    let host = hosts::host(head)?;
+    let is_allowed =
+        host.is_some_and(|host| hosts::origin_is_allowed(headers, &host, peer, server));
+    if is_allowed { Ok(()) } else { Err(FOREIGN_ORIGIN) }
 }
 
 /// The value of a header that stands there exactly once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name);
     let value = values.next()?.to_str().ok()?.trim();
     values.next().is_none().then_some(value)
-}
-
-/// A native client sends no Origin. A browser sends its page's, which must be on the list or the relay's own; so
-/// another site's page cannot use a visitor's network position (cross-site WebSocket hijacking).
-fn origin_is_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
-    if !headers.contains_key(header::ORIGIN) {
-        return true;
-    }
-    let Some(origin) = single(headers, &header::ORIGIN) else { return false };
-    if origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
-        return true;
-    }
-    let host = single(headers, &header::HOST);
-    let of_page = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-    matches!((of_page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn allowed(origin: Option<&str>, host: &str, list: &[&str]) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
-        if let Some(origin) = origin {
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
-        }
-        let list: Vec<String> = list.iter().map(|origin| (*origin).to_owned()).collect();
-        origin_is_allowed(&headers, &list)
-    }
-
-    #[test]
-    fn native_clients_the_relays_own_pages_and_listed_sites_may_connect() {
-        assert!(allowed(None, "relay.example", &[]));
-        assert!(allowed(Some("https://relay.example"), "relay.example", &[]));
-        assert!(allowed(Some("http://localhost:8080"), "localhost:8080", &[]));
-        assert!(allowed(Some("https://App.example"), "relay.example", &["https://app.example"]));
-    }
-
-    #[test]
-    fn other_sites_may_not_connect() {
-        assert!(!allowed(Some("https://evil.example"), "relay.example", &["https://app.example"]));
-        assert!(!allowed(Some("https://relay.example.evil.example"), "relay.example", &[]));
-        assert!(!allowed(Some("null"), "relay.example", &[]));
-        assert!(!allowed(Some("http://localhost:8081"), "localhost:8080", &[]));
-    }
 }

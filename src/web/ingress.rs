@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use actix_rt::net::TcpStream;
 
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
+use super::handshake::HandshakeRejection;
+use super::hosts;
 use crate::actors::session::CoreHandles;
 use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::RatePlan;
@@ -16,6 +18,11 @@ use crate::transport;
 const SPARE_SOCKETS: usize = 512;
 /// Sockets of one address beyond `limits.connections_per_address`, for its refusals.
 const SPARE_SOCKETS_PER_ADDRESS: usize = 64;
+
+const ORIGIN_ADVICE: &str = "its Origin is neither in server.allowed_origins nor the relay's own; the relay's own \
+     names are those in server.hosts, or those that a proxy in server.trusted_proxies forwards";
+const HOST_ADVICE: &str =
+    "the admin address is served as an IP address, as localhost, and by the names in server.hosts";
 
 /// The settings that apply to connections that are opened now.
 #[derive(Clone)]
@@ -36,6 +43,8 @@ pub struct Ingress {
     pub core: OnceLock<Arc<CoreHandles>>,
     /// No WebSocket is accepted from now on.
     pub draining: AtomicBool,
+    /// Whether the operator was told of a name or an Origin that was refused, since the settings were read.
+    refusal_logged: AtomicBool,
     last_connection: AtomicU64,
 }
 
@@ -48,6 +57,7 @@ impl Ingress {
             plan,
             core: OnceLock::new(),
             draining: AtomicBool::new(false),
+            refusal_logged: AtomicBool::new(false),
             last_connection: AtomicU64::new(0),
         }
     }
@@ -58,6 +68,21 @@ impl Ingress {
 
     pub fn reload(&self, settings: Arc<Settings>) {
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
+        self.refusal_logged.store(false, Ordering::Relaxed);
+    }
+
+    /// Logs a request that was refused. The first one whose cause may be in the settings is a warning; the others are
+    /// not, because anybody can cause them.
+    pub(super) fn log_refusal(&self, refused: HandshakeRejection) {
+        let status = refused.status.as_u16();
+        let advice = match refused {
+            hosts::FOREIGN_ORIGIN => ORIGIN_ADVICE,
+            hosts::FOREIGN_HOST => HOST_ADVICE,
+            _ => return log::debug!("request refused status={status}"),
+        };
+        let is_first = !self.refusal_logged.swap(true, Ordering::Relaxed);
+        let level = if is_first { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "request refused status={status}: {advice}");
     }
 
     /// Counts a socket that was just accepted, unless a cap is reached.

@@ -3,5 +3,6 @@
 pub mod connection_counter;
 pub mod handshake;
 pub mod health;
+pub mod hosts;
 pub mod ingress;
 pub mod ws;

@@ -50,7 +50,7 @@ async fn accept(ingress: &Ingress, request: Request, mut framed: Socket) -> io::
         if request.path() != PATH {
             return Err(handshake::NOT_HERE);
         }
-        validate(request.head(), &settings.server.allowed_origins)?;
+        validate(request.head(), Some(peer), &settings.server)?;
         if ingress.draining.load(Relaxed) {
             return Err(handshake::DRAINING);
         }
@@ -59,7 +59,7 @@ async fn accept(ingress: &Ingress, request: Request, mut framed: Socket) -> io::
     let session = match permit() {
         Ok(permit) => permit,
         Err(refused) => {
-            log::debug!("upgrade refused status={}", refused.status.as_u16());
+            ingress.log_refusal(refused);
             return refuse(&mut framed, refused).await;
         }
     };
@@ -82,13 +82,10 @@ async fn accept(ingress: &Ingress, request: Request, mut framed: Socket) -> io::
 
 /// Answers a request for the path that does not ask for an upgrade: never a success.
 pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
-    let origins = &ingress.in_force().settings.server.allowed_origins;
-    let refused = validate(request.head(), origins).err().unwrap_or(handshake::NOT_HERE);
-    let mut response = HttpResponse::build(refused.status);
-    if let Some(hint) = refused.hint {
-        response.insert_header(hint);
-    }
-    response.body(refused.sentence)
+    let peer = request.conn_data::<Peer>().map(|peer| peer.0);
+    let settings = ingress.in_force().settings;
+    let refused = validate(request.head(), peer, &settings.server).err();
+    refused.unwrap_or(handshake::NOT_HERE).response()
 }
 
 async fn refuse(framed: &mut Socket, refused: HandshakeRejection) -> io::Result<()> {

@@ -42,6 +42,13 @@ pub fn handshake() -> Vec<String> {
     .to_vec()
 }
 
+/// A handshake that names another host.
+pub fn handshake_to(host: &str) -> Vec<String> {
+    let mut lines = handshake();
+    lines[1] = format!("Host: {host}");
+    lines
+}
+
 /// A handshake with one more header.
 pub fn handshake_with(line: &str) -> Vec<String> {
     let mut lines = handshake();
@@ -87,8 +94,7 @@ pub async fn ask_lines(to: SocketAddr, lines: &[String]) -> Answer {
 
 /// Gets a page.
 pub async fn get(to: SocketAddr, path: &str) -> Answer {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: relay.example\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
     ask(to, request.as_bytes()).await
 }
 

@@ -6,7 +6,9 @@ use sealpost::settings::Settings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::Relay;
-use crate::support::http::{self, Answer, KEY, ask, ask_lines, handshake, handshake_with, head};
+use crate::support::http::{
+    self, Answer, KEY, ask, ask_lines, handshake, handshake_to, handshake_with, head,
+};
 use crate::support::peer::soon;
 
 async fn with_origin(relay: &Relay, origin: &str) -> u16 {
@@ -25,12 +27,19 @@ async fn with_line(to: SocketAddr, before: &str, after: &str) -> Answer {
 async fn a_page_of_another_site_is_refused_before_the_upgrade() {
     let relay = Relay::with(|settings| {
         settings.server.allowed_origins = vec!["https://app.example".to_owned()];
+        settings.server.hosts = vec!["relay.example".to_owned()];
     });
     assert_eq!(ask_lines(relay.public, &handshake()).await.status, 101, "a native client");
     for (origin, status) in [
         ("https://relay.example", 101),
         ("http://relay.example", 101),
         ("https://app.example", 101),
+        ("wss://relay.example", 101),
+        ("ws://RELAY.example:80/ws?token=1", 101),
+        ("wss://App.example:443/", 101),
+        ("https://user@relay.example", 403),
+        ("https://relay.example, https://relay.example", 403),
+        ("file://", 403),
         ("https://evil.example", 403),
         ("https://relay.example.evil.example", 403),
         ("https://relay.example:8443", 403),
@@ -42,6 +51,39 @@ async fn a_page_of_another_site_is_refused_before_the_upgrade() {
     }
     let twice = handshake_with("Origin: https://app.example\r\nOrigin: https://app.example");
     assert_eq!(ask_lines(relay.public, &twice).await.status, 403);
+}
+
+async fn status_of(relay: &Relay, host: &str, origin: &str) -> u16 {
+    let mut lines = handshake_to(host);
+    lines.push(format!("Origin: {origin}"));
+    ask_lines(relay.public, &lines).await.status
+}
+
+#[actix_rt::test]
+async fn a_name_that_was_redirected_to_this_machine_does_not_make_a_page_the_relays_own() {
+    let relay = Relay::start();
+    for own in ["127.0.0.1:8080", "[::1]:8080", "localhost", "a.localhost:8080"] {
+        assert_eq!(status_of(&relay, own, &format!("http://{own}")).await, 101, "{own}");
+    }
+    let rebound = async || status_of(&relay, "evil.example:8080", "http://evil.example:8080").await;
+    assert_eq!(rebound().await, 403);
+    assert_eq!(
+        ask_lines(relay.public, &handshake_to("evil.example")).await.status,
+        101,
+        "no Origin"
+    );
+    for malformed in ["", "a b", "u@relay.example", "relay.example:x", "[::1"] {
+        let answer = ask_lines(relay.public, &handshake_to(malformed)).await;
+        assert_eq!(answer.status, 400, "{malformed:?}");
+    }
+    let mut settings = Settings::default();
+    settings.server.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    relay.reload_handle.reload(&settings);
+    assert_eq!(rebound().await, 101, "a proxy in front has its own names");
+    settings.server.hosts = vec!["relay.example".to_owned()];
+    relay.reload_handle.reload(&settings);
+    assert_eq!(rebound().await, 403);
+    assert_eq!(status_of(&relay, "relay.example", "https://relay.example").await, 101);
 }
 
 #[actix_rt::test]

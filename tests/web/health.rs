@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::http::{ask_lines, get, handshake};
+use crate::support::http::{ask, ask_lines, get, handshake, handshake_to};
 use crate::support::{RawClient, Relay, eventually};
 
 #[actix_rt::test]
@@ -14,7 +14,11 @@ async fn liveness_and_readiness_are_served_on_both_listeners_and_health_only_on_
         assert_eq!(get(address, "/readyz").await.status, 200);
     }
     assert_eq!(get(relay.public, "/healthz").await.status, 404);
-    assert_eq!(ask_lines(relay.admin, &handshake()).await.status, 404, "no WebSocket there");
+    assert_eq!(
+        ask_lines(relay.admin, &handshake_to("localhost")).await.status,
+        404,
+        "no WebSocket there"
+    );
     let _client = RawClient::plain(relay.public).await;
     let health = relay.health().await;
     assert_eq!(health["status"], "ok");
@@ -22,6 +26,37 @@ async fn liveness_and_readiness_are_served_on_both_listeners_and_health_only_on_
         (&health["connections"], &health["connected"], &health["devices"]),
         (&1.into(), &1.into(), &1.into())
     );
+}
+
+#[actix_rt::test]
+async fn the_admin_listener_is_served_by_names_that_cannot_be_redirected() {
+    let relay = Relay::start();
+    let status_of = async |to, request: &str| ask(to, request.as_bytes()).await.status;
+    let named = async |to, host: &str| {
+        status_of(to, &format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n")).await
+    };
+    for own in ["127.0.0.1", "192.0.2.7:9090", "[::1]:9090", "localhost", "LocalHost:9090"] {
+        assert_eq!(named(relay.admin, own).await, 200, "{own}");
+    }
+    for foreign in ["evil.example", "evil.example:9090", "localhost.evil.example", "relay.example"]
+    {
+        assert_eq!(named(relay.admin, foreign).await, 403, "{foreign}");
+        assert_eq!(named(relay.public, foreign).await, 200, "{foreign}");
+    }
+    for malformed in ["", "a b", "user@localhost", "localhost:port", "localhost:70000", "[::1"] {
+        assert_eq!(named(relay.admin, malformed).await, 400, "{malformed:?}");
+        assert_eq!(named(relay.public, malformed).await, 400, "{malformed:?}");
+    }
+    let target = "GET http://evil.example/livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(status_of(relay.admin, target).await, 403, "the target counts");
+    assert_eq!(status_of(relay.admin, "GET /livez HTTP/1.0\r\n\r\n").await, 200, "no browser");
+
+    let mut settings = sealpost::settings::Settings::default();
+    settings.server.hosts = vec!["relay.example".to_owned()];
+    relay.reload_handle.reload(&settings);
+    assert_eq!(named(relay.admin, "Relay.example:9090").await, 200);
+    assert_eq!(named(relay.admin, "127.0.0.1").await, 200);
+    assert_eq!(named(relay.admin, "evil.example").await, 403);
 }
 
 #[actix_rt::test]
