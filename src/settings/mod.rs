@@ -161,8 +161,11 @@ settings! {
         frame_bytes: usize = Size(KIB..=64 * MIB),
         /// Frames one WebSocket message may be cut into, because every empty fragment costs work but no bytes.
         fragments: usize = Count(1..=65_536),
-        /// How long one WebSocket message may take from its first byte to its last (slow senders).
+        /// How long one WebSocket message may take from its first byte to its last, however slowly it comes.
         frame_timeout: Duration = Span(100 * MS..=10 * MIN),
+        /// Bytes a second. A message that is not complete after `frame_timeout` goes on while it has come at this rate on
+        /// average; else the connection is closed with 1013. So a message takes at most `frame_bytes` / `frame_rate`.
+        frame_rate: usize = Size(1..=GIB),
         /// Malformed frames in a row before the connection is closed with 1008. A well-formed one resets.
         strikes: u32 = Count(1..=1000),
     }

@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     CloseOutcome,
     frame_decoder::ProtocolViolation,
-    heartbeat::Heartbeat,
+    heartbeat::{Heartbeat, Input},
     input::{BUDGET, Socket},
     socket_handle::SocketHandle,
     timer::Timer,
@@ -197,7 +197,9 @@ where
     /// Acts on the deadlines that have passed; whether the timer fired.
     fn check_deadlines(&mut self, cx: &mut Context<'_>) -> bool {
         let limits = *self.handle.limits();
-        let frame = self.handle.0.unfinished.get().map(|since| since + limits.frame_timeout);
+        let unfinished = self.handle.0.unfinished.get();
+        let frame =
+            unfinished.map(|since| since + limits.time_for(self.socket.borrow().received()));
         let stall = self.write_blocked_since.map(|since| since + limits.write_timeout);
         let due = [frame, stall, self.write_closed]
             .into_iter()
@@ -210,7 +212,7 @@ where
         let on_time = |due: Instant| now < due + LATE;
         if frame.is_some_and(|frame| frame <= now) {
             if frame.is_some_and(on_time) {
-                self.handle.violation(ProtocolViolation::Unfinished);
+                self.handle.violation(ProtocolViolation::TooSlow);
             }
             self.handle.0.unfinished.set(Some(now));
         }
@@ -225,9 +227,13 @@ where
         }
         if self.heartbeat.next() <= now {
             let shared = &self.handle.0;
-            let frame_at =
-                shared.frame_seen.take().then(|| shared.last_read_at.get().unwrap_or(now));
-            let found = self.heartbeat.check(now, frame_at, self.handle.blocked());
+            let frame_seen = shared.frame_seen.take();
+            // Bytes of a long message prove a living peer too: the peer cannot put a pong between them, and the
+            // deadline of the message bounds them.
+            let proves = frame_seen || shared.unfinished.get().is_some();
+            let read_at = shared.last_read_at.get().filter(|_| proves);
+            let input = Input { frame_seen, read_at };
+            let found = self.heartbeat.check(now, input, self.handle.blocked());
             self.handle.note_heartbeat(found);
         }
         true

@@ -35,8 +35,8 @@ pub enum ProtocolViolation {
     TooManyFragments,
     /// Text that is not UTF-8 (RFC 6455 §8.1).
     NotUtf8,
-    /// A frame or message that stayed unfinished for `frame_timeout`.
-    Unfinished,
+    /// A message that stayed unfinished for `frame_timeout` and came at less than `frame_rate`.
+    TooSlow,
 }
 
 impl ProtocolViolation {
@@ -45,8 +45,10 @@ impl ProtocolViolation {
         match self {
             ProtocolViolation::Protocol => 1002,
             ProtocolViolation::NotUtf8 => 1007,
-            ProtocolViolation::TooManyFragments | ProtocolViolation::Unfinished => 1008,
+            ProtocolViolation::TooManyFragments => 1008,
             ProtocolViolation::TooBig => 1009,
+            // Try again later: a slow uplink is no fault of the client. (IANA: WebSocket close codes)
+            ProtocolViolation::TooSlow => 1013,
         }
     }
 
@@ -56,8 +58,8 @@ impl ProtocolViolation {
             ProtocolViolation::Protocol => "protocol error",
             ProtocolViolation::NotUtf8 => "text is not UTF-8",
             ProtocolViolation::TooManyFragments => "too many fragments",
-            ProtocolViolation::Unfinished => "message not finished in time",
             ProtocolViolation::TooBig => "message too big",
+            ProtocolViolation::TooSlow => "you read or write too slowly",
         }
     }
 }
@@ -172,6 +174,12 @@ impl FrameDecoder {
     /// Whether a frame or a message has begun and not ended.
     pub(super) fn unfinished(&self) -> bool {
         self.have > 0 || self.message.is_some()
+    }
+
+    /// Payload bytes of the unfinished message that have come, without those of control frames. Headers do not count, so
+    /// that empty fragments prolong nothing.
+    pub(super) fn received(&self) -> usize {
+        self.data.len()
     }
 
     fn fin(&self) -> bool {

@@ -23,6 +23,15 @@ pub(super) struct Heartbeat {
     reported: bool,
 }
 
+/// The input since the last check.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Input {
+    /// Whether a frame ended.
+    pub(super) frame_seen: bool,
+    /// When bytes were read that prove a living peer; may lie before the last check.
+    pub(super) read_at: Option<Instant>,
+}
+
 /// The result of a check.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -52,14 +61,15 @@ impl Heartbeat {
         self.next
     }
 
-    /// Counts the time since the last check. `frame` is when the last frame arrived, if one did since
-    /// then; `blocked` means that input is not read now, and silence proves nothing.
-    pub(super) fn check(&mut self, now: Instant, frame: Option<Instant>, blocked: bool) -> Found {
+    /// Counts the time since the last check. `blocked` means that input is not read now, and silence proves
+    /// nothing.
+    pub(super) fn check(&mut self, now: Instant, input: Input, blocked: bool) -> Found {
         let passed = now.duration_since(self.checked).min(self.every);
+        let has_read = input.read_at.is_some_and(|at| at > self.checked);
         self.checked = now;
-        if let Some(at) = frame {
-            self.silence = now.duration_since(at).min(passed);
-            self.frame_seen = true;
+        self.frame_seen |= input.frame_seen;
+        if input.frame_seen || has_read {
+            self.silence = now.duration_since(input.read_at.unwrap_or(now)).min(passed);
             self.reported = false;
         } else if !blocked {
             self.silence += passed;
@@ -95,6 +105,7 @@ mod tests {
         (Heartbeat::new(&Limits::default(), start), start)
     }
 
+    const NOTHING: Input = Input { frame_seen: false, read_at: None };
     const QUIET: Found = Found { beat: Some(true), silent: false };
 
     #[test]
@@ -102,11 +113,11 @@ mod tests {
         let (mut heartbeat, start) = heartbeat();
         for second in [25, 50] {
             assert_eq!(heartbeat.next(), start + second * SECOND);
-            assert_eq!(heartbeat.check(heartbeat.next(), None, false), QUIET);
+            assert_eq!(heartbeat.check(heartbeat.next(), NOTHING, false), QUIET);
         }
-        let found = heartbeat.check(heartbeat.next(), None, false);
+        let found = heartbeat.check(heartbeat.next(), NOTHING, false);
         assert_eq!((found.beat, found.silent), (Some(true), true));
-        let again = heartbeat.check(heartbeat.next(), None, false);
+        let again = heartbeat.check(heartbeat.next(), NOTHING, false);
         assert_eq!((again.beat, again.silent), (Some(true), false), "reported once");
     }
 
@@ -114,19 +125,40 @@ mod tests {
     fn silence_is_counted_from_the_last_frame() {
         let (mut heartbeat, start) = heartbeat();
         let frame_at = start + 10 * SECOND;
-        let found = heartbeat.check(heartbeat.next(), Some(frame_at), false);
+        let found = heartbeat.check(
+            heartbeat.next(),
+            Input { frame_seen: true, read_at: Some(frame_at) },
+            false,
+        );
         assert_eq!((found.beat, found.silent), (Some(false), false));
-        heartbeat.check(heartbeat.next(), None, false);
-        heartbeat.check(heartbeat.next(), None, false);
+        heartbeat.check(heartbeat.next(), NOTHING, false);
+        heartbeat.check(heartbeat.next(), NOTHING, false);
         assert_eq!(heartbeat.next(), frame_at + 75 * SECOND);
-        assert!(heartbeat.check(heartbeat.next(), None, false).silent);
+        assert!(heartbeat.check(heartbeat.next(), NOTHING, false).silent);
+    }
+
+    #[test]
+    fn bytes_of_a_long_message_are_no_frame_and_no_silence() {
+        let (mut heartbeat, start) = heartbeat();
+        for second in [25, 50, 75, 100, 125] {
+            let now = start + second * SECOND;
+            let input = Input { frame_seen: false, read_at: Some(now - SECOND) };
+            assert_eq!(heartbeat.check(now, input, false), QUIET);
+        }
+        let old = Input { frame_seen: false, read_at: Some(start + 124 * SECOND) };
+        assert_eq!(heartbeat.check(start + 150 * SECOND, old, false), QUIET);
+        assert_eq!(heartbeat.check(start + 175 * SECOND, old, false), QUIET);
+        assert!(
+            heartbeat.check(start + 199 * SECOND, old, false).silent,
+            "75 s after the last byte"
+        );
     }
 
     #[test]
     fn a_stopped_process_reports_no_silence() {
         let (mut heartbeat, start) = heartbeat();
-        heartbeat.check(start + 25 * SECOND, None, false);
-        let found = heartbeat.check(start + 3600 * SECOND, None, false);
+        heartbeat.check(start + 25 * SECOND, NOTHING, false);
+        let found = heartbeat.check(start + 3600 * SECOND, NOTHING, false);
         assert!(!found.silent, "an hour of our own counts as one beat");
     }
 
@@ -134,7 +166,7 @@ mod tests {
     fn silence_is_not_counted_while_input_is_not_read() {
         let (mut heartbeat, _) = heartbeat();
         for _ in 0..20 {
-            let found = heartbeat.check(heartbeat.next(), None, true);
+            let found = heartbeat.check(heartbeat.next(), NOTHING, true);
             assert_eq!((found.beat, found.silent), (Some(false), false));
         }
     }

@@ -92,6 +92,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         }
     }
 
+    /// Payload bytes of the unfinished message that have been decoded.
+    pub(super) fn received(&self) -> usize {
+        self.decoder.received()
+    }
+
     /// Reads once and decodes the first frame; the bytes after it are held. Also returns the number of
     /// bytes read; 0 is the end of the stream.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(usize, Found)>> {

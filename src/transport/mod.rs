@@ -23,7 +23,7 @@ mod timer;
 mod utf8;
 mod websocket_writer;
 
-use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::Future, num::NonZeroU32, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext as _, StreamHandler};
 use actix_http::ws::{Message, ProtocolError};
@@ -46,9 +46,11 @@ pub struct Limits {
     pub message_bytes: usize,
     /// The most frames of one message. Over it: close 1008. Default 1024.
     pub fragments: u32,
-    /// How long a frame or a fragmented message may stay unfinished before it is closed with 1008.
-    /// Default 10 s.
+    /// How long a frame or a fragmented message may stay unfinished, however slowly it comes. Default 10 s.
     pub frame_timeout: Duration,
+    /// After `frame_timeout`: the payload bytes a second at which an unfinished message must have come, on
+    /// average since its first byte. Below it: close 1013. Default 2 KiB.
+    pub frame_rate: NonZeroU32,
     /// Between two [`Event::HeartbeatDue`]. Default 25 s.
     pub heartbeat_interval: Duration,
     /// Without a frame for this long comes [`Event::IdleTimeout`]. Default 75 s.
@@ -65,12 +67,20 @@ pub struct Limits {
     pub linger: Duration,
 }
 
+impl Limits {
+    /// How long a message may stay unfinished of which `received` bytes have come.
+    fn time_for(&self, received: usize) -> Duration {
+        self.frame_timeout.max(Duration::from_secs(received as u64) / self.frame_rate.get())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             message_bytes: 128 * 1024,
             fragments: 1024,
             frame_timeout: Duration::from_secs(10),
+            frame_rate: const { NonZeroU32::new(2 * 1024).unwrap() },
             heartbeat_interval: Duration::from_secs(25),
             idle_timeout: Duration::from_secs(75),
             outbound_high_watermark: 64 * 1024,

@@ -1,5 +1,6 @@
 //! The state that all connections share: the settings in force, the counts of connections, and the core actors.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -121,6 +122,10 @@ impl From<Arc<Settings>> for InForce {
         let transport = transport::Limits {
             message_bytes: limits.frame_bytes,
             fragments: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
+            frame_rate: u32::try_from(limits.frame_rate)
+                .ok()
+                .and_then(NonZeroU32::new)
+                .unwrap_or(NonZeroU32::MAX),
             frame_timeout: limits.frame_timeout,
             heartbeat_interval: settings.heartbeat.interval,
             idle_timeout: settings.heartbeat.timeout,

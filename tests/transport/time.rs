@@ -1,6 +1,7 @@
 //! Heartbeats, silence and deadlines, with limits of milliseconds.
 
-use std::time::Duration;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use sealpost::transport::{CloseOutcome, Event, Limits};
 
@@ -24,7 +25,7 @@ fn patient() -> Limits {
 
 #[actix_rt::test]
 async fn an_unfinished_frame_ends_the_connection() {
-    let limits = Limits { frame_timeout: SHORT, ..patient() };
+    let limits = Limits { frame_timeout: SHORT, frame_rate: NonZeroU32::MAX, ..patient() };
     for (name, bytes) in [
         ("half a header", text("abc")[..1].to_vec()),
         ("half a frame", text("abc")[..8].to_vec()),
@@ -33,8 +34,8 @@ async fn an_unfinished_frame_ends_the_connection() {
     ] {
         let (mut peer, watch) = connect(limits).await;
         peer.send(&bytes).await;
-        assert_eq!(peer.close_code().await, Some(1008), "{name}");
-        assert_eq!(watch.ending().await, CloseOutcome::Closed(1008), "{name}");
+        assert_eq!(peer.close_code().await, Some(1013), "{name}");
+        assert_eq!(watch.ending().await, CloseOutcome::Closed(1013), "{name}");
     }
 }
 
@@ -52,8 +53,64 @@ async fn pings_and_more_fragments_do_not_prolong_a_message() {
         }
     };
     let (kind, payload) = last.expect("a close");
-    assert_eq!((kind, &payload[..2]), (0x88, &1008u16.to_be_bytes()[..]));
-    assert_eq!(watch.ending().await, CloseOutcome::Closed(1008));
+    assert_eq!((kind, &payload[..2]), (0x88, &1013u16.to_be_bytes()[..]));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1013));
+}
+
+fn bytes_a_second(rate: u32) -> NonZeroU32 {
+    NonZeroU32::new(rate).expect("not zero")
+}
+
+#[actix_rt::test]
+async fn a_message_that_comes_fast_enough_on_average_may_take_longer_than_the_timeout() {
+    let limits = Limits {
+        frame_timeout: SHORT,
+        frame_rate: bytes_a_second(10),
+        heartbeat_interval: SHORT,
+        ..patient()
+    };
+    let long = "x".repeat(1200);
+    let fragments =
+        [frame(TEXT, &[b'x'; 600]), frame(CONTINUATION, &[b'x'; 300]), frame(FIN, &[b'x'; 300])];
+    for bytes in [text(&long), fragments.concat()] {
+        let (mut peer, mut watch) = connect(limits).await;
+        // At ten bytes a second, half of the message may take a minute.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        peer.send(first).await;
+        for _ in 0..5 {
+            watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
+        }
+        peer.send(second).await;
+        assert_eq!(watch.next_but_heartbeats().await, Report::text(&long));
+    }
+}
+
+#[actix_rt::test]
+async fn a_message_whose_average_falls_below_the_rate_ends_the_connection_with_1013() {
+    let rate = bytes_a_second(2000);
+    let limits = Limits { frame_timeout: SHORT, frame_rate: rate, ..patient() };
+    let (mut peer, watch) = connect(limits).await;
+    let started = Instant::now();
+    let head = frame(FIN | TEXT, &[b'x'; 5000]);
+    // Of the payload 600 bytes, which is 300 ms at this rate.
+    peer.send(&head[..head.len() - 4400]).await;
+    peer.expect(0x88, [&1013u16.to_be_bytes()[..], b"you read or write too slowly"].concat()).await;
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(1013));
+}
+
+#[actix_rt::test]
+async fn a_peer_that_is_sending_a_long_message_is_not_idle() {
+    let limits = Limits { heartbeat_interval: SHORT, idle_timeout: 10 * SHORT, ..patient() };
+    let (mut peer, mut watch) = connect(limits).await;
+    let bytes = text([b'x'; 40]);
+    for byte in &bytes[..bytes.len() - 1] {
+        watch.expect(Report::Event(Event::HeartbeatDue { quiet: true })).await;
+        peer.send(&[*byte]).await;
+    }
+    // Silence counts again as soon as no byte comes.
+    assert_eq!(peer.close_code().await, Some(4408));
+    assert_eq!(watch.ending().await, CloseOutcome::Closed(4408));
 }
 
 #[actix_rt::test]
