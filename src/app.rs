@@ -1,17 +1,20 @@
 //! The relay as a whole: built bottom-up, run, drained. `main` and the tests use it alike.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Addr;
-use actix_http::{Extensions, HttpService};
+use actix_http::body::BoxBody;
+use actix_http::{HttpService, Request, Response, ServiceConfig};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerHandle};
-use actix_service::{Service as _, ServiceFactory, apply_fn_factory, fn_service, map_config};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App as Site, web};
@@ -35,12 +38,10 @@ use crate::store::records::HashKey;
 use crate::store::sync_watch::SyncFailed;
 use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
 use crate::store::{Loaded, Store};
+use crate::web::http::HEAD_TIMEOUT;
 use crate::web::ingress::Ingress;
-use crate::web::ws::Peer;
-use crate::web::{health, hosts, ws};
+use crate::web::{health, hosts, http, ws};
 
-/// How long a client may take for the head of its request. (threats: half a head and silence)
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that wait for accept.
 const BACKLOG: u32 = 4096;
 /// Bytes that the kernel takes from us and has not sent yet. Without this bound the kernel takes megabytes for a peer that does
@@ -275,28 +276,40 @@ fn public_service(
         .route("/readyz", web::get().to(health::readyz))
         .route(ws::PATH, web::route().to(ws::not_upgrading))
         .wrap(from_fn(hosts::well_formed));
-    let (ingress, way) = (ingress.clone(), ingress.clone());
-    let http = HttpService::build()
-        .client_request_timeout(HEAD_TIMEOUT)
-        // Never between 1 and 500 ms, where the dispatcher leaks the connection.
-        .client_disconnect_timeout(Duration::from_secs(1))
-        .on_connect_ext(move |socket: &TcpStream, data: &mut Extensions| {
-            if let Ok(peer) = socket.peer_addr() {
-                data.insert(Peer(peer.ip()));
-            }
-            tune(socket, user_timeout);
-        })
-        .upgrade(fn_service(move |upgraded| ws::upgrade(ingress.clone(), upgraded)))
-        .finish(map_config(site, |()| AppConfig::default()))
-        .tcp();
-    // Connections that never become a session are counted here, and one over the limit gets no answer.
-    apply_fn_factory(http, move |socket: TcpStream, http| {
-        let served = way.admit(&socket).map(|permit| (permit, http.call(socket)));
+    let site = map_config(site, |()| AppConfig::default());
+    let (ingress, config) = (ingress.clone(), ServiceConfig::default());
+    fn_factory(move || {
+        let (ingress, config, site) = (ingress.clone(), config.clone(), site.new_service(()));
         async move {
-            let Some((_permit, serving)) = served else { return Ok(()) };
-            serving.await
+            let site = Rc::new(site.await?);
+            Ok::<_, ()>(fn_service(move |socket| {
+                accept(ingress.clone(), user_timeout, config.clone(), site.clone(), socket)
+            }))
         }
     })
+}
+
+/// Serves a socket that was just accepted until it is a WebSocket or closed. Sockets that never become a session are counted
+/// here, and one over the limit gets no answer.
+async fn accept<Site>(
+    ingress: Arc<Ingress>,
+    user_timeout: Duration,
+    config: ServiceConfig,
+    site: Rc<Site>,
+    socket: TcpStream,
+) -> Result<(), Infallible>
+where
+    Site: Service<Request, Error = actix_web::Error>,
+    Site::Response: Into<Response<BoxBody>>,
+{
+    if let Ok(peer) = socket.peer_addr()
+        && let Some(_permit) = ingress.admit(peer.ip())
+    {
+        tune(&socket, user_timeout);
+        let upgrade = |request, framed| ws::upgrade(ingress.clone(), peer.ip(), request, framed);
+        http::serve(socket, peer, config, &*site, upgrade).await;
+    }
+    Ok(())
 }
 
 fn admin_service(ingress: &Arc<Ingress>) -> impl ServiceFactory<TcpStream, Config = ()> + use<> {

@@ -76,8 +76,7 @@ pub fn validate(
     if head.version != Version::HTTP_11 {
         return bad("A WebSocket needs HTTP/1.1.\n");
     }
-    let has_length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    if has_length || headers.contains_key(header::TRANSFER_ENCODING) {
+    if announces_body(headers) {
         return bad("A WebSocket handshake has no body.\n");
     }
     match single(headers, &header::UPGRADE) {
@@ -102,6 +101,12 @@ pub fn validate(
     let is_allowed =
         host.is_some_and(|host| hosts::origin_is_allowed(headers, &host, peer, server));
     if is_allowed { Ok(()) } else { Err(FOREIGN_ORIGIN) }
+}
+
+/// Whether a body follows the head of a request (RFC 9112, section 6.3).
+pub(super) fn announces_body(headers: &HeaderMap) -> bool {
+    let has_length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    has_length || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// The value of a header that stands there exactly once.

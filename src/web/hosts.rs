@@ -82,10 +82,10 @@ fn is_own(host: &Authority, peer: Option<IpAddr>, server: &Server) -> bool {
 pub async fn well_formed(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
+) -> Result<ServiceResponse, Error> {
     match host(request.request().head()) {
-        Ok(_) => Ok(next.call(request).await?.map_into_left_body()),
-        Err(refused) => Ok(request.into_response(refused.response()).map_into_right_body()),
+        Ok(_) => Ok(next.call(request).await?.map_into_boxed_body()),
+        Err(refused) => Ok(request.into_response(refused.response())),
     }
 }
 
@@ -94,7 +94,7 @@ pub async fn own_only(
     ingress: web::Data<Arc<Ingress>>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
+) -> Result<ServiceResponse, Error> {
     let settings = ingress.in_force().settings;
     let is_served = |host: &Authority| {
         let name = host.name();
@@ -102,13 +102,13 @@ pub async fn own_only(
     };
     let refused = match host(request.request().head()) {
         Ok(host) if host.as_ref().is_none_or(is_served) => {
-            return Ok(next.call(request).await?.map_into_left_body());
+            return Ok(next.call(request).await?.map_into_boxed_body());
         }
         Ok(_) => FOREIGN_HOST,
         Err(malformed) => malformed,
     };
     ingress.log_refusal(refused);
-    Ok(request.into_response(refused.response()).map_into_right_body())
+    Ok(request.into_response(refused.response()))
 }
 
 #[cfg(test)]

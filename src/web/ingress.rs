@@ -1,10 +1,9 @@
 //! The state that all connections share: the settings in force, the counts of connections, and the core actors.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-
-use actix_rt::net::TcpStream;
 
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
@@ -87,9 +86,8 @@ impl Ingress {
     }
 
     /// Counts a socket that was just accepted, unless a cap is reached.
-    pub fn admit(&self, socket: &TcpStream) -> Option<Permit> {
-        let peer = socket.peer_addr().ok()?;
-        self.sockets.permit(peer.ip(), &socket_caps(&self.in_force().settings)).ok()
+    pub fn admit(&self, peer: IpAddr) -> Option<Permit> {
+        self.sockets.permit(peer, &socket_caps(&self.in_force().settings)).ok()
     }
 
     pub fn next_connection(&self) -> ConnectionId {
@@ -122,11 +120,11 @@ impl From<Arc<Settings>> for InForce {
         let transport = transport::Limits {
             message_bytes: limits.frame_bytes,
             fragments: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
+            frame_timeout: limits.frame_timeout,
             frame_rate: u32::try_from(limits.frame_rate)
                 .ok()
                 .and_then(NonZeroU32::new)
                 .unwrap_or(NonZeroU32::MAX),
-            frame_timeout: limits.frame_timeout,
             heartbeat_interval: settings.heartbeat.interval,
             idle_timeout: settings.heartbeat.timeout,
             write_timeout: settings.server.tcp_user_timeout,

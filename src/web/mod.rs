@@ -4,5 +4,6 @@ pub mod connection_counter;
 pub mod handshake;
 pub mod health;
 pub mod hosts;
+pub mod http;
 pub mod ingress;
 pub mod ws;

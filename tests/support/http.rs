@@ -14,7 +14,7 @@ pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    head: String,
+    pub head: String,
     pub body: String,
 }
 

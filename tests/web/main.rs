@@ -12,4 +12,5 @@ mod heartbeat;
 mod hostile;
 mod many_connections;
 mod slow_readers;
+mod sockets;
 mod workers;
