@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn memory_is_taken_at_the_first_change_and_given_back_when_nothing_is_left() {
         let mut part = OnDemand::<Vec<u8>>::default();
-        assert!(part.first().is_none() && part.0.is_none());
+        assert_eq!((part.len(), part.0.is_none()), (0, true));
         part.push(1);
         part.trim();
         assert_eq!(part.first(), Some(&1));

@@ -396,7 +396,7 @@ mod tests {
         for (burst, promises) in [(1, 600), (60, 600), (100, 1_000)] {
             let (allowance, _, clock) = allowance_of(with_burst(burst));
             spend(&allowance, burst);
-            let last = (0..promises).map(|_| refused(&allowance)).last();
+            let last = (0..promises).fold(None, |_, _| Some(refused(&allowance)));
             assert_eq!(last, Some(promises * 1_000));
             assert_eq!(allowance.check(Class::Message), Verdict::Flooding);
             // Each promise that lapses leaves room for another.

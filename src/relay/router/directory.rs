@@ -278,11 +278,11 @@ impl Directory {
     pub fn prune_dedup(&mut self, now: Now, window: Duration) {
         let end = self.dedup_cursor + PRUNED_PER_SWEEP;
         for slot in self.dedup_cursor..end {
-            if let Some(device) = self.devices.get_mut(slot) {
-                if !device.dedup.is_empty() {
-                    device.dedup.rotate(now.mono, window);
-                    device.dedup.trim();
-                }
+            if let Some(device) = self.devices.get_mut(slot)
+                && !device.dedup.is_empty()
+            {
+                device.dedup.rotate(now.mono, window);
+                device.dedup.trim();
             }
         }
         self.dedup_cursor = if end >= self.devices.capacity() { 0 } else { end };
