@@ -46,7 +46,7 @@ const NO_BODY: HandshakeRejection =
     HandshakeRejection::new(StatusCode::BAD_REQUEST, "No request here has a body.\n");
 
 /// Serves one request: a request to upgrade goes to `upgrade`, any other to `site`. Ends when the connection is closed or
-/// `upgrade` has passed it on, after [`OPENING_TIMEOUT`] at the latest.
+/// `upgrade` has passed it on, after `OPENING_TIMEOUT` at the latest.
 pub async fn serve<Io, Site, Upgraded>(
     io: Io,
     peer: SocketAddr,
