@@ -143,7 +143,9 @@ where
     framed.feed(Message::Item((response, BodySize::Sized(body.len() as u64)))).await?;
     framed.feed(Message::Chunk(Some(body))).await?;
     framed.feed(Message::Chunk(None)).await?;
-    // Flushes, and shuts the writing side down: the client sees the end of the answer at once.
+    // `close` shuts the writing side down, so that the client sees the end of the answer at once. It does not send what `feed` has
+    // buffered.
+    framed.flush().await?;
     framed.close().await?;
     let mut rest = framed.into_parts().io.take(LINGER_BYTES);
     // The end of the connection is the aim, so neither its time nor its errors matter.
