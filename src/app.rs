@@ -272,8 +272,8 @@ fn public_service(
 ) -> impl ServiceFactory<TcpStream, Config = ()> + use<> {
     let site = Site::new()
         .app_data(web::Data::new(ingress.clone()))
-        .route("/livez", web::get().to(health::livez))
-        .route("/readyz", web::get().to(health::readyz))
+        .service(web::resource("/livez").get(health::livez))
+        .service(web::resource("/readyz").get(health::readyz))
         .route(ws::PATH, web::route().to(ws::not_upgrading))
         .wrap(from_fn(hosts::well_formed));
     let site = map_config(site, |()| AppConfig::default());
@@ -315,9 +315,9 @@ where
 fn admin_service(ingress: &Arc<Ingress>) -> impl ServiceFactory<TcpStream, Config = ()> + use<> {
     let site = Site::new()
         .app_data(web::Data::new(ingress.clone()))
-        .route("/livez", web::get().to(health::livez))
-        .route("/readyz", web::get().to(health::readyz))
-        .route("/healthz", web::get().to(health::healthz))
+        .service(web::resource("/livez").get(health::livez))
+        .service(web::resource("/readyz").get(health::readyz))
+        .service(web::resource("/healthz").get(health::healthz))
         .wrap(from_fn(hosts::own_only));
     HttpService::build()
         .client_request_timeout(HEAD_TIMEOUT)
