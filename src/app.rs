@@ -73,7 +73,7 @@ impl App {
         let settings = Arc::new(settings);
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-        let ingress = Arc::new(Ingress::new(settings.clone(), plan));
+        let ingress = Arc::new(Ingress::new(settings.clone(), plan, clock.clone()));
         let listener = bind("server.listen", settings.server.listen)?;
         let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);

@@ -363,6 +363,28 @@ async fn plain_http_on_a_public_address_causes_a_warning() {
     assert_eq!(end(running).await.0, Some(0));
 }
 
+/// A page that was refused by a setting shows its operator nothing; the log must. A refusal by the admin address does not
+/// use up that line.
+#[tokio::test]
+async fn a_refused_origin_is_logged_with_the_settings_that_decide_it() {
+    let place = place();
+    let mut running = Binary::start(sealpost(&place)).await;
+    let admin =
+        support::http::ask(running.admin, b"GET /healthz HTTP/1.1\r\nHost: relay.example\r\n\r\n");
+    assert_eq!(admin.await.status, 403);
+    let line = running.expect_log("status=403").await;
+    assert!(line.contains("server.hosts"), "{line}");
+    let rebound = support::http::handshake_with("Origin: http://relay.example");
+    assert_eq!(support::http::ask_lines(running.public, &rebound).await.status, 403);
+    let line = running.expect_log("status=403").await;
+    for setting in ["server.hosts", "server.trusted_proxies", "server.allowed_origins"] {
+        assert!(line.contains(setting), "{line}");
+    }
+    assert!(!line.contains("relay.example"), "{line}");
+    running.signal("TERM");
+    assert_eq!(end(running).await.0, Some(0));
+}
+
 /// Texts that must not be in any log line.
 struct Secrets(Vec<String>);
 

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
 use super::hosts;
 use crate::actors::session::CoreHandles;
+use crate::clock::{Clock, Moment};
 use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
@@ -18,6 +20,9 @@ use crate::transport;
 const SPARE_SOCKETS: usize = 512;
 /// Sockets of one address beyond `limits.connections_per_address`, for its refusals.
 const SPARE_SOCKETS_PER_ADDRESS: usize = 64;
+
+/// The least time between two warnings of one kind.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 const ORIGIN_ADVICE: &str = "its Origin is neither in server.allowed_origins nor the relay's own; the relay's own \
      names are those in server.hosts, or those that a proxy in server.trusted_proxies forwards";
@@ -43,13 +48,15 @@ pub struct Ingress {
     pub core: OnceLock<Arc<CoreHandles>>,
     /// No WebSocket is accepted from now on.
     pub draining: AtomicBool,
-    /// Whether the operator was told of a name or an Origin that was refused, since the settings were read.
-    refusal_logged: AtomicBool,
+    clock: Clock,
+    /// When a refused Origin, and a refused name of the admin address, is a warning again.
+    origin_warning_due: WarningDue,
+    host_warning_due: WarningDue,
     last_connection: AtomicU64,
 }
 
 impl Ingress {
-    pub fn new(settings: Arc<Settings>, plan: Arc<RatePlan>) -> Self {
+    pub fn new(settings: Arc<Settings>, plan: Arc<RatePlan>, clock: Clock) -> Self {
         Self {
             in_force: RwLock::new(settings.into()),
             connections: Arc::default(),
@@ -57,7 +64,9 @@ impl Ingress {
             plan,
             core: OnceLock::new(),
             draining: AtomicBool::new(false),
-            refusal_logged: AtomicBool::new(false),
+            clock,
+            origin_warning_due: WarningDue::default(),
+            host_warning_due: WarningDue::default(),
             last_connection: AtomicU64::new(0),
         }
     }
@@ -68,20 +77,21 @@ impl Ingress {
 
     pub fn reload(&self, settings: Arc<Settings>) {
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
-        self.refusal_logged.store(false, Ordering::Relaxed);
+        self.origin_warning_due.reset();
+        self.host_warning_due.reset();
     }
 
-    /// Logs a request that was refused. The first one whose cause may be in the settings is a warning; the others are
-    /// not, because anybody can cause them.
+    /// Logs a request that was refused. One whose cause may be in the settings is a warning, at most one a minute of each
+    /// kind, because any page can cause them.
     pub(super) fn log_refusal(&self, refused: HandshakeRejection) {
         let status = refused.status.as_u16();
-        let advice = match refused {
-            hosts::FOREIGN_ORIGIN => ORIGIN_ADVICE,
-            hosts::FOREIGN_HOST => HOST_ADVICE,
+        let (advice, due) = match refused {
+            hosts::FOREIGN_ORIGIN => (ORIGIN_ADVICE, &self.origin_warning_due),
+            hosts::FOREIGN_HOST => (HOST_ADVICE, &self.host_warning_due),
             _ => return log::debug!("request refused status={status}"),
         };
-        let is_first = !self.refusal_logged.swap(true, Ordering::Relaxed);
-        let level = if is_first { log::Level::Warn } else { log::Level::Debug };
+        let is_due = due.take(self.clock.moment());
+        let level = if is_due { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "request refused status={status}: {advice}");
     }
 
@@ -114,6 +124,25 @@ pub(super) fn socket_caps(settings: &Settings) -> ConnectionCaps<'_> {
     }
 }
 
+/// The [`Moment`] from which on a warning of one kind is logged again.
+#[derive(Default)]
+struct WarningDue(AtomicU64);
+
+impl WarningDue {
+    /// Whether a warning is due; the next one is due a [`WARNING_INTERVAL`] later.
+    fn take(&self, now: Moment) -> bool {
+        let due = self.0.load(Ordering::Relaxed);
+        let next = (now + WARNING_INTERVAL).0;
+        // Of several workers only one takes it.
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        due <= now.0 && self.0.compare_exchange(due, next, success, failure).is_ok()
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 impl From<Arc<Settings>> for InForce {
     fn from(settings: Arc<Settings>) -> Self {
         let limits = &settings.limits;
@@ -131,5 +160,22 @@ impl From<Arc<Settings>> for InForce {
             ..transport::Limits::default()
         };
         Self { settings, transport: Arc::new(transport) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_comes_at_most_once_a_minute_and_at_once_after_a_reload() {
+        let due = WarningDue::default();
+        let start = Moment(7);
+        assert!(due.take(start));
+        assert!(!due.take(start + WARNING_INTERVAL / 2));
+        assert!(due.take(start + WARNING_INTERVAL));
+        assert!(!due.take(start + WARNING_INTERVAL));
+        due.reset();
+        assert!(due.take(start + WARNING_INTERVAL));
     }
 }
