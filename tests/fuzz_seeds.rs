@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use sealpost::protocol::envelope::{Envelope, Origin, Subject};
+use sealpost::protocol::frame::Accept;
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 
@@ -96,16 +97,8 @@ fn write_the_seeds_of_records() {
     }
     for (name, token) in [("record-device", Some([9; 32])), ("record-plain-device", None)] {
         let (forget_at, origin, used) = (Some(5), Origin(6), true);
-        let only_correspondents = true;
-        let device = DeviceRecord {
-            id,
-            token,
-            next_token: token,
-            forget_at,
-            origin,
-            used,
-            only_correspondents,
-        };
+        let accept = Accept::Correspondents;
+        let device = DeviceRecord { id, token, next_token: token, forget_at, origin, used, accept };
         device.encode(&mut out);
         write(name, 1, &out);
     }

@@ -29,9 +29,10 @@ use crate::protocol::envelope::Origin;
 use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
+use crate::relay::bucket::{Promises, Rate};
 use crate::relay::command::{ConnectionId, Registration, Resume, TokenHash};
 use crate::relay::delivery::{Delivery, Refused};
-use crate::relay::rate_limit::{Allowance, Promises, Rate, RatePlan};
+use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::Settings;
 use crate::store::records::HashKey;
 

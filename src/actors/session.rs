@@ -379,7 +379,7 @@ impl Handler<DeliveryBatch> for Session {
                 Delivery::Registered(accepted) => self.on_registered(*accepted, ctx),
                 Delivery::Frame { seq, body, key_update } => {
                     self.writer.text(body);
-                    self.free_key_acks += u32::from(key_update);
+                    self.free_key_acks = self.free_key_acks.saturating_add(u32::from(key_update));
                     last_seq = Some(seq);
                 }
                 Delivery::Ack { id, status } => {

@@ -4,6 +4,7 @@
 //! in `tests/simulation` drives exactly this code.
 
 pub mod auth_exchange;
+pub mod bucket;
 pub mod command;
 pub mod connection_state;
 pub mod correspondents;

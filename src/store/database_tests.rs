@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use super::*;
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Origin, Subject};
+use crate::protocol::frame::Accept;
 use crate::protocol::id::MessageId;
 
 /// Pseudo-random numbers: the same seed gives the same numbers.
@@ -269,7 +270,7 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
             id,
             token,
             next_token: None,
-            only_correspondents: false,
+            accept: Accept::Anyone,
             forget_at: None,
             origin: Origin::NONE,
             used: false,

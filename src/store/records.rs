@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
+use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, MessageId};
 
 /// The version of the encoding. A relay refuses to start on a database of another version.
@@ -41,8 +42,7 @@ pub struct DeviceRecord {
     pub origin: Origin,
     /// Something was sent or received, or the device was resumed.
     pub used: bool,
-    /// The device does not take messages of unknown senders.
-    pub only_correspondents: bool,
+    pub accept: Accept,
 }
 
 /// A device to which another device has written, by a keyed hash.
@@ -142,8 +142,9 @@ impl DeviceRecord {
     /// Writes the value for the device's id to `out`.
     pub fn encode(self, out: &mut Vec<u8>) {
         out.clear();
+        let only_correspondents = self.accept == Accept::Correspondents;
         let flags =
-            [self.token.is_some(), self.next_token.is_some(), self.used, self.only_correspondents];
+            [self.token.is_some(), self.next_token.is_some(), self.used, only_correspondents];
         out.push(VERSION);
         out.extend_from_slice(&flags.map(u8::from));
         out.extend_from_slice(&self.token.unwrap_or_default());
@@ -167,7 +168,7 @@ impl DeviceRecord {
             forget_at: (forget_at != u64::MAX).then_some(forget_at),
             origin: Origin(from.u64()?),
             used,
-            only_correspondents,
+            accept: if only_correspondents { Accept::Correspondents } else { Accept::Anyone },
         })
     }
 }
@@ -317,7 +318,7 @@ mod tests {
                         forget_at,
                         origin: Origin(6),
                         used: token.is_some(),
-                        only_correspondents: forget_at.is_some(),
+                        accept: token.map_or(Accept::Anyone, |_| Accept::Correspondents),
                     },
                     Vec::new(),
                 );

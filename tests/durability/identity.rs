@@ -1,6 +1,6 @@
 //! What a device decided and whom it knows survives a restart; an operator can end what one holder has in the queue.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::setup::Setup;
 use crate::support::{Device, message_id};
@@ -10,49 +10,29 @@ fn with_origins(data: &std::path::Path) -> Setup {
     Setup::on(data).with("LIMITS__EXEMPT_CIDRS", "10.0.0.0/8").with("QUEUE__MESSAGES", "60")
 }
 
-async fn resumable(relay: &crate::setup::Started, host: u8, more: Value) -> Device {
-    let mut payload = json!({"resumable": true});
-    payload
-        .as_object_mut()
-        .expect("an object")
-        .extend(more.as_object().cloned().into_iter().flatten());
-    Device::register_from(relay, host, json!({"type": "Register", "payload": payload})).await
-}
-
-/// How many messages the device can leave for another.
-async fn fill(device: &mut Device, to: &str, first: u64) -> u64 {
-    for number in first.. {
-        device.send_message(to, number, json!({})).await;
-        if device.receive_any().await["type"] == "Error" {
-            return number - first;
-        }
-    }
-    unreachable!()
-}
-
 #[tokio::test]
 async fn correspondents_and_the_origin_of_waiting_messages_survive_kill_9() {
     let data = tempfile::tempdir().expect("a place");
     let setup = with_origins(data.path());
     let mut relay = setup.start().await;
-    let mut victim = resumable(&relay, 1, json!({})).await;
-    let mut friend = resumable(&relay, 2, json!({})).await;
+    let mut victim = Device::resumable_from(&relay, 1, json!({})).await;
+    let mut friend = Device::resumable_from(&relay, 2, json!({})).await;
     victim.send_and_expect_ack(&friend.id, 1).await;
     friend.receive_and_ack(1).await;
     let id = victim.id.clone();
     victim.leave(&relay).await;
-    let mut attacker = resumable(&relay, 3, json!({})).await;
-    assert_eq!(fill(&mut attacker, &id, 100).await, 11);
+    let mut attacker = Device::resumable_from(&relay, 3, json!({})).await;
+    assert_eq!(attacker.fill_queue_of(&id, 100).await, 11);
     relay.kill();
     let relay = setup.start().await;
     let mut attacker = Device::resume(&relay, &attacker.token()).await;
     attacker.send_message(&id, 200, json!({})).await;
     attacker.expect_error(507).await;
-    let mut again = resumable(&relay, 3, json!({})).await;
+    let mut again = Device::resumable_from(&relay, 3, json!({})).await;
     again.send_message(&id, 201, json!({})).await;
     again.expect_error(507).await;
     let mut friend = Device::resume(&relay, &friend.token()).await;
-    assert_eq!(fill(&mut friend, &id, 300).await, 49, "all that is left of the queue");
+    assert_eq!(friend.fill_queue_of(&id, 300).await, 49, "all that is left of the queue");
 }
 
 #[tokio::test]
@@ -60,7 +40,7 @@ async fn a_choice_of_correspondents_and_a_renewed_token_survive_kill_9() {
     let data = tempfile::tempdir().expect("a place");
     let setup = with_origins(data.path());
     let mut relay = setup.start().await;
-    let hidden = resumable(&relay, 1, json!({"accept": "correspondents"})).await;
+    let hidden = Device::resumable_from(&relay, 1, json!({"accept": "correspondents"})).await;
     let (id, old) = (hidden.id.clone(), hidden.token());
     let renew = json!({"type": "Register", "payload": {"resume_token": old, "renew_token": true}});
     let new = Device::register(&relay, renew).await.token();
@@ -102,11 +82,11 @@ async fn an_operator_finds_the_largest_holders_and_ends_what_one_of_them_holds()
     let data = tempfile::tempdir().expect("a place");
     let setup = with_origins(data.path());
     let mut relay = setup.start().await;
-    let bob = resumable(&relay, 1, json!({})).await;
+    let bob = Device::resumable_from(&relay, 1, json!({})).await;
     let (bob_id, bob_token) = (bob.id.clone(), bob.token());
     bob.leave(&relay).await;
-    let mut alice = resumable(&relay, 2, json!({})).await;
-    let mut carol = resumable(&relay, 3, json!({})).await;
+    let mut alice = Device::resumable_from(&relay, 2, json!({})).await;
+    let mut carol = Device::resumable_from(&relay, 3, json!({})).await;
     for number in 1..=3 {
         alice.send_and_expect_ack(&bob_id, number).await;
     }

@@ -1,33 +1,21 @@
 //! Unknown senders cannot take the queue, the window or the authentications of a device. (threats: T60)
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Device, Relay, message_id};
+use crate::support::{Device, Relay};
 
 /// The hosts of the tests: each is an origin.
 const VICTIM: u8 = 1;
 const FRIEND: u8 = 2;
 const ATTACKER: u8 = 3;
 
-async fn resumable_from(relay: &Relay, host: u8, more: Value) -> Device {
-    let mut payload = json!({"resumable": true});
-    let fields = payload.as_object_mut().expect("an object");
-    fields.extend(more.as_object().expect("an object").clone());
-    Device::register_from(relay, host, json!({"type": "Register", "payload": payload})).await
-}
-
-/// Sends until a message is refused; returns how many were accepted.
-async fn fill(device: &mut Device, to: &str, first: u64) -> u64 {
-    for number in first.. {
-        device.send_message(to, number, json!({})).await;
-        let answer = device.receive_any().await;
-        if answer["type"] == "Error" {
-            assert_eq!(answer["payload"]["code"], 507);
-            assert_eq!(answer["payload"]["message_id"], json!(message_id(number)));
-            return number - first;
-        }
-    }
-    unreachable!()
+/// A resumable victim, and a plain friend to whom it has written.
+async fn acquainted(relay: &Relay) -> (Device, Device) {
+    let mut victim = Device::resumable_from(relay, VICTIM, json!({})).await;
+    let mut friend = Device::plain_from(relay, FRIEND).await;
+    victim.send_and_expect_ack(&friend.id, 1).await;
+    friend.receive(1).await;
+    (victim, friend)
 }
 
 fn small(settings: &mut sealpost::settings::Settings) {
@@ -40,20 +28,17 @@ fn small(settings: &mut sealpost::settings::Settings) {
 #[tokio::test]
 async fn one_address_leaves_an_absent_device_room_for_its_correspondents_and_for_a_first_contact() {
     let relay = Relay::with(small);
-    let mut victim = resumable_from(&relay, VICTIM, json!({})).await;
-    let mut friend = Device::plain_from(&relay, FRIEND).await;
-    victim.send_and_expect_ack(&friend.id, 1).await;
-    friend.receive(1).await;
+    let (victim, mut friend) = acquainted(&relay).await;
     let victim = victim.disconnect(&relay).await;
     let mut taken = 0;
     for device in 0..5 {
         let mut attacker = Device::plain_from(&relay, ATTACKER).await;
-        taken += fill(&mut attacker, &victim.id, 100 * device).await;
+        taken += attacker.fill_queue_of(&victim.id, 100 * device).await;
     }
     assert_eq!(taken, 11, "a third of half of the queue");
     let mut newcomer = Device::plain_from(&relay, 4).await;
     newcomer.send_and_expect_ack(&victim.id, 1).await;
-    assert_eq!(fill(&mut friend, &victim.id, 10).await, 30, "queue.sender_share of the whole");
+    assert_eq!(friend.fill_queue_of(&victim.id, 10).await, 30, "queue.sender_share of the whole");
 }
 
 #[tokio::test]
@@ -62,11 +47,11 @@ async fn twenty_addresses_leave_an_absent_device_room_for_a_first_contact() {
         small(settings);
         settings.queue.messages = 1_000;
     });
-    let victim = resumable_from(&relay, VICTIM, json!({})).await.disconnect(&relay).await;
+    let victim = Device::resumable_from(&relay, VICTIM, json!({})).await.disconnect(&relay).await;
     let mut taken = 0;
     for host in 10..30 {
         let mut attacker = Device::plain_from(&relay, host).await;
-        taken += fill(&mut attacker, &victim.id, 1_000 * u64::from(host)).await;
+        taken += attacker.fill_queue_of(&victim.id, 1_000 * u64::from(host)).await;
     }
     assert!(taken < 500, "{taken}");
     let mut newcomer = Device::plain_from(&relay, 4).await;
@@ -76,21 +61,18 @@ async fn twenty_addresses_leave_an_absent_device_room_for_a_first_contact() {
 #[tokio::test]
 async fn correspondents_are_kept_when_a_connection_ends() {
     let relay = Relay::with(small);
-    let mut victim = resumable_from(&relay, VICTIM, json!({})).await;
-    let mut friend = Device::plain_from(&relay, FRIEND).await;
+    let (victim, mut friend) = acquainted(&relay).await;
     let mut other = Device::plain_from(&relay, FRIEND).await;
-    victim.send_and_expect_ack(&friend.id, 1).await;
-    friend.receive(1).await;
     let victim = victim.disconnect(&relay).await.reconnect(&relay).await;
     let victim = victim.disconnect(&relay).await;
-    assert_eq!(fill(&mut other, &victim.id, 100).await, 11);
-    assert_eq!(fill(&mut friend, &victim.id, 10).await, 30);
+    assert_eq!(other.fill_queue_of(&victim.id, 100).await, 11);
+    assert_eq!(friend.fill_queue_of(&victim.id, 10).await, 30);
 }
 
 #[tokio::test]
 async fn answers_make_nobody_a_correspondent() {
     let relay = Relay::with(small);
-    let mut victim = resumable_from(&relay, VICTIM, json!({})).await;
+    let mut victim = Device::resumable_from(&relay, VICTIM, json!({})).await;
     let mut attacker = Device::plain_from(&relay, ATTACKER).await;
     attacker.send_and_expect_ack(&victim.id, 1).await;
     victim.receive_and_ack(1).await;
@@ -100,16 +82,13 @@ async fn answers_make_nobody_a_correspondent() {
     let ack = victim.key_ack(&attacker.id, 7, true);
     victim.send_through(&mut attacker, ack).await;
     let victim = victim.disconnect(&relay).await;
-    assert_eq!(fill(&mut attacker, &victim.id, 100).await, 11);
+    assert_eq!(attacker.fill_queue_of(&victim.id, 100).await, 11);
 }
 
 #[tokio::test]
 async fn key_rotations_of_unknown_senders_fill_a_quarter_of_the_window() {
     let relay = Relay::with(small);
-    let mut victim = resumable_from(&relay, VICTIM, json!({})).await;
-    let mut friend = Device::plain_from(&relay, FRIEND).await;
-    victim.send_and_expect_ack(&friend.id, 1).await;
-    friend.receive(1).await;
+    let (mut victim, mut friend) = acquainted(&relay).await;
     for host in 10..14 {
         let mut attacker = Device::plain_from(&relay, host).await;
         for key in 0..4 {
@@ -165,10 +144,7 @@ async fn unknown_senders_do_not_block_the_authentications_of_a_device() {
         settings.queue.unknown_share = 1.0;
         settings.limits.origin_share = 1.0;
     });
-    let mut victim = resumable_from(&relay, VICTIM, json!({})).await;
-    let mut friend = Device::plain_from(&relay, FRIEND).await;
-    victim.send_and_expect_ack(&friend.id, 1).await;
-    friend.receive(1).await;
+    let (mut victim, mut friend) = acquainted(&relay).await;
     let mut first = Device::plain_from(&relay, ATTACKER).await;
     let request = first.auth("AuthRequest", json!({"recipient_id": victim.id}));
     first.send(request).await;
@@ -194,8 +170,8 @@ async fn unknown_senders_do_not_block_the_authentications_of_a_device() {
 async fn a_device_that_takes_only_correspondents_looks_unknown_to_all_others() {
     let relay = Relay::with(small);
     let accept = json!({"accept": "correspondents"});
-    let mut hidden = resumable_from(&relay, VICTIM, accept.clone()).await;
-    let mut other = resumable_from(&relay, FRIEND, accept).await;
+    let mut hidden = Device::resumable_from(&relay, VICTIM, accept.clone()).await;
+    let mut other = Device::resumable_from(&relay, FRIEND, accept).await;
     let nobody = "0badc0de-0000-4000-8000-000000000001";
     let mut errors = Vec::new();
     for to in [&hidden.id.clone(), nobody] {

@@ -87,6 +87,14 @@ impl Device {
         device
     }
 
+    /// A resumable device with additional fields in its `Register`, from 127.0.0.`host`.
+    pub async fn resumable_from(relay: &Endpoints, host: u8, more: Value) -> Self {
+        let mut payload = json!({"resumable": true});
+        let fields = payload.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        Self::register_from(relay, host, json!({"type": "Register", "payload": payload})).await
+    }
+
     /// A device that can resume, and wants receipts.
     pub async fn with_receipts(relay: &Endpoints) -> Self {
         let register =
@@ -196,6 +204,22 @@ impl Device {
     pub async fn send_and_expect_ack(&mut self, to: &str, number: u64) {
         self.send_message(to, number, json!({})).await;
         self.expect_ack(number).await;
+    }
+
+    /// Sends messages, numbered from `first`, until the recipient's queue refuses one; returns how many were accepted.
+    pub async fn fill_queue_of(&mut self, to: &str, first: u64) -> u64 {
+        let mut accepted = 0;
+        loop {
+            self.send_message(to, first + accepted, json!({})).await;
+            let answer = self.receive_any().await;
+            if answer["type"] == "Error" {
+                assert_eq!(answer["payload"]["code"], 507, "in {answer}");
+                assert_eq!(answer["payload"]["message_id"], message_id(first + accepted));
+                return accepted;
+            }
+            assert_eq!(answer["type"], "Ack", "in {answer}");
+            accepted += 1;
+        }
     }
 
     /// A step of an authentication, from this device, with these additional fields.

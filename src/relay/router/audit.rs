@@ -37,14 +37,8 @@ impl Router {
         agree("expiry", expiry.entries(), [&scheduled, &absent])?;
         let (mut in_flight, mut queued, mut bytes) = (0, 0, 0);
         let mut by_origin = HashMap::<_, u64, _>::default();
-        for item in directory.iter().flat_map(|(_, device)| device.mailbox.items()) {
-            *(if item.in_flight { &mut in_flight } else { &mut queued }) += counted(item);
-            if item.is_held() {
-                bytes += item.bytes();
-                *by_origin.entry(item.envelope.origin).or_default() += item.bytes();
-            }
-        }
-        for item in expiry.ended() {
+        let here = directory.iter().flat_map(|(_, device)| device.mailbox.items());
+        for item in here.chain(expiry.ended()) {
             *(if item.in_flight { &mut in_flight } else { &mut queued }) += counted(item);
             if item.is_held() {
                 bytes += item.bytes();

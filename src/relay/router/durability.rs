@@ -51,7 +51,7 @@ impl Router {
                     id: record.to,
                     token: None,
                     next_token: None,
-                    only_correspondents: false,
+                    accept: Accept::Anyone,
                     forget_at: None,
                     origin: Origin::NONE,
                     used: true,
@@ -64,32 +64,30 @@ impl Router {
 
     /// The store has committed everything through `through`: senders that wait for an Ack get it.
     pub fn committed(&mut self, step: &mut Step, through: PutSeq) {
-        while let Some(pending) = self.pending.pop_through(through) {
-            match pending {
-                Pending::Item { recipient, seq } => {
-                    if let Some(slot) = self.directory.find(recipient) {
-                        self.ack_queued(step, slot, seq);
-                    }
-                }
-                Pending::Renewal(connection) => self.resume_renewed(step, connection, true),
-                Pending::Unregistration(connection) => {
-                    step.deliver(connection, Delivery::Close(CloseReason::Unregistered));
-                }
-            }
-        }
+        self.on_report(step, through, true);
     }
 
     /// The store has failed to commit what came since its last report, through `through`: senders that wait for an Ack are
     /// refused.
     pub fn failed(&mut self, step: &mut Step, through: PutSeq) {
+        self.on_report(step, through, false);
+    }
+
+    /// What follows from the store's report on everything through `through`.
+    fn on_report(&mut self, step: &mut Step, through: PutSeq, is_committed: bool) {
         while let Some(pending) = self.pending.pop_through(through) {
             match pending {
-                Pending::Item { recipient, seq } => {
-                    if let Some(slot) = self.directory.find(recipient) {
-                        self.refuse_unstored(step, slot, seq);
-                    }
+                Pending::Item { recipient, seq } => match self.directory.find(recipient) {
+                    Some(slot) if is_committed => self.ack_queued(step, slot, seq),
+                    Some(slot) => self.refuse_unstored(step, slot, seq),
+                    None => {}
+                },
+                Pending::Renewal(connection) => {
+                    self.resume_renewed(step, connection, is_committed);
                 }
-                Pending::Renewal(connection) => self.resume_renewed(step, connection, false),
+                Pending::Unregistration(connection) if is_committed => {
+                    step.deliver(connection, Delivery::Close(CloseReason::Unregistered));
+                }
                 Pending::Unregistration(connection) => self.unregistered.push(connection),
             }
         }
@@ -202,7 +200,7 @@ impl Router {
             forget_at,
             origin: device.origin,
             used: device.used,
-            only_correspondents: device.accept == Accept::Correspondents,
+            accept: device.accept,
         });
     }
 
@@ -232,16 +230,13 @@ impl Router {
     }
 
     fn restore_device(&mut self, now: Now, record: DeviceRecord, allowance: Arc<Allowance>) {
-        let DeviceRecord { id, token, next_token, forget_at, origin, used, only_correspondents } =
-            record;
+        let DeviceRecord { id, token, next_token, forget_at, origin, used, accept } = record;
         let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
         let Ok(slot) = inserted else { return };
         self.origins.added(origin);
         self.directory[slot].used = used;
         self.directory.set_next_token(slot, next_token.map(TokenHash));
-        if only_correspondents {
-            self.directory[slot].accept = Accept::Correspondents;
-        }
+        self.directory[slot].accept = accept;
         let session = &self.settings.session;
         let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
         // A device that was connected when the process ended is absent from now on.

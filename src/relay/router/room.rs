@@ -19,8 +19,8 @@ const MAX_PURGED: usize = 256;
 const EIGHTHS_FOR_WAITING: u64 = 7;
 
 impl Router {
-    /// The recipient, and the sender as the recipient's limits see it. 404 for a device that is not known, and, by the same
-    /// path, for one that does not take messages of unknown senders.
+    /// The recipient, and the sender as the recipient's limits see it. 404 for a device that is not known, and, in the
+    /// same words, for one that does not take messages of unknown senders.
     pub(super) fn find_recipient(
         &self,
         step: &Step,
@@ -28,15 +28,12 @@ impl Router {
         to: DeviceId,
     ) -> Result<(Slot, Applicant), Refusal> {
         let hash = hash(self.hash_key, from.id);
-        let found = self.directory.find_alive(step.now, to).map(|slot| {
-            let recipient = &self.directory[slot];
-            let is_unknown =
-                from.origin != Origin::NONE && !recipient.correspondents.contains(hash);
-            let is_taken = !is_unknown || recipient.accept == Accept::Anyone;
-            (slot, is_unknown, is_taken)
-        });
-        let (slot, is_unknown, _) =
-            found.filter(|(.., is_taken)| *is_taken).ok_or(Refusal::UnknownRecipient)?;
+        let slot = self.directory.find_alive(step.now, to).ok_or(Refusal::UnknownRecipient)?;
+        let recipient = &self.directory[slot];
+        let is_unknown = from.origin != Origin::NONE && !recipient.correspondents.contains(hash);
+        if is_unknown && recipient.accept == Accept::Correspondents {
+            return Err(Refusal::UnknownRecipient);
+        }
         let applicant = Applicant { id: from.id, origin: from.origin, is_unknown, adds_key: false };
         Ok((slot, applicant))
     }
@@ -58,11 +55,8 @@ impl Router {
         if self.store.is_failing() && !in_flight_at_once {
             return Err(Refusal::Full);
         }
-        if !self.total_admits(from.origin, bytes, in_flight_at_once) {
-            self.find_expired(step.now, MAX_PURGED, &mut { STEP_ENTRIES });
-            if !self.total_admits(from.origin, bytes, in_flight_at_once) {
-                return Err(Refusal::Full);
-            }
+        if !self.find_room_in_total(step, from.origin, bytes, in_flight_at_once) {
+            return Err(Refusal::Full);
         }
         let quota = self.quota();
         if self.directory[slot].mailbox.is_full(quota, from, bytes) {
@@ -72,6 +66,21 @@ impl Router {
             }
         }
         Ok(())
+    }
+
+    /// Like [`Self::total_admits`], after expired items are moved out where that is needed.
+    fn find_room_in_total(
+        &mut self,
+        step: &Step,
+        origin: Origin,
+        bytes: u64,
+        in_flight_at_once: bool,
+    ) -> bool {
+        if self.total_admits(origin, bytes, in_flight_at_once) {
+            return true;
+        }
+        self.find_expired(step.now, MAX_PURGED, &mut { STEP_ENTRIES });
+        self.total_admits(origin, bytes, in_flight_at_once)
     }
 
     /// Whether an origin may add `bytes` to what all mailboxes hold.
@@ -116,11 +125,7 @@ impl Router {
         if self.directory[from.slot].correspondents.contains(hash) {
             return;
         }
-        let mut has_room = self.total_admits(from.origin, CORRESPONDENT_BYTES, true);
-        if !has_room {
-            self.find_expired(step.now, MAX_PURGED, &mut { STEP_ENTRIES });
-            has_room = self.total_admits(from.origin, CORRESPONDENT_BYTES, true);
-        }
+        let has_room = self.find_room_in_total(step, from.origin, CORRESPONDENT_BYTES, true);
         let device = &mut self.directory[from.slot];
         let before = device.correspondents.len();
         if !has_room && !device.correspondents.forget_oldest() {

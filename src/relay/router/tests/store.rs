@@ -47,7 +47,7 @@ fn the_end_of_a_device_that_was_connected_is_written_at_the_start() {
         forget_at: None,
         origin: Origin::NONE,
         used: true,
-        only_correspondents: false,
+        accept: Accept::Anyone,
     };
     let loaded = Loaded { devices: vec![record], ..Loaded::default() };
     let (now, allowance) = (relay.step.now, relay.allowance.clone());
