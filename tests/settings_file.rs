@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sealpost::cli::Cli;
+use sealpost::protocol::envelope::ENVELOPE_OVERHEAD;
 use sealpost::settings::{Settings, load_from, print};
 
 fn path() -> PathBuf {
@@ -49,6 +50,11 @@ fn the_defaults_are_as_documented() {
     assert_eq!(settings.heartbeat.timeout.as_secs(), 75);
     assert_eq!(settings.auth.exchange_ttl.as_secs(), 60);
     assert!(settings.queue.durable);
+}
+
+#[test]
+fn the_settings_know_what_a_message_counts_beside_its_frame() {
+    assert_eq!(sealpost::settings::MESSAGE_OVERHEAD as u64, ENVELOPE_OVERHEAD);
 }
 
 #[test]

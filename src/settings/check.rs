@@ -4,6 +4,9 @@ use super::Settings;
 use super::problem::{Problem, Problems};
 use super::value::{size, span};
 
+/// What a message counts beside its frame, bytes. The floor of the protocol has the number; a test compares the two.
+pub const MESSAGE_OVERHEAD: usize = 256;
+
 /// Everything in `settings` that contradicts something else in it. A key of `known` has its default in `settings`. The
 /// operator did not write the default, so it contradicts nothing.
 pub(super) fn contradictions(settings: &Settings, known: &Problems) -> Vec<Problem> {
@@ -61,14 +64,20 @@ pub(super) fn contradictions(settings: &Settings, known: &Problems) -> Vec<Probl
         queue.sender_share.to_string(),
         format!("leaves a sender less than one of queue.messages ({})", queue.messages),
     );
-    refuse_if(
-        (queue.bytes as f64) * queue.sender_share < limits.message_bytes as f64,
-        &["queue.sender_share", "queue.bytes", "limits.message_bytes"],
-        queue.sender_share.to_string(),
-        format!(
-            "leaves a sender too little of queue.bytes ({queue_bytes}) for one message of limits.message_bytes ({message})"
-        ),
-    );
+    let largest = limits.message_bytes.saturating_add(MESSAGE_OVERHEAD) as f64;
+    let shares =
+        [("queue.sender_share", queue.sender_share), ("queue.unknown_share", queue.unknown_share)];
+    let too_small = shares.into_iter().find(|(_, share)| queue.bytes as f64 * share < largest);
+    if let Some((key, share)) = too_small {
+        refuse_if(
+            true,
+            &[key, "queue.bytes", "limits.message_bytes"],
+            share.to_string(),
+            format!(
+                "leaves a sender too little of queue.bytes ({queue_bytes}) for one message of limits.message_bytes ({message}), which counts {MESSAGE_OVERHEAD} bytes more"
+            ),
+        );
+    }
     refuse_if(
         delivery.bytes < limits.message_bytes,
         &["delivery.bytes", "limits.message_bytes"],

@@ -13,6 +13,7 @@ mod reload;
 mod tests;
 mod value;
 
+pub use check::MESSAGE_OVERHEAD;
 pub use load::{load, load_from, print, unread_variables};
 pub use problem::{Problem, Problems};
 pub use reload::Reload;

@@ -397,8 +397,13 @@ fn contradictions_are_refused_with_both_keys() {
         ("[queue]\ntotal_bytes = \"1 MiB\"", "queue.total_bytes = 1 MiB", "queue.bytes (16 MiB)"),
         ("[queue]\nmessages = 1", "queue.sender_share = 0.5", "queue.messages (1)"),
         (
-            "[queue]\nbytes = \"64 KiB\"",
+            "[queue]\nbytes = \"128 KiB\"",
             "queue.sender_share = 0.5",
+            "limits.message_bytes (64 KiB)",
+        ),
+        (
+            "[queue]\nbytes = \"64.25 KiB\"\nsender_share = 1.0",
+            "queue.unknown_share = 0.5",
             "limits.message_bytes (64 KiB)",
         ),
         (
