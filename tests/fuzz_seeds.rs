@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sealpost::protocol::envelope::{Envelope, Origin, Subject};
 use sealpost::protocol::frame::Accept;
-use sealpost::protocol::id::{DeviceId, MessageId};
+use sealpost::protocol::id::{DeviceId, Letters, MessageId};
 use sealpost::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 
 #[path = "../fuzz/targets/conversation.rs"]
@@ -91,6 +91,7 @@ fn write_the_seeds_of_records() {
             content: 5,
             origin: Origin(11),
             from_unknown: true,
+            recipient_letters: Letters::Small,
         };
         MessageRecord { seq: KEY, to: id, expires_at: 99, envelope }.encode(&mut out);
         write(name, 0, &out);

@@ -33,7 +33,8 @@ pub fn run(criterion: &mut Criterion) {
         bench.iter(|| ack(black_box(MESSAGE), Some(Status::Queued(black_box(1_678_886_700)))));
     });
     let expired = Refusal::Expired(ExpiredKind::Message(MESSAGE), 300);
-    let about = ErrorContext::about(Some(&Subject::Message(MESSAGE)), Some(DeviceId::random()));
+    let about =
+        ErrorContext::about(Some(&Subject::Message(MESSAGE)), Some(DeviceId::random().into()));
     group.bench_function("encode Error 410", |bench| {
         bench.iter(|| error(black_box(expired), black_box(&about)));
     });

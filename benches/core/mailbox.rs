@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use criterion::{BenchmarkId, Criterion};
 use sealpost::clock::Moment;
 use sealpost::protocol::envelope::{Envelope, Origin, Seq, Subject};
-use sealpost::protocol::id::{DeviceId, MessageId};
+use sealpost::protocol::id::{DeviceId, Letters, MessageId};
 use sealpost::relay::item::{Item, SettledBy};
 use sealpost::relay::mailbox::{Credit, Mailbox, Next};
 
@@ -89,6 +89,7 @@ impl Mail {
             content: 0,
             origin: Origin::NONE,
             from_unknown: false,
+            recipient_letters: Letters::Small,
         };
         let item = Item::new(self.last, deadline_of(self.last), envelope, true);
         self.mailbox.push_waiting(Item { settles, ..item });

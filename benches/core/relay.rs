@@ -97,7 +97,7 @@ impl Relay {
     pub fn send(&mut self, from: Device, to: Device, ttl: u64) -> MessageId {
         self.names += 1;
         let (id, body) = (MessageId::from_u128(self.names), ByteString::from_static(BODY));
-        let message = SendCommand { recipient: to.id, id, ttl: Some(ttl), content: 1, body };
+        let message = SendCommand { recipient: to.id.into(), id, ttl: Some(ttl), content: 1, body };
         self.router.handle(&mut self.step, from.conn, [Command::Send(message)]);
         self.discard();
         id

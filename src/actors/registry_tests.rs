@@ -285,7 +285,8 @@ async fn a_backlogged_disk_delays_only_the_senders_of_stored_messages() {
     registered(&mut of_talker).await;
 
     behind.store(true, Ordering::Relaxed);
-    let send = |recipient| {
+    let send = |recipient: DeviceId| {
+        let recipient = recipient.into();
         let (id, body) = (MessageId::from_u128(1), "{}".into());
         vec![Command::Send(SendCommand { recipient, id, ttl: Some(9), content: 1, body })]
     };

@@ -3,15 +3,14 @@
 //! The frame borrows from the text. Ids are parsed; values that the relay only forwards stay raw, and `payload` is
 //! exactly the bytes that the client wrote, because its `signature` may cover them.
 
-use std::borrow::Cow;
-
 use super::envelope::Subject;
 use super::frame::{
     Accept, Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send,
     StatusUpdate,
 };
-use super::id::{DeviceId, MessageId};
+use super::id::{DeviceId, MessageId, Recipient};
 use super::json_object;
+use super::json_string::text as string;
 use super::kind::Kind;
 use super::refusal::{ErrorContext, Refusal};
 
@@ -104,7 +103,7 @@ pub fn error_context(text: &str, refusal: Refusal) -> ErrorContext {
         }
         _ => return ErrorContext::NOTHING,
     };
-    ErrorContext::about(subject.as_ref(), fields.required(0, device_id).ok())
+    ErrorContext::about(subject.as_ref(), fields.required(0, recipient).ok())
 }
 
 fn register(payload: &str) -> Result<Register<'_>, Refusal> {
@@ -136,7 +135,7 @@ fn send(payload: &str) -> Result<Send<'_>, Refusal> {
     let fields = Fields::read(Kind::Send, payload, names)?;
     fields.optional(5, opaque)?;
     Ok(Send {
-        recipient_id: fields.required(0, device_id)?,
+        recipient_id: fields.required(0, recipient)?,
         sender_id: fields.required(1, device_id)?,
         message_id: fields.required(2, message_id)?,
         ttl: fields.optional(3, seconds)?,
@@ -165,7 +164,7 @@ fn auth(kind: Kind, step: AuthStep, payload: &str) -> Result<Auth<'_>, Refusal> 
     Ok(Auth {
         step,
         device_id: fields.required(0, device_id)?,
-        recipient_id: fields.optional(1, device_id)?,
+        recipient_id: fields.optional(1, recipient)?,
         payload,
     })
 }
@@ -175,8 +174,8 @@ fn auth_success(payload: &str) -> Result<AuthSuccess<'_>, Refusal> {
     let fields = Fields::read(Kind::AuthSuccess, payload, names)?;
     fields.required(3, flag)?;
     Ok(AuthSuccess {
-        device_id: fields.required(0, device_id)?,
-        recipient_id: fields.optional(1, device_id)?,
+        device_id: fields.required(0, recipient)?,
+        recipient_id: fields.optional(1, recipient)?,
         sender_id: fields.optional(2, device_id)?,
         payload,
     })
@@ -193,7 +192,7 @@ fn key_rotation(kind: Kind, payload: &str) -> Result<KeyRotation<'_>, Refusal> {
     }
     Ok(KeyRotation {
         sender_id: fields.required(0, device_id)?,
-        recipient_id: fields.required(1, device_id)?,
+        recipient_id: fields.required(1, recipient)?,
         key_id: fields.required(2, key_id)?,
         payload,
     })
@@ -243,6 +242,10 @@ fn device_id(raw: &str) -> Result<DeviceId, &'static str> {
     string(raw).and_then(|text| DeviceId::parse(&text)).ok_or(UUID)
 }
 
+fn recipient(raw: &str) -> Result<Recipient, &'static str> {
+    string(raw).and_then(|text| Recipient::parse(&text)).ok_or(UUID)
+}
+
 fn message_id(raw: &str) -> Result<MessageId, &'static str> {
     string(raw).and_then(|text| MessageId::parse(&text)).ok_or(UUID)
 }
@@ -252,11 +255,18 @@ fn opaque(raw: &str) -> Result<&str, &'static str> {
     raw.starts_with('"').then_some(raw).ok_or("a string")
 }
 
-/// Raw, because a client may use a number of any size.
+/// The longest `key_id`, bytes as the client wrote it: the relay keeps the key beside the frame.
+const KEY_ID_BYTES: usize = 256;
+
+/// Raw, because a client may use a number of any size, and an `Error` repeats the key as the client wrote it.
 fn key_id(raw: &str) -> Result<&str, &'static str> {
-    raw.starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-        .then_some(raw)
-        .ok_or("a number or a string")
+    if !raw.starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
+        return Err("a number or a string");
+    }
+    if raw.len() > KEY_ID_BYTES {
+        return Err("at most 256 bytes long as written");
+    }
+    Ok(raw)
 }
 
 fn flag(raw: &str) -> Result<bool, &'static str> {
@@ -283,16 +293,6 @@ fn presence(raw: &str) -> Result<Presence, &'static str> {
         Some("Away") => Ok(Presence::Away),
         Some("Offline") => Ok(Presence::Offline),
         _ => Err("Online, Away or Offline"),
-    }
-}
-
-/// The text of a raw JSON string, borrowed unless the string holds escapes.
-fn string(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str(raw).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
     }
 }
 

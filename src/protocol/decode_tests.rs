@@ -31,7 +31,7 @@ fn a_send_keeps_its_payload_byte_for_byte_in_either_key_order() {
         assert_eq!(send.ttl, Some(300));
         assert_eq!(send.encrypted_data, r#""e==""#);
         assert_eq!(send.sender_id, DeviceId::parse(ALICE).unwrap());
-        assert_eq!(send.recipient_id, DeviceId::parse(BOB).unwrap());
+        assert_eq!(send.recipient_id, Recipient::parse(BOB).unwrap());
         assert_eq!(send.message_id, MessageId::parse(MESSAGE).unwrap());
     }
 }
@@ -138,6 +138,31 @@ fn a_key_id_is_any_number_or_string() {
 }
 
 #[test]
+fn a_key_id_has_at_most_256_bytes_as_written() {
+    for kind in [Kind::KeyRotationUpdate, Kind::KeyRotationAck] {
+        for (key_id, bytes) in [
+            (format!("\"{}\"", "k".repeat(254)), 256),
+            (format!("\"{}\"", "k".repeat(255)), 257),
+            (format!("\"{}\"", "é".repeat(127)), 256),
+            // 43 letters, in 260 bytes.
+            (format!("\"{}\"", "\\u0041".repeat(43)), 260),
+            ("7".repeat(256), 256),
+            ("7".repeat(257), 257),
+        ] {
+            assert_eq!(key_id.len(), bytes);
+            let text = format!(
+                r#"{{"type":"{}","payload":{{"sender_id":"{ALICE}","recipient_id":"{BOB}","key_id":{key_id},"success":true,"encrypted_key_package":""}}}}"#,
+                kind.name()
+            );
+            let too_long = Refusal::Wrong(kind, "key_id", "at most 256 bytes long as written");
+            assert_eq!(decode(&text).err(), (bytes > 256).then_some(too_long), "{key_id}");
+            let context = error_context(&text, too_long);
+            assert_eq!(context.key_id.is_some(), bytes <= 256);
+        }
+    }
+}
+
+#[test]
 fn a_status_is_one_of_three_values() {
     let status = |value: &str| {
         decode(&format!(
@@ -172,7 +197,7 @@ fn the_error_context_of_a_malformed_frame_has_the_ids_that_can_be_read() {
         let text = format!(r#"{{"payload":{},"type":"Send"}}"#, send_with(field));
         error_context(&text, decode(&text).unwrap_err())
     };
-    let (message, bob) = (MessageId::parse(MESSAGE).unwrap(), DeviceId::parse(BOB).unwrap());
+    let (message, bob) = (MessageId::parse(MESSAGE).unwrap(), Recipient::parse(BOB).unwrap());
     assert_eq!(
         context_of_send(r#","ttl":-1"#),
         ErrorContext::about(Some(&Subject::Message(message)), Some(bob))

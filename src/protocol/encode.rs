@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::frame::AuthStep;
-use super::id::{DeviceId, MessageId};
+use super::id::{DeviceId, MessageId, Recipient};
 use super::refusal::{ErrorContext, Refusal};
 
 /// The type of a frame that carries the payload of one client to another. (protocol: Receive and after)
@@ -164,7 +164,7 @@ pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         key_id: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        recipient_id: Option<DeviceId>,
+        recipient_id: Option<Recipient>,
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -245,7 +245,7 @@ mod tests {
         );
         let context = ErrorContext::about(
             Some(&Subject::KeyRotation("1678886401".into())),
-            DeviceId::parse(ID),
+            Recipient::parse(ID),
         );
         assert!(error(Refusal::UnknownRecipient, &context).contains(r#""key_id":1678886401,"#));
     }

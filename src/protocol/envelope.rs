@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 
-use super::id::{DeviceId, MessageId};
+use super::id::{DeviceId, Letters, MessageId};
 
 /// Sequence number of an item in a mailbox: it increases with each arrival and is never used again.
 pub type Seq = u64;
@@ -26,6 +26,8 @@ pub struct Envelope {
     pub origin: Origin,
     /// The recipient had never written to the sender when the envelope was accepted. (protocol: Unknown senders)
     pub from_unknown: bool,
+    /// The letters in which the sender wrote the id of the recipient; an `Error` about the envelope repeats them.
+    pub recipient_letters: Letters,
 }
 
 /// A keyed hash of the network from which a device registered. Devices of one origin share what they may take of a pool.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::id::{DeviceId, MessageId};
+use super::id::{DeviceId, MessageId, Recipient};
 
 /// One frame of a client. Its shape is checked; nothing else is. (protocol: Core messages and after)
 #[derive(Debug, PartialEq)]
@@ -64,7 +64,7 @@ pub enum Accept {
 #[derive(Debug, PartialEq)]
 pub struct Send<'a> {
     /// The recipient.
-    pub recipient_id: DeviceId,
+    pub recipient_id: Recipient,
     /// The sender as the client states it; not verified yet.
     pub sender_id: DeviceId,
     /// The sender's id of this message.
@@ -105,7 +105,7 @@ pub struct Auth<'a> {
     /// The sender as the client states it; not verified yet.
     pub device_id: DeviceId,
     /// The recipient, if the client names one.
-    pub recipient_id: Option<DeviceId>,
+    pub recipient_id: Option<Recipient>,
     /// The whole payload.
     pub payload: &'a str,
 }
@@ -114,9 +114,9 @@ pub struct Auth<'a> {
 #[derive(Debug, PartialEq)]
 pub struct AuthSuccess<'a> {
     /// The device that is confirmed as trusted; also the recipient if `recipient_id` is absent.
-    pub device_id: DeviceId,
+    pub device_id: Recipient,
     /// The recipient, if the client names one.
-    pub recipient_id: Option<DeviceId>,
+    pub recipient_id: Option<Recipient>,
     /// The sender, if the client names it; not verified yet.
     pub sender_id: Option<DeviceId>,
     /// The whole payload.
@@ -129,7 +129,7 @@ pub struct KeyRotation<'a> {
     /// The sender as the client states it; not verified yet.
     pub sender_id: DeviceId,
     /// The recipient.
-    pub recipient_id: DeviceId,
+    pub recipient_id: Recipient,
     /// The raw JSON number or string.
     pub key_id: &'a str,
     /// The whole payload.

@@ -1,14 +1,15 @@
-//! Reads one JSON object and returns the raw text of the fields that the caller names. Nothing is copied or decoded.
+//! Reads one JSON object and returns the raw text of the fields that the caller names. Nothing is copied.
 //! `serde_json` checks the grammar. This file checks the rest: an object, no key twice, a limited depth. (protocol: Envelope)
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
+use super::json_string::{inner, meaning};
 use super::refusal::Refusal;
 
 /// Deepest nesting of arrays and objects in a message; the envelope is the first level. A deeper value could crash a
@@ -51,14 +52,18 @@ impl<'a, const N: usize> Visitor<'a> for Fields<'_, '_, N> {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = [None; N];
         let mut unknown_keys = UnknownKeys::default();
-        while let Some(Key(key)) = map.next_key()? {
+        // A key is raw, too: `serde_json` refuses a lone surrogate where it decodes a string.
+        while let Some(key) = map.next_key::<&'a RawValue>()?.map(RawValue::get) {
             let value = map.next_value::<&'a RawValue>()?.get();
-            let index = self.names.iter().position(|name| *name == key);
+            let named = |key: &[u8]| self.names.iter().position(|name| name.as_bytes() == key);
+            // Almost every key is one of the names, without an escape.
+            let index = inner(key).and_then(|key| named(key.as_bytes()));
+            let index = index.or_else(|| named(&meaning(key)));
             let skip =
                 index.is_some() && index == self.skip_depth_check_for && value.starts_with('{');
             let is_new = match index {
                 Some(index) => found[index].replace(value).is_none(),
-                None => unknown_keys.insert(key),
+                None => unknown_keys.insert(meaning(key)),
             };
             *self.error = if !skip && is_deeper_than(self.max_depth, value) {
                 Refusal::TooDeep
@@ -73,19 +78,15 @@ impl<'a, const N: usize> Visitor<'a> for Fields<'_, '_, N> {
     }
 }
 
-/// A key; borrowed from the text unless it holds escapes.
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// The keys that the caller did not name; kept to find a key that occurs twice.
 #[derive(Default)]
 struct UnknownKeys<'a> {
-    list: Vec<Cow<'a, str>>,
-    set: HashSet<Cow<'a, str>>,
+    list: Vec<Cow<'a, [u8]>>,
+    set: HashSet<Cow<'a, [u8]>>,
 }
 
 impl<'a> UnknownKeys<'a> {
-    fn insert(&mut self, key: Cow<'a, str>) -> bool {
+    fn insert(&mut self, key: Cow<'a, [u8]>) -> bool {
         if !self.set.is_empty() {
             return self.set.insert(key);
         }
@@ -155,6 +156,13 @@ mod tests {
     }
 
     #[test]
+    fn a_lone_surrogate_in_a_key_stands_for_itself() {
+        assert_eq!(a_and_b(r#"{"\ud800":1,"\ud801":2,"\ufffd":3,"a":4}"#), Ok([Some("4"), None]));
+        assert_eq!(a_and_b(r#"{"x\ud800":1,"\u0078\uD800":1}"#), Err(Refusal::Twice(None)));
+        assert_eq!(a_and_b(r#"{"b":{"\udc00":1}}"#), Ok([None, Some(r#"{"\udc00":1}"#)]));
+    }
+
+    #[test]
     fn a_text_that_is_not_one_object_is_refused() {
         for text in [
             "",
@@ -174,6 +182,10 @@ mod tests {
             "{\"a\":01}",
             "{/**/}",
             "{\"a\":\"\u{0}\"}",
+            "{\"\u{1}\":0}",
+            "{\"\\u0061\u{1}\":0}",
+            "{\"\\ud80\":0}",
+            "{\"\\x\":0}",
             "{1:2}",
         ] {
             assert_eq!(a_and_b(text), Err(Refusal::NotAnObject), "{text:?}");

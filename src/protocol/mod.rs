@@ -8,5 +8,6 @@ pub mod envelope;
 pub mod frame;
 pub mod id;
 mod json_object;
+pub mod json_string;
 pub mod kind;
 pub mod refusal;

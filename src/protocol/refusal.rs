@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::envelope::Subject;
-use super::id::{DeviceId, MessageId};
+use super::id::{MessageId, Recipient};
 use super::kind::Kind;
 
 /// Why the relay did not do what a frame asks for. Each refusal becomes one `Error` frame; the connection stays open.
@@ -161,7 +161,7 @@ pub struct ErrorContext {
     /// `key_id` of the refused key rotation: the client's raw JSON.
     pub key_id: Option<Box<str>>,
     /// Recipient of the refused message or key rotation.
-    pub recipient_id: Option<DeviceId>,
+    pub recipient_id: Option<Recipient>,
     /// Milliseconds after which a new attempt can succeed.
     pub retry_after_ms: Option<u64>,
 }
@@ -172,7 +172,7 @@ impl ErrorContext {
         Self { message_id: None, key_id: None, recipient_id: None, retry_after_ms: None };
 
     /// The context of a frame from what is known of it: the one place that decides what an `Error` names.
-    pub fn about(subject: Option<&Subject>, recipient: Option<DeviceId>) -> Self {
+    pub fn about(subject: Option<&Subject>, recipient: Option<Recipient>) -> Self {
         let (message_id, key_id) = match subject {
             Some(Subject::Message(id)) => (Some(*id), None),
             Some(Subject::KeyRotation(key_id) | Subject::KeyRotationAck(key_id)) => {

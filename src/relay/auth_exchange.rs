@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use crate::clock::Moment;
 use crate::protocol::envelope::{Origin, Seq};
 use crate::protocol::frame::AuthStep;
-use crate::protocol::id::DeviceId;
+use crate::protocol::id::{DeviceId, Letters, Recipient};
 use crate::protocol::refusal::Refusal;
 
 /// Maximum of open exchanges that one device has opened.
@@ -29,12 +29,16 @@ struct Exchange {
     deadline: Moment,
     /// The sequence number of the `AuthRequest`.
     request: Seq,
+    /// The letters in which the initiator wrote the id of the responder.
+    responder_letters: Letters,
 }
 
 /// An exchange that was ended to make room for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
     pub initiator: DeviceId,
+    /// The other device, as the initiator named it.
+    pub responder: Recipient,
     /// The sequence number of the `AuthRequest`, which may still wait for the responder.
     pub request: Seq,
 }
@@ -77,16 +81,18 @@ impl Exchanges {
     pub fn open(
         &mut self,
         initiator: DeviceId,
-        responder: DeviceId,
+        responder: Recipient,
         deadline: Moment,
         unknown: Option<Origin>,
         request: Seq,
     ) -> Option<Ended> {
+        let Recipient { id: responder, letters: responder_letters } = responder;
         self.close(initiator, responder);
         let ended = unknown.and_then(|_| self.end_one_for(responder));
         let pair = pair(initiator, responder);
         let last = AuthStep::Request;
-        self.by_pair.insert(pair, Exchange { initiator, last, deadline, request });
+        let exchange = Exchange { initiator, last, deadline, request, responder_letters };
+        self.by_pair.insert(pair, exchange);
         self.deadlines.insert((deadline, pair.0, pair.1));
         let of_initiator = self.by_device.entry(initiator).or_default();
         of_initiator.peers.push(responder);
@@ -214,8 +220,9 @@ impl Exchanges {
         let most = by_origin.values().copied().max()?;
         let (initiator, _) =
             *unanswered.iter().find(|(_, origin)| by_origin.get(origin) == Some(&most))?;
-        let request = self.close(initiator, responder)?.request;
-        Some(Ended { initiator, request })
+        let Exchange { request, responder_letters, .. } = self.close(initiator, responder)?;
+        let responder = Recipient { id: responder, letters: responder_letters };
+        Some(Ended { initiator, responder, request })
     }
 
     fn open_between(&self, now: Moment, a: DeviceId, b: DeviceId) -> Option<Exchange> {
@@ -248,7 +255,7 @@ mod tests {
 
     fn open(exchanges: &mut Exchanges, from: DeviceId, to: DeviceId, deadline: Moment) {
         exchanges.check_open(from, to).unwrap();
-        assert_eq!(exchanges.open(from, to, deadline, None, 0), None);
+        assert_eq!(exchanges.open(from, to.into(), deadline, None, 0), None);
     }
 
     fn requested_by_alice() -> Exchanges {
@@ -332,17 +339,17 @@ mod tests {
         let device = |number: usize| DeviceId::from_u128(100 + number as u128);
         open(&mut exchanges, CAROL, BOB, END);
         for number in 0..=MAX_UNANSWERED {
-            let ended = exchanges.open(device(number), BOB, END, Some(crowd), number as Seq);
+            let ended = exchanges.open(device(number), BOB.into(), END, Some(crowd), number as Seq);
             assert_eq!(ended.is_some(), number == MAX_UNANSWERED);
             if number == 0 {
                 // The answered one does not count any more.
                 let response = AuthStep::Response;
                 send_step(&mut exchanges, NOW, BOB, response, Some(device(0))).unwrap();
-                exchanges.open(device(1_000), BOB, END, Some(newcomer), 1_000);
+                exchanges.open(device(1_000), BOB.into(), END, Some(newcomer), 1_000);
             }
         }
-        let ended = exchanges.open(device(2_000), BOB, END, Some(newcomer), 2_000);
-        assert_eq!(ended, Some(Ended { initiator: device(2), request: 2 }));
+        let ended = exchanges.open(device(2_000), BOB.into(), END, Some(newcomer), 2_000);
+        assert_eq!(ended, Some(Ended { initiator: device(2), responder: BOB.into(), request: 2 }));
         let response = AuthStep::Response;
         for answered in [CAROL, device(1_000), device(2_000)] {
             assert!(send_step(&mut exchanges, NOW, BOB, response, Some(answered)).is_ok());

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use crate::protocol::encode::Token;
 use crate::protocol::envelope::{Origin, Subject};
 use crate::protocol::frame::{Accept, AuthStep, Presence};
-use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::id::{DeviceId, MessageId, Recipient};
 use crate::protocol::refusal::ErrorContext;
 use crate::relay::delivery::Refused;
 
@@ -55,21 +55,21 @@ pub enum Command {
     },
     Auth {
         step: AuthStep,
-        recipient: Option<DeviceId>,
+        recipient: Option<Recipient>,
         body: ByteString,
     },
     AuthSuccess {
-        recipient: DeviceId,
+        recipient: Recipient,
         body: ByteString,
     },
     KeyRotation {
-        recipient: DeviceId,
+        recipient: Recipient,
         key_id: Box<str>,
         body: ByteString,
     },
     /// `recipient` is the device that sent the key.
     KeyRotationAck {
-        recipient: DeviceId,
+        recipient: Recipient,
         key_id: Box<str>,
         body: ByteString,
     },
@@ -82,7 +82,7 @@ pub enum Command {
 
 #[derive(Debug)]
 pub struct SendCommand {
-    pub recipient: DeviceId,
+    pub recipient: Recipient,
     pub id: MessageId,
     /// Seconds, as the client wrote it.
     pub ttl: Option<u64>,
@@ -114,7 +114,7 @@ impl Command {
     }
 
     /// The device that the command is for, if the client named it.
-    pub fn recipient(&self) -> Option<DeviceId> {
+    pub fn recipient(&self) -> Option<Recipient> {
         match self {
             Self::Send(send) => Some(send.recipient),
             Self::KeyRotation { recipient, .. }

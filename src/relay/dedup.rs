@@ -15,6 +15,7 @@ use super::on_demand::Empty;
 use crate::clock::Moment;
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::json_string;
 use crate::store::records::Fingerprint;
 
 /// Maximum of fingerprints in one generation; limits the memory of one device to 24 KiB per generation.
@@ -42,8 +43,9 @@ fn key(recipient: DeviceId, id: MessageId) -> u64 {
     xxh3_64(&name)
 }
 
+/// Digest of the content of a `Send`, raw JSON: of what it stands for, since a client may repeat it in another spelling.
 pub fn digest(content: &str) -> u64 {
-    xxh3_64(content.as_bytes())
+    xxh3_64(&json_string::meaning(content))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +162,13 @@ mod tests {
             DedupResult::Duplicate { ttl_zero: true, seq: 7 }
         );
         assert_eq!(sends.check(fingerprint(2, "a")), DedupResult::New);
+    }
+
+    #[test]
+    fn content_is_compared_by_what_it_stands_for() {
+        assert_eq!(digest(r#""AA/BB \ud800""#), digest(r#""AA\/BB \uD800""#));
+        assert_ne!(digest(r#""\ud800""#), digest(r#""\ud801""#));
+        assert_ne!(digest(r#""\ud800""#), digest(r#""\ufffd""#));
     }
 
     #[test]

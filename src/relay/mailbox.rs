@@ -15,6 +15,7 @@ use super::on_demand::Empty;
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::json_string::same;
 
 /// An empty mailbox gives back the memory of more items than this.
 const SPARE_CAPACITY: usize = 4;
@@ -174,11 +175,12 @@ impl Mailbox {
         })
     }
 
-    /// The recipient acks the key of a `KeyRotationUpdate` from that sender. `key_id` is raw JSON.
+    /// The recipient acks the key of a `KeyRotationUpdate` from that sender. `key_id` is raw JSON; two strings
+    /// are compared by what they stand for.
     pub fn ack_key(&mut self, key_id: &str, from: DeviceId) -> Option<Item> {
         self.ack_where(|envelope| {
             envelope.from == from
-                && matches!(&envelope.subject, Subject::KeyRotation(key) if **key == *key_id)
+                && matches!(&envelope.subject, Subject::KeyRotation(key) if same(key, key_id))
         })
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::clock::Moment;
 use crate::protocol::envelope::{ENVELOPE_OVERHEAD, Envelope, Seq};
-use crate::protocol::id::MessageId;
+use crate::protocol::id::{Letters, MessageId};
 
 const QUOTA: MailboxQuota = MailboxQuota {
     messages: 1_000,
@@ -53,6 +53,7 @@ impl Queue {
                 content: 0,
                 origin: from.origin,
                 from_unknown: from.is_unknown,
+                recipient_letters: Letters::Small,
             };
             let item = Item::new(self.items.len() as Seq, Moment::NEVER, envelope, true);
             self.usage.add(&item);

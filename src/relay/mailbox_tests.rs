@@ -45,6 +45,7 @@ fn item(seq: Seq) -> Item {
         content: 0,
         origin: Origin::NONE,
         from_unknown: false,
+        recipient_letters: crate::protocol::id::Letters::Small,
     };
     Item::new(seq, at(60), envelope, true)
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Origin, Subject};
 use crate::protocol::frame::Accept;
-use crate::protocol::id::MessageId;
+use crate::protocol::id::{Letters, MessageId};
 
 /// Pseudo-random numbers: the same seed gives the same numbers.
 pub struct Dice(pub u64);
@@ -207,6 +207,7 @@ pub fn message(seq: Seq, bytes: usize) -> MessageRecord {
             content: seq,
             origin: Origin::NONE,
             from_unknown: false,
+            recipient_letters: Letters::Small,
         },
     }
 }

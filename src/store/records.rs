@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
-use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::id::{DeviceId, Letters, MessageId};
 
 /// The version of the encoding. A relay refuses to start on a database of another version.
 pub const VERSION: u8 = 2;
@@ -74,6 +74,16 @@ pub struct Fingerprint {
     pub recorded_at: u64,
 }
 
+/// The flags of a message: see [`Envelope::from_unknown`].
+const FROM_UNKNOWN: u8 = 1;
+/// The sender wrote the letters of the message's id as capitals.
+const MESSAGE_ID_CAPITAL: u8 = 2;
+/// The sender wrote the letters of the recipient's id as capitals.
+const RECIPIENT_CAPITAL: u8 = 4;
+
+/// The id in the record of everything but a message.
+const NO_ID: MessageId = MessageId::from_u128(0);
+
 impl MessageRecord {
     /// The monotonic deadline. The time left never exceeds the ttl, even if the wall clock was set back since the put.
     pub fn deadline(&self, now: Now) -> Moment {
@@ -82,20 +92,35 @@ impl MessageRecord {
 
     /// Writes the value for the key `seq` to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Envelope { from, subject, ttl, body, receipts, content, origin, from_unknown } =
-            &self.envelope;
+        let Envelope {
+            from,
+            subject,
+            ttl,
+            body,
+            receipts,
+            content,
+            origin,
+            from_unknown,
+            recipient_letters,
+        } = &self.envelope;
         out.clear();
         let (kind, id, key_id) = match subject {
-            Subject::Message(id) => (0, id.to_u128(), ""),
-            Subject::KeyRotation(key) => (1, 0, &**key),
-            Subject::KeyRotationAck(key) => (2, 0, &**key),
-            Subject::Auth => (3, 0, ""),
-            Subject::Notice => (4, 0, ""),
+            Subject::Message(id) => (0, *id, ""),
+            Subject::KeyRotation(key) => (1, NO_ID, &**key),
+            Subject::KeyRotationAck(key) => (2, NO_ID, &**key),
+            Subject::Auth => (3, NO_ID, ""),
+            Subject::Notice => (4, NO_ID, ""),
         };
-        out.extend_from_slice(&[VERSION, kind, u8::from(*receipts), u8::from(*from_unknown)]);
+        let flags = [
+            (*from_unknown, FROM_UNKNOWN),
+            (id.letters() == Letters::Capital, MESSAGE_ID_CAPITAL),
+            (*recipient_letters == Letters::Capital, RECIPIENT_CAPITAL),
+        ];
+        let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
+        out.extend_from_slice(&[VERSION, kind, u8::from(*receipts), flags]);
         out.extend_from_slice(&from.to_u128().to_le_bytes());
         out.extend_from_slice(&self.to.to_u128().to_le_bytes());
-        out.extend_from_slice(&id.to_le_bytes());
+        out.extend_from_slice(&id.to_u128().to_le_bytes());
         out.extend_from_slice(&ttl.to_le_bytes());
         out.extend_from_slice(&self.expires_at.to_le_bytes());
         out.extend_from_slice(&content.to_le_bytes());
@@ -109,15 +134,17 @@ impl MessageRecord {
     /// `None` if the value is damaged.
     pub fn decode(seq: Seq, value: &[u8]) -> Option<Self> {
         let mut from = Reader::open(seq, value)?;
-        let [kind, receipts, from_unknown] = from.array()?;
+        let [kind, receipts, flags] = from.array()?;
         let (sender, to, id) = (from.u128()?, from.u128()?, from.u128()?);
         let (ttl, expires_at, content) = (from.u64()?, from.u64()?, from.u64()?);
         let origin = Origin(from.u64()?);
         let key_id_bytes = u32::from_le_bytes(from.array()?) as usize;
         let (key_id, body) = from.0.split_at_checked(key_id_bytes)?;
         let key_id = std::str::from_utf8(key_id).ok()?;
+        let letters = |flag: u8| if flags & flag == 0 { Letters::Small } else { Letters::Capital };
+        let id = MessageId::from_u128(id).with_letters(letters(MESSAGE_ID_CAPITAL));
         let subject = match kind {
-            0 => Subject::Message(MessageId::from_u128(id)),
+            0 => Subject::Message(id),
             1 => Subject::KeyRotation(key_id.into()),
             2 => Subject::KeyRotationAck(key_id.into()),
             3 => Subject::Auth,
@@ -132,7 +159,8 @@ impl MessageRecord {
             receipts: receipts != 0,
             content,
             origin,
-            from_unknown: from_unknown != 0,
+            from_unknown: flags & FROM_UNKNOWN != 0,
+            recipient_letters: letters(RECIPIENT_CAPITAL),
         };
         Some(Self { seq, to: DeviceId::from_u128(to), expires_at, envelope })
     }
@@ -284,6 +312,7 @@ mod tests {
                 content: 5,
                 origin: Origin(11),
                 from_unknown: true,
+                recipient_letters: Letters::Small,
             },
         }
     }
@@ -306,6 +335,18 @@ mod tests {
             let before = record(subject);
             let after = MessageRecord::decode(7, &encoded(&before)).unwrap();
             assert_eq!(format!("{after:?}"), format!("{before:?}"));
+        }
+        for id in [Letters::Small, Letters::Capital] {
+            for recipient in [Letters::Small, Letters::Capital] {
+                let id = MessageId::from_u128(0xabc).with_letters(id);
+                let mut before = record(Subject::Message(id));
+                before.envelope.recipient_letters = recipient;
+                let after = MessageRecord::decode(7, &encoded(&before)).unwrap();
+                let Subject::Message(after_id) = after.envelope.subject else { panic!() };
+                assert_eq!(after_id.to_string(), id.to_string());
+                assert_eq!(after.envelope.recipient_letters, recipient);
+                assert!(after.envelope.from_unknown);
+            }
         }
         for token in [None, Some([9; 32])] {
             for forget_at in [None, Some(5)] {

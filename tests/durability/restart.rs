@@ -102,6 +102,49 @@ async fn a_message_that_expired_while_the_relay_was_down_is_dropped_and_its_send
 }
 
 #[tokio::test]
+async fn after_a_restart_ids_are_answered_in_the_letters_of_the_sender() {
+    let data = tempfile::tempdir().expect("a place");
+    let setup = Setup::on(data.path());
+    let mut relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
+    let (small, token) = (bob.id.clone(), bob.token());
+    let capital = small.to_uppercase();
+    bob.leave(&relay).await;
+    let carol = Device::resumable(&relay).await;
+    let carol_id = carol.id.clone();
+    carol.leave(&relay).await;
+    let mut alice = Device::with_receipts(&relay).await;
+    let id = |number: u64| format!("{number}47AC10B-58CC-4372-A567-0E02B2C3D479");
+    for (number, recipient, ttl) in [(1, &capital, 1), (2, &small, 300)] {
+        let more = json!({"message_id": id(number), "ttl": ttl});
+        alice.send_message(recipient, number, more).await;
+        assert_eq!(alice.expect_frame("Ack").await["message_id"], json!(id(number)));
+    }
+    relay.kill();
+    eventually("the end of the ttl", async || setup.stat("expired") == 1).await;
+
+    let mut relay = setup.start().await;
+    relay.wait_for("expired", 1).await;
+    let mut bob = Device::resume(&relay, &token).await;
+    bob.expect_frame("Receive").await;
+    bob.send(json!({"type": "Ack", "payload": {"message_id": id(2).to_lowercase()}})).await;
+    relay.wait_for("delivered", 1).await;
+    bob.send_and_expect_ack(&carol_id, 3).await;
+    // The notices survive another restart.
+    relay.kill();
+    let relay = setup.start().await;
+    let register = json!({"resume_token": alice.token(), "receipts": true});
+    let mut alice =
+        Device::register(&relay, json!({"type": "Register", "payload": register})).await;
+    let notice = alice.expect_error(410).await;
+    let sentence = format!("Message {} expired after 1 s undelivered.", id(1));
+    assert_eq!(notice["message"], json!(sentence));
+    assert_eq!((&notice["message_id"], &notice["recipient_id"]), (&json!(id(1)), &json!(capital)));
+    let receipt = alice.expect_frame("Ack").await;
+    assert_eq!(receipt, json!({"message_id": id(2), "status": "processed"}));
+}
+
+#[tokio::test]
 async fn a_plain_device_that_left_is_still_known_and_one_that_never_was_is_not() {
     let data = tempfile::tempdir().expect("a place");
     let setup = Setup::on(data.path());

@@ -39,6 +39,39 @@ async fn the_same_id_with_other_content_is_refused() {
 }
 
 #[tokio::test]
+async fn content_is_compared_by_what_it_stands_for() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    let spelled = |alice: &Device, number: u64, data: &str| {
+        let frame = alice.message_to(&bob.id, number, json!({"encrypted_data": "DATA"}));
+        frame.to_string().replace("\"DATA\"", data)
+    };
+    let contents = [
+        (r#""AA/BB+é==""#, r#""AA\/B\u0042+\u00E9==""#, r#""AA\\/BB+é==""#),
+        (r#""\ud800 🦭""#, r#""\uD800\u0020\uD83E\uDDAD""#, r#""\ufffd 🦭""#),
+    ];
+    let frames: Vec<[String; 4]> = (1..)
+        .zip(contents)
+        .map(|(number, (data, same, other))| {
+            [data, same, data, other].map(|data| spelled(&alice, number, data))
+        })
+        .collect();
+    for (number, [first, same, again, other]) in (1..).zip(frames) {
+        alice.send_text(&first).await;
+        alice.expect_ack(number).await;
+        bob.receive_text().await;
+        for repeat in [same, again] {
+            alice.send_text(&repeat).await;
+            alice.expect_ack(number).await;
+            bob.expect_nothing().await;
+        }
+        alice.send_text(&other).await;
+        alice.expect_error(409).await;
+        bob.expect_nothing().await;
+    }
+}
+
+#[tokio::test]
 async fn an_id_belongs_to_its_sender_and_its_recipient() {
     let relay = Relay::start();
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);

@@ -52,9 +52,11 @@ async fn a_text_that_is_no_json_object_with_a_type_is_refused() {
         ("{\"type\":\"Ping\",\"x\":Infinity}", NO_OBJECT),
         ("{\"type\":\"Ping\",\"x\":01}", NO_OBJECT),
         ("{\"type\":\"Ping\",\"x\":\"\n\"}", NO_OBJECT),
-        ("{\"type\":\"\\ud800\"}", NO_OBJECT),
-        ("{\"\\ud800\":1,\"type\":\"Ping\"}", NO_OBJECT),
+        ("{\"\u{1}\":1,\"type\":\"Ping\"}", NO_OBJECT),
+        ("{\"\\ud800\u{1}\":1,\"type\":\"Ping\"}", NO_OBJECT),
+        ("{\"\\ud80\":1,\"type\":\"Ping\"}", NO_OBJECT),
         ("{\"type\":\"Pi\\ng\"}", "Unknown message type."),
+        ("{\"type\":\"\\ud800\"}", "Unknown message type."),
         (&deep, NO_OBJECT),
         (&open, NO_OBJECT),
     ])
@@ -223,6 +225,27 @@ async fn opaque_fields_are_forwarded_unchanged() {
             .replace(&format!("\"encrypted_data\":{data}"), &format!("\"encrypted_data\":{other}"));
         assert!(text.contains(other), "{text}");
         assert!(is_carried(&mut alice, &mut bob, &text).await, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_lone_surrogate_in_an_unknown_key_is_carried() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    let keys = [r"\ud800", r"\uDFFF x", r"a\ud83d", r"\ud800\ud800\udc00", r"\ud800\n"];
+    for (number, key) in (1..).zip(keys) {
+        let frame = alice.message_to(&bob.id, number, json!({"x-extra": {"x-inner": 1}}));
+        let payload = frame["payload"].to_string().replace("x-extra", key).replace("x-inner", key);
+        alice.send_text(&format!("{{\"{key}\":0,\"type\":\"Send\",\"payload\":{payload}}}")).await;
+        alice.expect_ack(number).await;
+        assert_eq!(
+            bob.receive_text().await,
+            format!("{{\"type\":\"Receive\",\"payload\":{payload}}}")
+        );
+        let twice = format!("{{\"\\u0078{key}\":0,\"x{key}\":0,\"type\":\"Ping\"}}");
+        alice.send_text(&twice).await;
+        let error = alice.expect_error(400).await;
+        assert_eq!(error["message"], "Malformed message: a key appears twice.");
     }
 }
 

@@ -57,6 +57,64 @@ async fn a_key_waits_and_comes_again_until_it_is_answered() {
 }
 
 #[tokio::test]
+async fn a_string_key_is_answered_in_any_spelling() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
+    let spelled = |frame: Value, key_id: &str| frame.to_string().replace("\"KEY\"", key_id);
+    for (key_id, answered, other) in [
+        (r#""epoch/7""#, r#""epoch\/\u0037""#, r#""epoch\\/7""#),
+        (r#""\u0037""#, r#""7""#, "7"),
+        (r#""\ud800""#, r#""\uD800""#, r#""\ufffd""#),
+    ] {
+        let update = spelled(alice.key_update(&bob.id, "KEY"), key_id);
+        alice.send_text(&update).await;
+        assert!(bob.receive_text().await.contains(key_id), "byte for byte");
+        let [wrong, right] =
+            [other, answered].map(|key_id| spelled(bob.key_ack(&alice.id, "KEY", true), key_id));
+        for (ack, left) in [(wrong, 1), (right, 0)] {
+            bob.send_text(&ack).await;
+            alice.receive_text().await;
+            bob = bob.reconnect(&relay).await;
+            assert_eq!(bob.queued(), left, "{ack}");
+            if left > 0 {
+                bob.receive_text().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_id_has_at_most_256_bytes_as_written() {
+    let relay = Relay::start();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::plain(&relay).await);
+    let spelled = |frame: Value, key_id: &str| frame.to_string().replace("\"KEY\"", key_id);
+    for key_id in [format!("\"{}\"", "k".repeat(254)), "7".repeat(256)] {
+        for frame in [alice.key_update(&bob.id, "KEY"), alice.key_ack(&bob.id, "KEY", true)] {
+            alice.send_text(&spelled(frame, &key_id)).await;
+            assert!(bob.receive_text().await.contains(&key_id));
+        }
+    }
+    // 43 letters in 260 bytes.
+    let escaped = format!("\"{}\"", "\\u0041".repeat(43));
+    for key_id in [format!("\"{}\"", "k".repeat(255)), "7".repeat(257), escaped] {
+        for (frame, kind) in [
+            (alice.key_update(&bob.id, "KEY"), "KeyRotationUpdate"),
+            (alice.key_ack(&bob.id, "KEY", true), "KeyRotationAck"),
+        ] {
+            alice.send_text(&spelled(frame, &key_id)).await;
+            let error = alice.expect_error(400).await;
+            let rule = "at most 256 bytes long as written";
+            let expected = format!("Malformed message: key_id of {kind} must be {rule}.");
+            assert_eq!(error["message"], expected);
+            assert_eq!(error.get("key_id"), None, "a key that is not read is not named");
+            assert_eq!(error["recipient_id"], json!(bob.id));
+            alice.expect_nothing().await;
+        }
+    }
+    bob.expect_nothing().await;
+}
+
+#[tokio::test]
 async fn unanswered_keys_take_their_place_in_the_window() {
     let relay = Relay::without_origins(|settings| settings.delivery.window = 2);
     let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);

@@ -7,6 +7,7 @@ mod end_to_end;
 mod fair_shares;
 mod hostile;
 mod identity;
+mod ids;
 mod keys;
 mod limits;
 mod order;

@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::protocol::encode::Status;
 use crate::protocol::envelope::{Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
-use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::id::{DeviceId, MessageId, Recipient};
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::TokenHash;
 use crate::relay::delivery::{Delivery, Step};
@@ -180,6 +180,8 @@ impl Router {
             self.forget_send(from, recipient, id);
         }
         if let Some(connection) = self.directory.connection_of(from) {
+            let letters = item.envelope.recipient_letters;
+            let recipient = Recipient { id: recipient, letters };
             let context = ErrorContext::about(Some(subject), Some(recipient));
             for _ in 0..item.owed_acks {
                 step.refuse(connection, Refusal::Full, context.clone());

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use super::directory::{Device, Slot};
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
-use crate::protocol::id::DeviceId;
+use crate::protocol::id::{DeviceId, Letters};
 use crate::relay::item::Item;
 use crate::relay::mailbox::Remaining;
 
@@ -20,6 +20,7 @@ pub(super) struct ExpiredItem {
     pub seq: Seq,
     pub from: DeviceId,
     pub recipient: DeviceId,
+    pub recipient_letters: Letters,
     pub subject: Subject,
     /// Seconds.
     pub ttl: u64,
@@ -29,8 +30,8 @@ pub(super) struct ExpiredItem {
 impl ExpiredItem {
     fn new(recipient: DeviceId, item: Item) -> Self {
         let Item { seq, stored, envelope, .. } = item;
-        let Envelope { from, subject, ttl, .. } = envelope;
-        Self { seq, from, recipient, subject, ttl, stored }
+        let Envelope { from, subject, ttl, recipient_letters, .. } = envelope;
+        Self { seq, from, recipient, recipient_letters, subject, ttl, stored }
     }
 }
 

@@ -38,7 +38,7 @@ use super::mailbox_quota::MailboxQuota;
 use crate::clock::Moment;
 use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
-use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::id::{DeviceId, Letters, MessageId};
 use crate::settings::Settings;
 use crate::store::records::{Fingerprint, HashKey};
 use crate::store::{PutOutcome, PutSeq, Store};
@@ -289,7 +289,17 @@ fn owes_ack(item: &Item, outcome: Option<PutOutcome>) -> bool {
 
 /// Every frame but a message: nobody gets receipts for it or repeats it.
 fn frame(from: DeviceId, origin: Origin, subject: Subject, ttl: u64, body: ByteString) -> Envelope {
-    Envelope { from, subject, ttl, body, receipts: false, content: 0, origin, from_unknown: false }
+    Envelope {
+        from,
+        subject,
+        ttl,
+        body,
+        receipts: false,
+        content: 0,
+        origin,
+        from_unknown: false,
+        recipient_letters: Letters::Small,
+    }
 }
 
 #[cfg(test)]

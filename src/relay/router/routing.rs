@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{Envelope, Origin, Seq, Subject, size};
 use crate::protocol::frame::AuthStep;
-use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::id::{DeviceId, MessageId, Recipient};
 use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
 use crate::relay::auth_exchange::Ended;
 use crate::relay::command::{Command, ConnectionId, SendCommand};
@@ -64,13 +64,14 @@ impl Router {
             }
             Command::Auth { step: auth_step, recipient, body } => {
                 let now = step.now.mono;
-                let (to, end) = self.exchanges.recipient_of(now, from.id, auth_step, recipient)?;
+                let named = recipient.map(|named| named.id);
+                let (to, end) = self.exchanges.recipient_of(now, from.id, auth_step, named)?;
                 // A step that found no room can be repeated.
-                self.forward_auth(step, from, to, end, body)?;
+                self.forward_auth(step, from, recipient.unwrap_or(to.into()), end, body)?;
                 self.exchanges.advance(from.id, to, auth_step);
             }
             Command::AuthSuccess { recipient, body } => {
-                let end = self.exchanges.verified(step.now.mono, from.id, recipient)?;
+                let end = self.exchanges.verified(step.now.mono, from.id, recipient.id)?;
                 return self.forward_auth(step, from, recipient, end, body);
             }
             Command::KeyRotation { recipient, key_id, body } => {
@@ -89,6 +90,7 @@ impl Router {
     /// Accepts a message for a device and answers its sender. (protocol: Send)
     fn send(&mut self, step: &mut Step, from: Sender, message: SendCommand) -> Outcome {
         let SendCommand { recipient, id, ttl, content, body } = message;
+        let Recipient { id: recipient, letters: recipient_letters } = recipient;
         let subject = Subject::Message(id);
         self.record_correspondent(step, from, recipient);
         let (slot, applicant) = self.find_recipient(step, from, recipient)?;
@@ -122,6 +124,7 @@ impl Router {
             content,
             origin: applicant.origin,
             from_unknown: applicant.is_unknown,
+            recipient_letters,
         };
         if !self.enqueue(step, slot, envelope, deadline) {
             let status = receipts.then(|| Status::Queued(step.now.unix_at(deadline)));
@@ -185,20 +188,21 @@ impl Router {
         &mut self,
         step: &mut Step,
         from: Sender,
-        to: DeviceId,
+        to: Recipient,
         subject: Subject,
         body: ByteString,
     ) -> Outcome {
         let ttl = self.settings.queue.key_rotation_ttl;
         let is_update = matches!(subject, Subject::KeyRotation(_));
         if is_update {
-            self.record_correspondent(step, from, to);
+            self.record_correspondent(step, from, to.id);
         }
-        let (slot, applicant) = self.find_recipient(step, from, to)?;
+        let (slot, applicant) = self.find_recipient(step, from, to.id)?;
         let applicant = Applicant { adds_key: is_update, ..applicant };
         let envelope = frame(from.id, from.origin, subject, ttl.as_secs(), body);
+        let envelope = Envelope { recipient_letters: to.letters, ..envelope };
         self.forward(step, slot, applicant, envelope, step.now.mono + ttl)?;
-        self.record_peer(from, to);
+        self.record_peer(from, to.id);
         Ok(())
     }
 
@@ -207,12 +211,12 @@ impl Router {
         &mut self,
         step: &mut Step,
         from: Sender,
-        to: DeviceId,
+        to: Recipient,
         key_id: Box<str>,
         body: ByteString,
     ) -> Outcome {
         // The device has the key, even if its answer finds no room.
-        if let Some(item) = self.directory[from.slot].mailbox.ack_key(&key_id, to) {
+        if let Some(item) = self.directory[from.slot].mailbox.ack_key(&key_id, to.id) {
             self.delivered(step, from.id, item, Status::Processed);
         }
         let relayed = self.rotate_key(step, from, to, Subject::KeyRotationAck(key_id), body);
@@ -225,23 +229,23 @@ impl Router {
         &mut self,
         step: &mut Step,
         from: Sender,
-        named: Option<DeviceId>,
+        named: Option<Recipient>,
         body: ByteString,
     ) -> Outcome {
         let peers = self.directory[from.slot].connection.as_ref().map(|current| current.peers);
         let to = match (named, peers) {
             (Some(named), _) => named,
-            (None, Some(Peers::One(peer))) => peer,
+            (None, Some(Peers::One(peer))) => peer.into(),
             (None, Some(Peers::Several)) => return Err(Refusal::Ambiguous),
             (None, _) => return Err(Refusal::NobodyYet),
         };
-        self.record_correspondent(step, from, to);
-        let (slot, applicant) = self.find_recipient(step, from, to)?;
+        self.record_correspondent(step, from, to.id);
+        let (slot, applicant) = self.find_recipient(step, from, to.id)?;
         let bytes = size(&Subject::Auth, body.len());
         self.check_room(step, slot, applicant, bytes)?;
         let end = step.now.mono + self.settings.auth.exchange_ttl;
         let unknown = applicant.is_unknown.then_some(from.origin);
-        self.exchanges.check_open(from.id, to)?;
+        self.exchanges.check_open(from.id, to.id)?;
         let ended = self.exchanges.open(from.id, to, end, unknown, self.next_seq);
         self.forward_auth(step, from, to, end, body)?;
         if let Some(ended) = ended {
@@ -261,7 +265,7 @@ impl Router {
             return;
         }
         let ttl = self.settings.auth.exchange_ttl.as_secs();
-        let context = ErrorContext::about(Some(&Subject::Auth), Some(device.id));
+        let context = ErrorContext::about(Some(&Subject::Auth), Some(ended.responder));
         let refusal = Refusal::Expired(ExpiredKind::Auth, ttl);
         self.notify(step, ended.initiator, encode::error(refusal, &context));
     }
@@ -271,13 +275,14 @@ impl Router {
         &mut self,
         step: &mut Step,
         from: Sender,
-        to: DeviceId,
+        to: Recipient,
         end: Moment,
         body: ByteString,
     ) -> Outcome {
         let ttl = self.settings.auth.exchange_ttl.as_secs();
-        let (slot, applicant) = self.find_recipient(step, from, to)?;
+        let (slot, applicant) = self.find_recipient(step, from, to.id)?;
         let envelope = frame(from.id, from.origin, Subject::Auth, ttl, body);
+        let envelope = Envelope { recipient_letters: to.letters, ..envelope };
         self.forward(step, slot, applicant, envelope, end)
     }
 

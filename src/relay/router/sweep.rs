@@ -7,7 +7,7 @@ use super::expiry_queue::ExpiredItem;
 use super::{Router, STEP_ENTRIES, Slot, Ticket};
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::Subject;
-use crate::protocol::id::DeviceId;
+use crate::protocol::id::{DeviceId, Recipient};
 use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
 use crate::relay::delivery::Step;
 
@@ -132,6 +132,7 @@ fn error_for_sender(expired: &ExpiredItem) -> Option<(Refusal, ErrorContext)> {
         Subject::Auth => ExpiredKind::Auth,
         Subject::Notice => return None,
     };
-    let context = ErrorContext::about(Some(&expired.subject), Some(expired.recipient));
+    let recipient = Recipient { id: expired.recipient, letters: expired.recipient_letters };
+    let context = ErrorContext::about(Some(&expired.subject), Some(recipient));
     Some((Refusal::Expired(kind, expired.ttl), context))
 }

@@ -136,7 +136,7 @@ impl Model {
     }
 
     fn refuse_auth(&mut self, from: Dev, named: Option<Dev>, refusal: Refusal) {
-        let about = ErrorContext::about(None, named.map(|named| self.devices[named].id));
+        let about = ErrorContext::about(None, named.map(|named| self.devices[named].id.into()));
         self.expected_replies.push((self.conn(from).id, Reply::Refused(refusal, about)));
     }
 }

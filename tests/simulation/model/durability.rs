@@ -80,11 +80,11 @@ impl Model {
         let about = match kind {
             Kind::Message(id) => {
                 self.devices[from].sent.remove(&(to, id));
-                ErrorContext::about(Some(&Subject::Message(id)), Some(to_id))
+                ErrorContext::about(Some(&Subject::Message(id)), Some(to_id.into()))
             }
             Kind::Key(key) | Kind::KeyAck(key) => ErrorContext::about(
                 Some(&Subject::KeyRotation(key.to_string().into())),
-                Some(to_id),
+                Some(to_id.into()),
             ),
             Kind::Auth | Kind::Notice => panic!("nobody waits for an answer to {kind:?}"),
         };

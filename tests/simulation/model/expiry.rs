@@ -93,14 +93,18 @@ impl Model {
         let item = &self.items[nr];
         let to = self.devices[item.to].id;
         let (what, about) = match item.kind {
-            Kind::Message(id) => {
-                (What::Message(id), ErrorContext::about(Some(&Subject::Message(id)), Some(to)))
-            }
+            Kind::Message(id) => (
+                What::Message(id),
+                ErrorContext::about(Some(&Subject::Message(id)), Some(to.into())),
+            ),
             Kind::Key(key) | Kind::KeyAck(key) => (
                 What::KeyRotation,
-                ErrorContext::about(Some(&Subject::KeyRotation(key.to_string().into())), Some(to)),
+                ErrorContext::about(
+                    Some(&Subject::KeyRotation(key.to_string().into())),
+                    Some(to.into()),
+                ),
             ),
-            Kind::Auth => (What::Auth, ErrorContext::about(None, Some(to))),
+            Kind::Auth => (What::Auth, ErrorContext::about(None, Some(to.into()))),
             Kind::Notice => {
                 return expired.error.is_none() && expired.sender == self.devices[item.from].id;
             }

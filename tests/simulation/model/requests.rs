@@ -45,7 +45,8 @@ impl Model {
 
     pub fn sent(&mut self, now: Now, from: Dev, message: &Message, store: &mut Notebook) {
         let conn = self.conn(from).id;
-        let about = ErrorContext::about(Some(&Subject::Message(message.id)), Some(message.to_id));
+        let about =
+            ErrorContext::about(Some(&Subject::Message(message.id)), Some(message.to_id.into()));
         let refuse = |model: &mut Self, refusal| {
             model.expected_replies.push((conn, Reply::Refused(refusal, about.clone())));
         };
@@ -142,7 +143,7 @@ impl Model {
         if let Some(refusal) = refusal {
             let about = ErrorContext::about(
                 Some(&Subject::KeyRotation(key.to_string().into())),
-                Some(self.devices[to].id),
+                Some(self.devices[to].id.into()),
             );
             self.expected_replies.push((self.conn(from).id, Reply::Refused(refusal, about)));
             return;

@@ -83,7 +83,7 @@ impl World {
         self.look_closer(message.to);
         event!(self, "{from} sends {message:?}");
         let command = Command::Send(SendCommand {
-            recipient: message.to_id,
+            recipient: message.to_id.into(),
             id: message.id,
             ttl: message.ttl,
             content: message.content,
@@ -153,7 +153,7 @@ impl World {
         self.look_closer(Some(to));
         event!(self, "{from} sends key {key} to {to}");
         let body = format!("key {key} from {from} to {to}");
-        let recipient = self.model.devices[to].id;
+        let recipient = self.model.devices[to].id.into();
         let key_id = key.to_string().into();
         let command = Command::KeyRotation { recipient, key_id, body: body.clone().into() };
         let connection = self.conn(from);
@@ -175,7 +175,7 @@ impl World {
         event!(self, "{dev} confirms key {key} of {to}");
         let candidates = self.model.confirmable_keys(dev, to, key);
         let body = format!("key {key} confirmed from {dev} to {to}");
-        let recipient = self.model.devices[to].id;
+        let recipient = self.model.devices[to].id.into();
         let key_id = key.to_string().into();
         let command = Command::KeyRotationAck { recipient, key_id, body: body.clone().into() };
         let connection = self.conn(dev);
@@ -198,7 +198,7 @@ impl World {
                 let Some(to) = other else { return };
                 self.look_closer(Some(to));
                 event!(self, "{from} trusts {to}");
-                let recipient = self.model.devices[to].id;
+                let recipient = self.model.devices[to].id.into();
                 let command = Command::AuthSuccess { recipient, body: body.clone().into() };
                 let connection = self.conn(from);
                 self.router.handle(&mut self.step, connection, [command]);
@@ -208,7 +208,7 @@ impl World {
         };
         self.look_closer(self.model.auth_target(self.now, from, step, named).ok());
         event!(self, "{from} sends {step:?} to {named:?}");
-        let recipient = named.map(|named| self.model.devices[named].id);
+        let recipient = named.map(|named| self.model.devices[named].id.into());
         let command = Command::Auth { step, recipient, body: body.clone().into() };
         let connection = self.conn(from);
         self.router.handle(&mut self.step, connection, [command]);

@@ -24,7 +24,8 @@ fn send_many(relay: &mut Relay, from: Who, to: Who, count: u64, ttl: u64) {
     for number in 1..=count {
         let id = MessageId::from_u128(u128::from(number));
         let body = "a body".into();
-        let message = SendCommand { recipient: to.id(), id, ttl: Some(ttl), content: 2, body };
+        let message =
+            SendCommand { recipient: to.id().into(), id, ttl: Some(ttl), content: 2, body };
         let connection = relay.conns[&from.0];
         relay.router.handle(&mut relay.step, connection, [Command::Send(message)]);
         relay.step.out.clear();

@@ -254,7 +254,10 @@ impl Relay {
         let id = self.name(name);
         let content = digest(content);
         let body = name.to_owned().into();
-        self.send(from, Command::Send(SendCommand { recipient: to.id(), id, ttl, content, body }));
+        self.send(
+            from,
+            Command::Send(SendCommand { recipient: to.id().into(), id, ttl, content, body }),
+        );
     }
 
     fn confirms(&mut self, who: Who, name: &str) {
@@ -264,21 +267,33 @@ impl Relay {
 
     fn auth(&mut self, who: Who, step: AuthStep, recipient: Option<Who>) {
         let body = format!("{step:?}").into();
-        self.send(who, Command::Auth { step, recipient: recipient.map(Who::id), body });
+        self.send(
+            who,
+            Command::Auth { step, recipient: recipient.map(|who| who.id().into()), body },
+        );
     }
 
     fn trusts(&mut self, who: Who, other: Who) {
-        self.send(who, Command::AuthSuccess { recipient: other.id(), body: "Success".into() });
+        self.send(
+            who,
+            Command::AuthSuccess { recipient: other.id().into(), body: "Success".into() },
+        );
     }
 
     fn rotates(&mut self, who: Who, key: &str, other: Who) {
         let body = format!("key {key}").into();
-        self.send(who, Command::KeyRotation { recipient: other.id(), key_id: key.into(), body });
+        self.send(
+            who,
+            Command::KeyRotation { recipient: other.id().into(), key_id: key.into(), body },
+        );
     }
 
     fn confirms_key(&mut self, who: Who, key: &str, other: Who) {
         let body = format!("key {key} confirmed").into();
-        self.send(who, Command::KeyRotationAck { recipient: other.id(), key_id: key.into(), body });
+        self.send(
+            who,
+            Command::KeyRotationAck { recipient: other.id().into(), key_id: key.into(), body },
+        );
     }
 
     // Events.
