@@ -159,7 +159,9 @@ fn has_shape(kind: &str, frame: &Value) -> bool {
                 "default_ttl",
                 "window",
             ]);
-            only(&["device_id", "resumed", "queued", "session_ttl", "limits"], &["resume_token"])
+            let always = ["device_id", "protocol", "resumable", "resumed", "queued", "session_ttl"];
+            only(&[&always[..], &["limits"]].concat(), &["resume_token"])
+                && payload["resumable"] == payload.get("resume_token").is_some()
                 && named == expected
         }
         "Ack" => match payload["status"].as_str() {

@@ -242,7 +242,15 @@ impl Session {
         let extended = matches!(self.state, State::Registering { extended: true, .. });
         let extension = extended.then(|| {
             let (session_ttl, limits) = (ttl.as_secs(), client_limits(&self.settings));
-            Box::new(Extension { resume_token: token, resumed, queued, session_ttl, limits })
+            Box::new(Extension {
+                protocol: encode::PROTOCOL,
+                resumable: token.is_some(),
+                resume_token: token,
+                resumed,
+                queued,
+                session_ttl,
+                limits,
+            })
         });
         self.writer.text(encode::register_response(device, extension.as_deref()));
         self.allowance = allowance;

@@ -55,9 +55,16 @@ pub const PING: &str = r#"{"type":"Ping"}"#;
 /// A whole `Pong` frame. (protocol: Pong)
 pub const PONG: &str = r#"{"type":"Pong"}"#;
 
+/// The version of this protocol and its extensions, for clients that look for it. (protocol: RegisterResponse)
+pub const PROTOCOL: u32 = 1;
+
 /// The fields of `RegisterResponse` for a client whose `Register` had a field. (protocol: RegisterResponse)
 #[derive(Debug, Clone, Serialize)]
 pub struct Extension {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// Whether the device outlives its connection: a client that misspelt `resumable` finds out.
+    pub resumable: bool,
     /// The token with which a resumable device resumes; `None` for a plain device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume_token: Option<Token>,

@@ -25,11 +25,23 @@ async fn the_response_has_only_the_requested_fields() {
     let plain = Device::register(&relay, register(json!({}))).await;
     assert_eq!(keys(&plain), ["device_id"]);
     let plain = Device::register(&relay, register(json!({"receipts": false}))).await;
-    assert_eq!(keys(&plain), ["device_id", "limits", "queued", "resumed", "session_ttl"]);
+    let all = ["device_id", "limits", "protocol", "queued", "resumable", "resumed", "session_ttl"];
+    assert_eq!(keys(&plain), all);
     assert_eq!(plain.registration["session_ttl"], 3600);
+    // A client that misspells the field learns that the relay did not read it.
+    for payload in [json!({"receipts": false}), json!({"resumeable": true})] {
+        let plain = Device::register(&relay, register(payload)).await;
+        assert_eq!(plain.registration["resumable"], false);
+        assert_eq!(plain.registration["protocol"], 1);
+    }
     let resumable = Device::resumable(&relay).await;
-    let all = ["device_id", "limits", "queued", "resume_token", "resumed", "session_ttl"];
-    assert_eq!(keys(&resumable), all);
+    let fields = keys(&resumable).into_iter().filter(|key| key != "resume_token");
+    assert_eq!(fields.collect::<Vec<_>>(), all);
+    let resumed = Device::resume(&relay, &resumable.token()).await;
+    for resumable in [&resumable, &resumed] {
+        assert_eq!(resumable.registration["resumable"], true);
+        assert_eq!(resumable.registration["protocol"], 1);
+    }
     assert_eq!(resumable.registration["session_ttl"], 604_800);
     assert_eq!(resumable.registration["resumed"], false);
     let token = token_of(&resumable);
