@@ -27,7 +27,7 @@ use crate::actors::registry::{self, CloseStore, Drain, Registry, Stored};
 use crate::actors::session::CoreHandles;
 use crate::actors::ttl_sweeper::TtlSweeper;
 use crate::actors::write_watermarks::WriteWatermarks;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::relay::rate_limit::RatePlan;
 use crate::relay::router::STEP_ENTRIES;
 use crate::settings::Settings;
@@ -37,7 +37,7 @@ use crate::store::open::{Directory, QueueFile};
 use crate::store::records::HashKey;
 use crate::store::sync_watch::SyncFailed;
 use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
-use crate::store::{Loaded, Store};
+use crate::store::{Loaded, Store, boots};
 use crate::web::http::HEAD_TIMEOUT;
 use crate::web::ingress::Ingress;
 use crate::web::{health, hosts, http, ws};
@@ -181,8 +181,10 @@ impl Queue {
             log::warn!("{warning}");
         }
         let (file, disk) = directory.open(sync_failed.clone()).map_err(io::Error::other)?;
-        let loaded =
-            disk.load(clock.now().wall_ms, queue.dedup_window).map_err(io::Error::other)?;
+        let boot_id = clock::boot_id().map(|id| id.as_u128());
+        let mut loaded =
+            disk.load(clock.now(), boot_id, queue.dedup_window).map_err(io::Error::other)?;
+        let disk = boots::write_boot(disk, &file, &mut loaded.boots).map_err(io::Error::other)?;
         // An empty queue is not worth a log line.
         let is_empty = loaded.messages.is_empty() && loaded.devices.is_empty();
         log::log!(
@@ -256,7 +258,8 @@ fn start_store(
         dedup_window: settings.queue.dedup_window,
     };
     let report = move |outcome: Outcome| registry.do_send(Stored(outcome));
-    match QueueWriter::start(disk, file, sync_failed, policy, clock.clone(), report) {
+    let time = (clock.clone(), &loaded.boots);
+    match QueueWriter::start(disk, file, sync_failed, policy, time, report) {
         Ok(store) => (Box::new(store), loaded),
         Err(failed) => {
             // A relay that cannot keep the durability of its settings must not serve.

@@ -1,15 +1,22 @@
 //! The only clock. An actor reads it once for each message and passes the time on as an argument; the router never reads
 //! it, so that a test decides what time it is.
+//!
+//! Deadlines are in boot time, which goes on while the machine is suspended and which nobody sets. Timers only wake: they
+//! stand still during a suspension, so what is due is decided by this clock.
 
 use std::ops::{Add, Sub};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+use uuid::Uuid;
 
 const NANOS_PER_MS: u64 = 1_000_000;
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// A point on the monotonic clock: nanoseconds since the clock was created. Setting the wall clock does not change it.
+/// A point in the time of this boot of the machine (`CLOCK_BOOTTIME`): nanoseconds since the boot. Setting the wall clock
+/// does not change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(pub u64);
 
@@ -20,7 +27,7 @@ impl Moment {
 
 impl Add<Duration> for Moment {
     type Output = Self;
-    /// Saturates at [`Moment::NEVER`], 584 years after the start.
+    /// Saturates at [`Moment::NEVER`], 584 years after the boot.
     fn add(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -34,10 +41,10 @@ impl Sub for Moment {
     }
 }
 
-/// The time of one step, on both clocks: monotonic for what is measured, wall time for what clients see and what is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The time of one step, on both clocks: boot time for what is measured and stored, wall time for what clients see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
-    /// For deadlines.
+    /// For deadlines. Never runs backwards in a boot, whatever happens to the wall clock.
     pub mono: Moment,
     /// Unix milliseconds.
     pub wall_ms: u64,
@@ -54,23 +61,19 @@ impl Now {
         self.unix().saturating_add(deadline.0.saturating_sub(self.mono.0).div_ceil(NANOS_PER_SEC))
     }
 
-    /// The Unix millisecond at which `deadline` falls, rounded up; `u64::MAX` for [`Moment::NEVER`].
-    pub fn wall_ms_at(&self, deadline: Moment) -> u64 {
-        if deadline == Moment::NEVER {
-            return u64::MAX;
-        }
-        let left = deadline.0.saturating_sub(self.mono.0);
-        self.wall_ms.saturating_add(left.div_ceil(NANOS_PER_MS))
+    /// Milliseconds since the boot.
+    pub fn boot_ms(&self) -> i64 {
+        signed(self.mono.0 / NANOS_PER_MS)
     }
 
-    /// The deadline that was stored as `wall_ms`; [`Moment::NEVER`] for `u64::MAX`. The wall clock may have been set back
-    /// since, so the deadline is at most `longest` from now.
-    pub fn deadline(&self, wall_ms: u64, longest: Duration) -> Moment {
-        if wall_ms == u64::MAX {
-            return Moment::NEVER;
-        }
-        self.mono + Duration::from_millis(wall_ms.saturating_sub(self.wall_ms)).min(longest)
+    /// Milliseconds by which the wall clock is ahead of the boot time. Changes only when the wall clock is set.
+    pub fn wall_offset_ms(&self) -> i64 {
+        signed(self.wall_ms).saturating_sub(self.boot_ms())
     }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// A clock whose clones share one time, and that a test can advance.
@@ -79,38 +82,39 @@ pub struct Clock(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// `None` for a clock that only [`Clock::advance`] moves.
-    origin: Option<Instant>,
-    /// The wall time at which the clock was created.
-    since_1970: Duration,
+    /// The time at which a clock that only [`Clock::advance`] moves was created, on both clocks.
+    still: Option<(Moment, Duration)>,
     /// The sum of all calls of [`Clock::advance`], in nanoseconds.
     ahead: AtomicU64,
+    /// By how many milliseconds a test has set the wall clock.
+    wall_ahead_ms: AtomicI64,
 }
 
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
-        Self::starting(Some(Instant::now()))
+        Self::starting(None)
     }
 
     /// A clock that stands still until a test advances it, so that the test decides what is in time and what is late.
     pub fn still() -> Self {
-        Self::starting(None)
+        Self::starting(Some((since_boot(), since_1970())))
     }
 
-    fn starting(origin: Option<Instant>) -> Self {
-        Self(Arc::new(Inner { origin, since_1970: since_1970(), ahead: AtomicU64::new(0) }))
+    fn starting(still: Option<(Moment, Duration)>) -> Self {
+        Self(Arc::new(Inner { still, ahead: AtomicU64::new(0), wall_ahead_ms: AtomicI64::new(0) }))
     }
 
     pub fn moment(&self) -> Moment {
-        let passed = self.0.origin.map_or(Duration::ZERO, |origin| origin.elapsed());
-        Moment(0) + passed + self.ahead()
+        self.0.still.map_or_else(since_boot, |(moment, _)| moment) + self.ahead()
     }
 
     pub fn now(&self) -> Now {
-        let since_1970 = if self.0.origin.is_some() { since_1970() } else { self.0.since_1970 };
+        let since_1970 = self.0.still.map_or_else(since_1970, |(_, since_1970)| since_1970);
         let wall_ms = (since_1970 + self.ahead()).as_millis();
-        Now { mono: self.moment(), wall_ms: u64::try_from(wall_ms).unwrap_or(u64::MAX) }
+        let wall_ms = u64::try_from(wall_ms).unwrap_or(u64::MAX);
+        let set = self.0.wall_ahead_ms.load(Ordering::Relaxed);
+        Now { mono: self.moment(), wall_ms: wall_ms.saturating_add_signed(set) }
     }
 
     /// Lets a test pass a ttl without waiting for it.
@@ -119,9 +123,27 @@ impl Clock {
         self.0.ahead.fetch_add(by, Ordering::Relaxed);
     }
 
+    /// Lets a test set the wall clock, by this number of milliseconds altogether.
+    pub fn set_wall_clock_ahead(&self, by_ms: i64) {
+        self.0.wall_ahead_ms.store(by_ms, Ordering::Relaxed);
+    }
+
     fn ahead(&self) -> Duration {
         Duration::from_nanos(self.0.ahead.load(Ordering::Relaxed))
     }
+}
+
+/// The id of this boot of the machine. `None` where the kernel's files cannot be read: then nobody can know whether the
+/// machine has booted since the last start.
+pub fn boot_id() -> Option<Uuid> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Uuid::parse_str(text.trim()).ok()
+}
+
+fn since_boot() -> Moment {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
+    Moment(0) + seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 fn since_1970() -> Duration {
@@ -163,20 +185,20 @@ mod tests {
         assert_eq!(now.unix_at(Moment(1_000_000_001)), 102);
         assert_eq!(now.unix_at(Moment(1_000_000_000)), 101);
     }
+
     #[test]
-    fn a_deadline_survives_on_the_wall_clock_and_never_grows_beyond_its_longest() {
-        const HOUR: Duration = Duration::from_secs(3600);
-        let put = Now { mono: Moment(7), wall_ms: 5_000_000 };
-        let deadline = put.mono + Duration::from_millis(90);
-        let stored = put.wall_ms_at(deadline);
-        assert_eq!(stored, 5_000_090);
-        assert_eq!(put.wall_ms_at(Moment(8)), 5_000_001, "rounded up");
-        assert_eq!(put.deadline(stored, HOUR), deadline);
-        let loaded = |wall_ms| Now { mono: Moment(3), wall_ms };
-        assert_eq!(loaded(stored).deadline(stored, HOUR), Moment(3));
-        assert_eq!(loaded(u64::MAX).deadline(stored, HOUR), Moment(3));
-        assert_eq!(loaded(0).deadline(stored, HOUR), Moment(3) + HOUR, "the clock was set back");
-        assert_eq!(put.wall_ms_at(Moment::NEVER), u64::MAX);
-        assert_eq!(loaded(0).deadline(u64::MAX, HOUR), Moment::NEVER);
+    fn the_offset_of_the_wall_clock_is_exact_before_and_after_1970_plus_uptime() {
+        let at = |mono_ms: u64, wall_ms| Now { mono: Moment(mono_ms * 1_000_000), wall_ms };
+        assert_eq!(at(500, 2_000).wall_offset_ms(), 1_500);
+        assert_eq!(at(2_000, 500).wall_offset_ms(), -1_500);
+        assert_eq!(at(0, u64::MAX).wall_offset_ms(), i64::MAX);
+    }
+
+    #[test]
+    fn two_clocks_of_one_boot_have_one_origin() {
+        assert!(boot_id().is_some());
+        let (first, second) = (Clock::system().moment(), Clock::system().moment());
+        assert!(first <= second && second - first < Duration::from_secs(60));
+        assert!(Clock::still().moment() >= second);
     }
 }

@@ -44,7 +44,7 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("actix", "transport/ actors/ web/ app.rs main.rs abort_on_panic.rs", "rules are plain code"),
     ("tokio", "transport/ actors/ web/ app.rs main.rs", "rules do no I/O"),
     ("crate::transport", "actors/session.rs web/ app.rs", "only sessions stand on it"),
-    ("rustix", "store/", "files are used by handles in the store only"),
+    ("rustix", "store/ clock.rs", "files are used by handles in the store only"),
     ("Instant::now", "clock.rs transport/ store/writer.rs", "time is an argument"),
     ("SystemTime::now", "clock.rs", "time is an argument"),
 ];
@@ -53,8 +53,8 @@ const PLACES: &[(&str, &str, &str)] = &[
 const VAGUE: &[&str] = &["so many", "whoever", "as far as"];
 
 /// The most lines without tests: all of `src/`, and its core.
-const BUDGET: usize = 14_500;
-const CORE_BUDGET: usize = 8_300;
+const BUDGET: usize = 15_200;
+const CORE_BUDGET: usize = 8_400;
 const CORE: &[&str] = &["protocol", "relay", "actors", "web", "app"];
 const LINES_PER_FILE: usize = 500;
 const LINES_PER_TEST_FILE: usize = 600;

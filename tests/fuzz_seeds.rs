@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Envelope, Origin, Subject};
 use sealpost::protocol::frame::Accept;
 use sealpost::protocol::id::{DeviceId, Letters, MessageId};
+use sealpost::store::boots::{BootRecord, BootTime};
 use sealpost::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 
 #[path = "../fuzz/targets/conversation.rs"]
@@ -75,6 +77,7 @@ fn write_the_seeds_of_records() {
         let seed = [&[kind], &KEY.to_le_bytes()[..], fields].concat();
         fs::write(folder.join(name), seed).expect("room");
     };
+    let time = BootTime { boot: 3, at: Moment(99) };
     let (id, mut out) = (DeviceId::from_u128(u128::from(KEY)), Vec::new());
     for (name, subject) in [
         ("record-message", Subject::Message(MessageId::from_u128(3))),
@@ -93,23 +96,27 @@ fn write_the_seeds_of_records() {
             from_unknown: true,
             recipient_letters: Letters::Small,
         };
-        MessageRecord { seq: KEY, to: id, expires_at: 99, envelope }.encode(&mut out);
+        MessageRecord { seq: KEY, to: id, expires_at: time, envelope }.encode(&mut out);
         write(name, 0, &out);
     }
     for (name, token) in [("record-device", Some([9; 32])), ("record-plain-device", None)] {
-        let (forget_at, origin, used) = (Some(5), Origin(6), true);
+        let (forget_at, origin, used) = (Some(time), Origin(6), true);
         let accept = Accept::Correspondents;
         let device = DeviceRecord { id, token, next_token: token, forget_at, origin, used, accept };
         device.encode(&mut out);
         write(name, 1, &out);
     }
-    let fingerprint = Fingerprint { sender: id, key: 2, content: 3, recorded_at: 4 };
+    let fingerprint = Fingerprint { sender: id, key: 2, content: 3, recorded_at: time };
     for (name, row) in [("record-fingerprints", 3), ("record-no-fingerprints", 0)] {
         Fingerprint::encode(&vec![fingerprint; row], KEY, &mut out);
         write(name, 2, &out);
     }
     CorrespondentRecord { device: id, number: 513, hash: 7 }.encode(&mut out);
     write("record-correspondent", 3, &out);
+    let entered = Now { mono: Moment(5), wall_ms: 6 };
+    let number = KEY as u32;
+    BootRecord { number, id: 8, entered, wall_offset_ms: -9 }.encode(&mut out);
+    write("record-boot", 4, &out);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Records of the database: damaged ones are refused, and what is read can be written and read again.
 
 use sealpost::protocol::id::DeviceId;
+use sealpost::store::boots::BootRecord;
 use sealpost::store::records::{
     CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord, VERSION,
 };
@@ -29,6 +30,11 @@ pub fn run(data: &[u8]) -> bool {
         2 => Fingerprint::decode(key, &value(key)).is_some_and(|row| {
             Fingerprint::encode(&row, key, &mut out);
             assert_eq!(Fingerprint::decode(key, &out), Some(row));
+            true
+        }),
+        4 => BootRecord::decode(key as u32, &value(u64::from(key as u32))).is_some_and(|record| {
+            record.encode(&mut out);
+            assert_eq!(BootRecord::decode(key as u32, &out), Some(record));
             true
         }),
         _ => {

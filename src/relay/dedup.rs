@@ -16,6 +16,7 @@ use crate::clock::Moment;
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::{DeviceId, MessageId};
 use crate::protocol::json_string;
+use crate::store::boots::BootTime;
 use crate::store::records::Fingerprint;
 
 /// Maximum of fingerprints in one generation; limits the memory of one device to 24 KiB per generation.
@@ -27,7 +28,8 @@ const TTL_ZERO: u64 = 1;
 impl Fingerprint {
     /// The fingerprint of a message that is still here. A sender could only forge its own.
     pub fn new(sender: DeviceId, recipient: DeviceId, id: MessageId, content: u64) -> Self {
-        Self { sender, key: key(recipient, id), content: content & !TTL_ZERO, recorded_at: 0 }
+        let recorded_at = BootTime::default();
+        Self { sender, key: key(recipient, id), content: content & !TTL_ZERO, recorded_at }
     }
 
     /// Marks the fingerprint of a message with ttl 0: its recipient does not ack it, so a repeat gets another status.

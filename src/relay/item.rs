@@ -1,8 +1,9 @@
 //! An envelope in a mailbox, and what settles it.
 
-use crate::clock::{Moment, Now};
+use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::DeviceId;
+use crate::store::boots::BootTime;
 use crate::store::records::MessageRecord;
 
 /// The moment from which the recipient has an item.
@@ -79,8 +80,12 @@ impl Item {
         self.envelope.bytes()
     }
 
-    pub fn record(&self, now: Now, recipient: DeviceId) -> MessageRecord<&Envelope> {
-        let expires_at = now.wall_ms_at(self.deadline);
+    /// The record to store in the boot with this number.
+    pub fn record(&self, boot: u32, recipient: DeviceId) -> MessageRecord<&Envelope> {
+        let expires_at = match self.deadline {
+            Moment::NEVER => BootTime::NEVER,
+            at => BootTime { boot, at },
+        };
         MessageRecord { seq: self.seq, to: recipient, expires_at, envelope: &self.envelope }
     }
 }

@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use redb::{ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition};
 
 use super::Loaded;
+use super::boots::{BootRecord, BootTime, Boots, MAX_BOOTS};
 use super::records::{
     CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord, VERSION,
 };
+use crate::clock::Now;
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
 
@@ -23,6 +24,8 @@ const PRINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("prints");
 /// By device and place, see [`CorrespondentRecord::key`].
 const CORRESPONDENTS: TableDefinition<'_, (u128, u16), &[u8]> =
     TableDefinition::new("correspondents");
+/// By number, see [`BootRecord`].
+const BOOTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("boots");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Key in `META`: the version of the records.
@@ -58,9 +61,10 @@ pub struct Changes {
     /// `None` removes a device.
     pub devices: BTreeMap<DeviceId, Option<DeviceRecord>>,
     pub correspondents: BTreeMap<(u128, u16), CorrespondentRecord>,
-    /// Range of Unix milliseconds whose fingerprints are still needed; others may be deleted. A time in the future means
-    /// that the wall clock was set back.
-    pub needed_fingerprints: Option<RangeInclusive<u64>>,
+    /// The current boot, if it is new or the wall clock was set.
+    pub boot: Option<BootRecord>,
+    /// Fingerprints from before this may be deleted.
+    pub oldest_fingerprint: BootTime,
 }
 
 impl Changes {
@@ -70,7 +74,8 @@ impl Changes {
 
     pub fn len(&self) -> usize {
         let records = self.puts.len() + self.devices.len() + self.correspondents.len();
-        records + self.removes.len() + self.fingerprints.len()
+        let boots = usize::from(self.boot.is_some());
+        records + self.removes.len() + self.fingerprints.len() + boots
     }
 }
 
@@ -117,6 +122,7 @@ impl Database {
                 transaction.open_table(DEVICES)?;
                 transaction.open_table(PRINTS)?;
                 transaction.open_table(CORRESPONDENTS)?;
+                transaction.open_table(BOOTS)?;
                 let mut meta = transaction.open_table(META)?;
                 meta.insert(FORMAT, u64::from(VERSION))?;
                 let key = getrandom::u64().map_err(io::Error::other)?;
@@ -182,6 +188,14 @@ impl Database {
             }
         }
         self.commit_correspondents(&transaction, changes)?;
+        if let Some(boot) = &changes.boot {
+            let mut boots = transaction.open_table(BOOTS)?;
+            boot.encode(&mut self.scratch);
+            boots.insert(boot.number, self.scratch.as_slice())?;
+            if let Some(oldest) = boot.number.checked_sub(MAX_BOOTS) {
+                boots.remove(oldest)?;
+            }
+        }
         if let Some((last, _)) = changes.puts.last_key_value() {
             let mut meta = transaction.open_table(META)?;
             let known = meta.get(NEXT_SEQ)?.map_or(0, |next| next.value());
@@ -233,18 +247,46 @@ impl Database {
         Ok(())
     }
 
-    /// Reads all records, but no fingerprint that is older than `dedup_window`. A damaged record is counted and left out.
+    /// Reads all records, but no fingerprint that is older than `dedup_window`, for a relay that starts at `now` in the boot with
+    /// this id. A damaged record is counted and left out.
     ///
     /// # Errors
     ///
     /// The database cannot be read at all.
-    pub fn load(&self, wall_ms: u64, dedup_window: Duration) -> Result<Loaded, redb::Error> {
-        let window = u64::try_from(dedup_window.as_millis()).unwrap_or(u64::MAX);
-        catch_redb_panic(|| self.load_since(wall_ms.saturating_sub(window)))
+    pub fn load(
+        &self,
+        now: Now,
+        boot_id: Option<u128>,
+        dedup_window: Duration,
+    ) -> Result<Loaded, redb::Error> {
+        catch_redb_panic(|| {
+            let mut loaded = Loaded::default();
+            self.load_boots(&mut loaded)?;
+            loaded.boots.enter(boot_id, now);
+            self.load_records(&mut loaded, now, dedup_window)?;
+            Ok(loaded)
+        })
     }
 
-    fn load_since(&self, oldest_fingerprint: u64) -> Result<Loaded, redb::Error> {
-        let mut loaded = Loaded::default();
+    fn load_boots(&self, loaded: &mut Loaded) -> Result<(), redb::Error> {
+        let mut boots = Vec::new();
+        for entry in self.database.begin_read()?.open_table(BOOTS)?.iter()? {
+            let (number, value) = entry?;
+            match BootRecord::decode(number.value(), value.value()) {
+                Some(boot) => boots.push(boot),
+                None => loaded.damaged += 1,
+            }
+        }
+        loaded.boots = Boots::new(boots);
+        Ok(())
+    }
+
+    fn load_records(
+        &self,
+        loaded: &mut Loaded,
+        now: Now,
+        dedup_window: Duration,
+    ) -> Result<(), redb::Error> {
         let transaction = self.database.begin_read()?;
         let meta = transaction.open_table(META)?;
         loaded.next_seq = meta.get(NEXT_SEQ)?.map_or(1, |next| next.value());
@@ -278,13 +320,16 @@ impl Database {
             let (key, value) = entry?;
             match Fingerprint::decode(key.value(), value.value()) {
                 Some(row) => {
-                    let young = row.iter().filter(|print| print.recorded_at >= oldest_fingerprint);
+                    let boots = &loaded.boots;
+                    let young = row
+                        .iter()
+                        .filter(|print| boots.is_within(now, print.recorded_at, dedup_window));
                     loaded.fingerprints.extend(young);
                 }
                 None => loaded.damaged += 1,
             }
         }
-        Ok(loaded)
+        Ok(())
     }
 
     /// Reads every page and its checksum. `false` if the database had to be repaired.
@@ -331,12 +376,11 @@ fn outdated_rows(
     changes: &Changes,
 ) -> Result<Vec<u64>, redb::Error> {
     let mut outdated = Vec::new();
-    let Some(needed) = &changes.needed_fingerprints else { return Ok(outdated) };
     let added = changes.fingerprints.len().div_ceil(ROW);
     for entry in rows.range(..PROBE)?.take(2 * added) {
         let (key, value) = entry?;
         let row = Fingerprint::decode(key.value(), value.value()).unwrap_or_default();
-        if row.iter().any(|print| needed.contains(&print.recorded_at)) {
+        if row.iter().any(|print| print.recorded_at >= changes.oldest_fingerprint) {
             break;
         }
         outdated.push(key.value());

@@ -197,7 +197,7 @@ pub fn message(seq: Seq, bytes: usize) -> MessageRecord {
     MessageRecord {
         seq,
         to: DeviceId::from_u128(u128::from(seq % 5 + 1)),
-        expires_at: u64::MAX,
+        expires_at: BootTime::NEVER,
         envelope: Envelope {
             from: DeviceId::from_u128(100),
             subject: Subject::Message(MessageId::from_u128(u128::from(seq))),
@@ -259,9 +259,8 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
     for seq in model.records.keys() {
         if dice.below(3) == 0 {
             changes.removes.push(*seq);
-            let sender = DeviceId::from_u128(100);
             let content = dice.next();
-            changes.fingerprints.push(Fingerprint { sender, key: *seq, content, recorded_at: 5 });
+            changes.fingerprints.push(Fingerprint { content, ..print(*seq) });
         }
     }
     for _ in 0..dice.below(3) {
@@ -316,7 +315,7 @@ fn lives_through(seed: u64) -> (u64, u64) {
         bytes = sim.after(loss, &mut dice);
         let disk = Database::open(Sim::holding(bytes.clone()));
         let disk = disk.unwrap_or_else(|failed| panic!("seed {seed} crash {crash}: {failed}"));
-        let loaded = disk.load(10, Duration::MAX).expect("it can be read");
+        let loaded = load(&disk);
         assert_eq!(loaded.damaged, 0, "seed {seed} crash {crash} {loss:?}");
         let found = Model::of(&loaded);
         if interrupted.as_ref() == Some(&found) {
@@ -365,7 +364,7 @@ fn used_disk(clean: bool) -> (Vec<u8>, HashSet<String>, usize) {
 /// Whether the database can be read. A record that was never written must not be found in it.
 fn is_readable(bytes: Vec<u8>, ever: &HashSet<String>, what: &str) -> bool {
     let Ok(disk) = Database::open(Sim::holding(bytes)) else { return false };
-    let Ok(loaded) = disk.load(10, Duration::MAX) else { return false };
+    let Ok(loaded) = disk.load(Now::default(), None, Duration::MAX) else { return false };
     for record in Model::of(&loaded).records.values() {
         assert!(ever.contains(record), "{what}: a record that was never written");
     }
@@ -410,48 +409,76 @@ fn a_damaged_record_is_counted_and_left_out_and_the_rest_is_there() {
     let body = bytes.windows(8).rposition(|bytes| bytes == b"00000000").expect("a body");
     bytes[body] ^= 1;
     let disk = Database::open(Sim::holding(bytes)).expect("it opens");
-    let loaded = disk.load(10, Duration::MAX).expect("it can be read");
+    let loaded = load(&disk);
     assert!(Model::of(&loaded).records.values().all(|record| ever.contains(record)));
     assert!(loaded.messages.len() + loaded.damaged == records || loaded.damaged == 0);
 }
 
 #[test]
-fn a_ttl_never_grows_however_the_wall_clock_was_set_while_the_relay_was_down() {
-    const HOUR: u64 = 3_600_000;
-    const NOW: u64 = 1_000 * 24 * HOUR;
-    let left = |wall_ms: u64| {
-        let record = MessageRecord { expires_at: NOW + 600_000, ..message(1, 9) };
-        let mut disk = Database::open(Sim::default()).expect("a new disk");
-        let puts = BTreeMap::from([(1, record)]);
-        disk.commit(&Changes { puts, ..Changes::default() }).expect("it works");
-        let loaded = disk.load(wall_ms, Duration::MAX).expect("it can be read");
-        let now = Now { mono: Moment(5), wall_ms };
-        loaded.messages[0].deadline(now) - now.mono
+fn times_are_read_in_a_later_boot_by_the_boots_on_disk() {
+    let (sim, hour) = (Sim::default(), Duration::from_secs(3600));
+    let first = Now { mono: Moment(0) + hour, wall_ms: 7_200_000 };
+    let mut disk = Database::open(sim.clone()).expect("a new disk");
+    let boots = disk.load(first, Some(1), hour).expect("it can be read").boots;
+    assert_eq!((boots.current().number, boots.is_new), (1, true));
+    let recorded_at = BootTime { boot: 1, at: first.mono };
+    let expires_at = BootTime { boot: 1, at: first.mono + Duration::from_secs(900) };
+    let changes = Changes {
+        puts: BTreeMap::from([(1, MessageRecord { expires_at, ..message(1, 9) })]),
+        fingerprints: vec![Fingerprint { recorded_at, ..print(1) }],
+        boot: Some(boots.current()),
+        ..Changes::default()
     };
-    let ttl = Duration::from_secs(1000);
-    assert_eq!(left(NOW), Duration::from_secs(600));
-    assert_eq!(left(NOW + HOUR), Duration::ZERO);
-    assert_eq!(left(NOW + 30 * 24 * HOUR), Duration::ZERO);
-    assert_eq!(left(NOW - HOUR), ttl);
-    assert_eq!(left(NOW - 30 * 24 * HOUR), ttl);
-    assert_eq!(left(0), ttl);
-    assert_eq!(left(u64::MAX), Duration::ZERO);
+    disk.commit(&changes).expect("it works");
+    drop(disk);
+    let disk = Database::open(sim).expect("it opens");
+    let again = disk.load(first, Some(1), hour).expect("it can be read");
+    assert_eq!((again.boots.current().number, again.boots.is_new), (1, false));
+    // Ten minutes later in another boot.
+    let second = Now { mono: Moment(5), wall_ms: 7_800_000 };
+    let loaded = disk.load(second, Some(2), hour).expect("it can be read");
+    assert_eq!((loaded.boots.current().number, loaded.boots.is_new), (2, true));
+    let left = loaded.messages[0].deadline(&loaded.boots, second) - second.mono;
+    assert_eq!((left, loaded.fingerprints.len()), (Duration::from_secs(300), 1));
+    let window = Duration::from_secs(600);
+    assert_eq!(disk.load(second, Some(2), window).expect("it can be read").fingerprints.len(), 0);
+}
+
+#[test]
+fn only_the_newest_boots_are_kept() {
+    let mut disk = Database::open(Sim::default()).expect("a new disk");
+    for number in 1..=MAX_BOOTS + 5 {
+        let boot = Some(BootRecord { number, ..BootRecord::default() });
+        disk.commit(&Changes { boot, ..Changes::default() }).expect("it works");
+    }
+    let records = load(&disk).boots.records;
+    assert_eq!(records.first().map(|boot| boot.number), Some(6));
+}
+
+/// Loads everything, in a boot of its own.
+pub fn load(disk: &Database) -> Loaded {
+    disk.load(Now::default(), None, Duration::MAX).expect("it can be read")
+}
+
+fn print(key: u64) -> Fingerprint {
+    let (sender, recorded_at) = (DeviceId::from_u128(1), BootTime { boot: 1, at: Moment(9) });
+    Fingerprint { sender, key, content: 0, recorded_at }
 }
 
 #[test]
 fn old_fingerprints_are_deleted_although_an_old_message_was_recorded_late() {
-    let sender = DeviceId::from_u128(1);
-    let print = |key: u64, recorded_at: u64| Fingerprint { sender, key, content: 0, recorded_at };
     let mut disk = Database::open(Sim::default()).expect("a new disk");
     for at in 0..400_u64 {
-        // One in eight was recorded before the wall clock was set back, far in the future.
-        let recorded_at = if at % 8 == 7 { at + 1_000_000 } else { at };
-        let needed_fingerprints = Some(at.saturating_sub(20)..=at + 20);
-        let fingerprints = vec![print(1_000_000 - at, recorded_at)];
-        disk.commit(&Changes { fingerprints, needed_fingerprints, ..Changes::default() })
+        let time = |at| BootTime { boot: 2, at: Moment(at) };
+        // One in eight is of an earlier boot, whose time is far ahead.
+        let early = BootTime { boot: 1, at: Moment(1_000_000) };
+        let recorded_at = if at % 8 == 7 { early } else { time(at) };
+        let oldest_fingerprint = time(at.saturating_sub(20));
+        let fingerprints = vec![Fingerprint { recorded_at, ..print(1_000_000 - at) }];
+        disk.commit(&Changes { fingerprints, oldest_fingerprint, ..Changes::default() })
             .expect("it works");
     }
-    let remembered = disk.load(399, Duration::MAX).expect("it can be read").fingerprints.len();
+    let remembered = load(&disk).fingerprints.len();
     assert!((15..=30).contains(&remembered), "{remembered} are remembered");
 }
 
@@ -460,12 +487,10 @@ fn fingerprints_from_before_a_restart_keep_their_order() {
     let sim = Sim::default();
     let keys = |sim: &Sim| -> Vec<u64> {
         let disk = Database::open(sim.clone()).expect("it opens");
-        let loaded = disk.load(9, Duration::MAX).expect("it loads");
-        loaded.fingerprints.iter().map(|print| print.key).collect()
+        load(&disk).fingerprints.iter().map(|print| print.key).collect()
     };
     for key in 0..3 {
-        let sender = DeviceId::from_u128(1);
-        let fingerprints = vec![Fingerprint { sender, key, content: 0, recorded_at: 9 }];
+        let fingerprints = vec![print(key)];
         let mut disk = Database::open(sim.clone()).expect("it opens");
         disk.commit(&Changes { fingerprints, ..Changes::default() }).expect("it works");
         disk.probe().expect("there is room");

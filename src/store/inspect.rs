@@ -9,7 +9,7 @@ use super::Loaded;
 use super::database::Database;
 use super::open::{Directory, OpenError, QueueFile};
 use super::sync_watch::SyncFailed;
-use crate::clock::{Clock, Moment, Now};
+use crate::clock::{self, Clock, Moment, Now};
 use crate::protocol::envelope::Subject;
 
 /// One line for each figure: `messages 5`.
@@ -36,7 +36,7 @@ pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
     line("notices", of(|subject| *subject == Subject::Notice));
     line("recipients", messages().map(|record| record.to).collect::<HashSet<_>>().len() as u64);
     line("bytes", messages().map(|record| record.envelope.body.len() as u64).sum());
-    let deadlines = || messages().map(|record| record.deadline(now));
+    let deadlines = || messages().map(|record| record.deadline(&loaded.boots, now));
     line("expired", deadlines().filter(|deadline| *deadline <= now.mono).count() as u64);
     if let Some(next) = deadlines().filter(|deadline| *deadline > now.mono).min() {
         let left = if next == Moment::NEVER { Duration::MAX } else { next - now.mono };
@@ -76,7 +76,8 @@ pub(super) fn open(
     dedup_window: Duration,
 ) -> Result<(QueueFile, Database, Loaded), OpenError> {
     let (file, database) = Directory::take_existing(path)?.open(SyncFailed::default())?;
-    let loaded = database.load(now.wall_ms, dedup_window);
+    let boot_id = clock::boot_id().map(|id| id.as_u128());
+    let loaded = database.load(now, boot_id, dedup_window);
     let loaded = loaded.map_err(|error| OpenError::of_database(&file.path(), error))?;
     Ok((file, database, loaded))
 }

@@ -3,6 +3,7 @@
 //! A mailbox owns the order of a device's messages; a store holds a copy of what a restart needs. The router writes to the
 //! store and never reads from it, so no step of the Registry waits for a disk. [`Loaded`] is read once, at start.
 
+pub mod boots;
 pub mod database;
 pub mod examine;
 pub mod inspect;
@@ -16,6 +17,7 @@ pub mod writer;
 
 use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
+use boots::Boots;
 use records::{CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord};
 
 /// The order of the puts. It differs from the order of arrival: a message that comes back from a lost connection is put late.
@@ -86,6 +88,8 @@ pub struct Loaded {
     /// The first sequence number that was never used.
     pub next_seq: Seq,
     pub hash_key: HashKey,
+    /// What the times of all records need to be read.
+    pub boots: Boots,
     /// Records that were damaged on disk and left out.
     pub damaged: usize,
 }

@@ -1,7 +1,7 @@
 //! One record for each thing that outlives the process: a message, a device, the fingerprint of a message that is gone.
 //!
-//! The same type is put, encoded and loaded. Times are Unix milliseconds, since the monotonic clock does not outlive the
-//! machine. A value on disk is little-endian, with a version in front and a checksum behind: a torn or flipped value is
+//! The same type is put, encoded and loaded. Times are in the time of the boot in which they were put, see [`super::boots`].
+//! A value on disk is little-endian, with a version in front and a checksum behind: a torn or flipped value is
 //! counted and dropped, never delivered.
 
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::boots::{BootTime, Boots};
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
@@ -24,8 +25,7 @@ pub struct MessageRecord<E = Envelope> {
     pub seq: Seq,
     /// The recipient.
     pub to: DeviceId,
-    /// Unix milliseconds; `u64::MAX` for never.
-    pub expires_at: u64,
+    pub expires_at: BootTime,
     pub envelope: E,
 }
 
@@ -37,8 +37,8 @@ pub struct DeviceRecord {
     pub token: Option<[u8; 32]>,
     /// SHA-256 of a newer token that no connection has used yet.
     pub next_token: Option<[u8; 32]>,
-    /// Unix milliseconds; `None` while the device is connected.
-    pub forget_at: Option<u64>,
+    /// `None` while the device is connected.
+    pub forget_at: Option<BootTime>,
     pub origin: Origin,
     /// Something was sent or received, or the device was resumed.
     pub used: bool,
@@ -70,8 +70,8 @@ pub struct Fingerprint {
     pub key: u64,
     /// Hash of the message's content.
     pub content: u64,
-    /// Unix milliseconds at which the message left the store; 0 for a message that is still here.
-    pub recorded_at: u64,
+    /// When the message left the store; meaningless for a message that is still here.
+    pub recorded_at: BootTime,
 }
 
 /// The flags of a message: see [`Envelope::from_unknown`].
@@ -85,9 +85,9 @@ const RECIPIENT_CAPITAL: u8 = 4;
 const NO_ID: MessageId = MessageId::from_u128(0);
 
 impl MessageRecord {
-    /// The monotonic deadline. The time left never exceeds the ttl, even if the wall clock was set back since the put.
-    pub fn deadline(&self, now: Now) -> Moment {
-        now.deadline(self.expires_at, Duration::from_secs(self.envelope.ttl))
+    /// The deadline in the time of the current boot. The time left never exceeds the ttl.
+    pub fn deadline(&self, boots: &Boots, now: Now) -> Moment {
+        boots.moment(now, self.expires_at, Duration::from_secs(self.envelope.ttl))
     }
 
     /// Writes the value for the key `seq` to `out`.
@@ -122,7 +122,7 @@ impl MessageRecord {
         out.extend_from_slice(&self.to.to_u128().to_le_bytes());
         out.extend_from_slice(&id.to_u128().to_le_bytes());
         out.extend_from_slice(&ttl.to_le_bytes());
-        out.extend_from_slice(&self.expires_at.to_le_bytes());
+        put_time(self.expires_at, out);
         out.extend_from_slice(&content.to_le_bytes());
         out.extend_from_slice(&origin.0.to_le_bytes());
         out.extend_from_slice(&(key_id.len() as u32).to_le_bytes());
@@ -136,7 +136,7 @@ impl MessageRecord {
         let mut from = Reader::open(seq, value)?;
         let [kind, receipts, flags] = from.array()?;
         let (sender, to, id) = (from.u128()?, from.u128()?, from.u128()?);
-        let (ttl, expires_at, content) = (from.u64()?, from.u64()?, from.u64()?);
+        let (ttl, expires_at, content) = (from.u64()?, from.time()?, from.u64()?);
         let origin = Origin(from.u64()?);
         let key_id_bytes = u32::from_le_bytes(from.array()?) as usize;
         let (key_id, body) = from.0.split_at_checked(key_id_bytes)?;
@@ -177,7 +177,7 @@ impl DeviceRecord {
         out.extend_from_slice(&flags.map(u8::from));
         out.extend_from_slice(&self.token.unwrap_or_default());
         out.extend_from_slice(&self.next_token.unwrap_or_default());
-        out.extend_from_slice(&self.forget_at.unwrap_or(u64::MAX).to_le_bytes());
+        put_time(self.forget_at.unwrap_or(BootTime::NEVER), out);
         out.extend_from_slice(&self.origin.0.to_le_bytes());
         seal(salt(self.id), out);
     }
@@ -188,12 +188,12 @@ impl DeviceRecord {
         let [resumable, renewed, used, only_correspondents] =
             from.array()?.map(|flag: u8| flag != 0);
         let (token, next_token) = (from.array::<32>()?, from.array::<32>()?);
-        let forget_at = from.u64()?;
+        let forget_at = from.time()?;
         Some(Self {
             id,
             token: resumable.then_some(token),
             next_token: renewed.then_some(next_token),
-            forget_at: (forget_at != u64::MAX).then_some(forget_at),
+            forget_at: (forget_at != BootTime::NEVER).then_some(forget_at),
             origin: Origin(from.u64()?),
             used,
             accept: if only_correspondents { Accept::Correspondents } else { Accept::Anyone },
@@ -234,7 +234,7 @@ impl Fingerprint {
             out.extend_from_slice(&sender.to_u128().to_le_bytes());
             out.extend_from_slice(&key.to_le_bytes());
             out.extend_from_slice(&content.to_le_bytes());
-            out.extend_from_slice(&recorded_at.to_le_bytes());
+            put_time(*recorded_at, out);
         }
         seal(key, out);
     }
@@ -245,7 +245,7 @@ impl Fingerprint {
         let mut row = Vec::new();
         while !from.0.is_empty() {
             let sender = DeviceId::from_u128(from.u128()?);
-            let (key, content, recorded_at) = (from.u64()?, from.u64()?, from.u64()?);
+            let (key, content, recorded_at) = (from.u64()?, from.u64()?, from.time()?);
             row.push(Self { sender, key, content, recorded_at });
         }
         Some(row)
@@ -262,34 +262,43 @@ fn checksum(key: u64, value: &[u8]) -> u64 {
     xxh3_64(value) ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn seal(key: u64, value: &mut Vec<u8>) {
+pub(super) fn seal(key: u64, value: &mut Vec<u8>) {
     let sum = checksum(key, value);
     value.extend_from_slice(&sum.to_le_bytes());
 }
 
+fn put_time(time: BootTime, out: &mut Vec<u8>) {
+    out.extend_from_slice(&time.boot.to_le_bytes());
+    out.extend_from_slice(&time.at.0.to_le_bytes());
+}
+
 /// The bytes that are still to be read.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     /// `None` if the checksum or the version does not match.
-    fn open(key: u64, value: &'a [u8]) -> Option<Self> {
+    pub(super) fn open(key: u64, value: &'a [u8]) -> Option<Self> {
         let (value, sum) = value.split_last_chunk::<8>()?;
         let (version, fields) = value.split_first()?;
         let fits = checksum(key, value) == u64::from_le_bytes(*sum) && *version == VERSION;
         fits.then_some(Self(fields))
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn u128(&mut self) -> Option<u128> {
+    fn time(&mut self) -> Option<BootTime> {
+        Some(BootTime { boot: u32::from_le_bytes(self.array()?), at: Moment(self.u64()?) })
+    }
+
+    pub(super) fn u128(&mut self) -> Option<u128> {
         self.array().map(u128::from_le_bytes)
     }
 }
@@ -302,7 +311,7 @@ mod tests {
         MessageRecord {
             seq: 7,
             to: DeviceId::from_u128(2),
-            expires_at: 99,
+            expires_at: BootTime { boot: 3, at: Moment(99) },
             envelope: Envelope {
                 from: DeviceId::from_u128(1),
                 subject,
@@ -349,7 +358,7 @@ mod tests {
             }
         }
         for token in [None, Some([9; 32])] {
-            for forget_at in [None, Some(5)] {
+            for forget_at in [None, Some(BootTime { boot: 1, at: Moment(5) })] {
                 let id = DeviceId::from_u128(4);
                 let (device, mut value) = (
                     DeviceRecord {
@@ -374,7 +383,8 @@ mod tests {
         assert_eq!(CorrespondentRecord::decode(correspondent.device, &value), Some(correspondent));
         assert_eq!(correspondent.key(), (4, 1));
         let sender = DeviceId::from_u128(1);
-        let fingerprint = Fingerprint { sender, key: 2, content: 3, recorded_at: 4 };
+        let recorded_at = BootTime { boot: 5, at: Moment(4) };
+        let fingerprint = Fingerprint { sender, key: 2, content: 3, recorded_at };
         let mut value = Vec::new();
         for row in [vec![], vec![fingerprint; 3]] {
             Fingerprint::encode(&row, 8, &mut value);

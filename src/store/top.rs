@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::path::Path;
 use std::time::Duration;
 
+use super::boots::BootTime;
 use super::database::Changes;
 use super::inspect;
 use super::open::OpenError;
@@ -99,7 +100,7 @@ pub fn drop_held(path: &Path, holder: Holder) -> Result<String, OpenError> {
     let (_file, mut database, loaded) = inspect::open(path, now, Duration::ZERO)?;
     let mut changes = Changes::default();
     for record in loaded.messages.into_iter().filter(|record| holder.holds(record)) {
-        let expires_at = record.expires_at.min(now.wall_ms);
+        let expires_at = BootTime::OVER;
         changes.puts.insert(record.seq, MessageRecord { expires_at, ..record });
     }
     if !changes.is_empty() {

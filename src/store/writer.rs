@@ -4,6 +4,7 @@
 //! A record that is removed before its commit is never written. The changes between two flushes are in one commit: an
 //! expired message and the notice to its sender are both safe, or neither is.
 
+use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::boots::{BootRecord, BootTime, Boots};
 use super::database::{Changes, Database};
 use super::open::OpenError;
 use super::pending_changes::{Change, PendingChanges};
@@ -28,7 +30,8 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Longest pause, for a database that takes seconds to open.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
-/// How often the path of the database is checked. A check is two system calls, made between two commits.
+/// How often the path of the database and the offset of the wall clock are checked. A check is a few system calls, made
+/// between two commits.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Uncommitted changes above which senders are slowed down.
@@ -139,7 +142,7 @@ impl QueueWriter {
         file: impl DatabaseFile + Send + 'static,
         sync_failed: SyncFailed,
         policy: CommitPolicy,
-        clock: Clock,
+        (clock, boots): (Clock, &Boots),
         report: impl Fn(Outcome) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -159,6 +162,8 @@ impl QueueWriter {
             sync_failed,
             policy,
             clock,
+            boot: Cell::new(boots.current()),
+            boot_written: Cell::new(!boots.is_new),
             report,
         };
         let thread = std::thread::Builder::new()
@@ -263,6 +268,9 @@ struct Writer<F, R> {
     sync_failed: SyncFailed,
     policy: CommitPolicy,
     clock: Clock,
+    /// The current boot, with the offset of the wall clock that was noticed last.
+    boot: Cell<BootRecord>,
+    boot_written: Cell<bool>,
     report: R,
 }
 
@@ -284,11 +292,14 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
     /// Waits for a change, and then for more until the batch is full or its interval is over. `None` at the end.
     fn next_batch(&mut self) -> Option<(Changes, PutSeq)> {
         let pending = loop {
-            let due = CHECK_INTERVAL.saturating_sub(self.checked.elapsed());
+            let due = match self.boot_to_write() {
+                Some(_) => Duration::ZERO,
+                None => CHECK_INTERVAL.saturating_sub(self.checked.elapsed()),
+            };
             let pending = self.shared.wait_while(self.shared.lock(), due, |pending| {
                 pending.is_empty() && !pending.closing
             });
-            if !pending.is_empty() {
+            if !pending.is_empty() || self.boot_to_write().is_some() {
                 break pending;
             }
             if pending.closing {
@@ -312,10 +323,27 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
         pending.since = None;
         pending.owes_report = false;
         self.shared.measure(pending);
-        let window = u64::try_from(self.policy.dedup_window.as_millis()).unwrap_or(u64::MAX);
-        let now = self.clock.now().wall_ms;
-        let needed = now.saturating_sub(window)..=now.saturating_add(window);
-        Changes { needed_fingerprints: Some(needed), ..changes }
+        let boot = self.boot_to_write();
+        Changes { boot, oldest_fingerprint: self.oldest_fingerprint(), ..changes }
+    }
+
+    /// The current boot, unless it is on disk as it is. The next restart in another boot needs the offset of the wall clock.
+    fn boot_to_write(&self) -> Option<BootRecord> {
+        if let Some(renewed) = self.boot.get().renewed(self.clock.now()) {
+            self.boot.set(renewed);
+            self.boot_written.set(false);
+        }
+        (!self.boot_written.get()).then(|| self.boot.get())
+    }
+
+    /// No restart recognises a repeat by an older fingerprint. Those of earlier boots are needed for a whole window of this one,
+    /// because the wall clock may have been set back.
+    fn oldest_fingerprint(&self) -> BootTime {
+        let BootRecord { number, entered, .. } = self.boot.get();
+        let passed = self.clock.moment() - entered.mono;
+        passed
+            .checked_sub(self.policy.dedup_window)
+            .map_or(BootTime::OVER, |since| BootTime { boot: number, at: entered.mono + since })
     }
 
     fn write(&mut self, changes: &Changes) -> Result<(), redb::Error> {
@@ -335,6 +363,8 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
         } else if self.sync_failed.get() {
             // The database may ignore a failed sync; this store does not.
             return Err(io::Error::other("a sync failed").into());
+        } else if changes.boot.is_some() {
+            self.boot_written.set(true);
         }
         committed
     }
@@ -402,6 +432,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
             if pending.closing {
                 log::error!("the queue could not be written to the end error={error}");
                 pending.changes = Changes::default();
+                self.boot_written.set(true);
                 return false;
             }
         }

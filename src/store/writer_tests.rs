@@ -20,6 +20,10 @@ impl Fixture {
     }
 
     fn with(interval: Duration) -> Self {
+        Self::in_boot(interval, Clock::system(), &known_boot())
+    }
+
+    fn in_boot(interval: Duration, clock: Clock, boots: &Boots) -> Self {
         let sim = Sim::default();
         let (report, reports) = channel();
         let policy = CommitPolicy { interval, batch: 1024, dedup_window: Duration::from_secs(600) };
@@ -29,7 +33,7 @@ impl Fixture {
             SimFile { sim: sim.clone(), is_lost: false },
             SyncFailed::default(),
             policy,
-            Clock::system(),
+            (clock, boots),
             move |outcome| {
                 let _ = report.send(outcome);
             },
@@ -73,12 +77,19 @@ impl Fixture {
     fn after_power_loss(&self) -> Loaded {
         let bytes = self.sim.after(Loss::All, &mut Dice(0));
         let disk = Database::open(Sim::holding(bytes)).expect("it opens");
-        disk.load(10, Duration::MAX).expect("it can be read")
+        database::tests::load(&disk)
     }
 
     fn seqs(&self) -> Vec<Seq> {
         self.after_power_loss().messages.iter().map(|record| record.seq).collect()
     }
+}
+
+/// A boot that is on disk already.
+fn known_boot() -> Boots {
+    let mut boots = Boots::default();
+    boots.enter(Some(1), Clock::system().now());
+    Boots { is_new: false, ..boots }
 }
 
 /// The simulated disk as a file that may be lost.
@@ -107,6 +118,29 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         self.sim.set(|disk| disk.sync_blocked = false);
     }
+}
+
+/// Without a message: the next restart in another boot needs both.
+#[test]
+fn a_new_boot_and_a_step_of_the_wall_clock_are_written_at_once() {
+    let (clock, mut boots) = (Clock::still(), Boots::default());
+    boots.enter(Some(7), clock.now());
+    let mut fixture = Fixture::in_boot(Duration::ZERO, clock.clone(), &boots);
+    let on_disk = |fixture: &Fixture| fixture.after_power_loss().boots.records[0];
+    fixture.wait_until_committed();
+    assert_eq!(on_disk(&fixture), boots.current());
+    clock.set_wall_clock_ahead(3_600_000);
+    fixture.wait_until_committed();
+    let stepped = boots.current().wall_offset_ms + 3_600_000;
+    assert_eq!(on_disk(&fixture).wall_offset_ms, stepped);
+    // With the next commit, too, and also after one that failed.
+    fixture.sim.set(|disk| disk.full = true);
+    clock.set_wall_clock_ahead(7_200_000);
+    fixture.put(1);
+    assert!(matches!(fixture.next_report(), Outcome::Failed(_)));
+    fixture.sim.set(|disk| disk.full = false);
+    while fixture.next_report() != Outcome::Recovered {}
+    assert_eq!(on_disk(&fixture).wall_offset_ms, stepped + 3_600_000);
 }
 
 #[test]
@@ -189,7 +223,7 @@ fn a_record_that_was_staged_while_the_disk_failed_is_reported_as_failed() {
 fn a_full_batch_does_not_wait_for_its_interval_whatever_its_flushes() {
     let mut fixture = Fixture::with(Duration::from_secs(3600));
     let sender = DeviceId::from_u128(1);
-    let fingerprint = Fingerprint { sender, key: 1, content: 1, recorded_at: 0 };
+    let fingerprint = Fingerprint { sender, key: 1, content: 1, recorded_at: BootTime::default() };
     fixture.put(1);
     // One change, then two in each flush: the number of changes is never exactly the size of the batch.
     for seq in 10..600 {
@@ -313,7 +347,8 @@ fn child_whose_disk_does_not_sync() {
     let policy = CommitPolicy { interval: Duration::ZERO, batch: 1, dedup_window: Duration::ZERO };
     let report = |_: Outcome| std::process::exit(2);
     let file = SimFile { sim, is_lost: false };
-    let store = QueueWriter::start(disk, file, sync_failed, policy, Clock::system(), report);
+    let time = (Clock::system(), &known_boot());
+    let store = QueueWriter::start(disk, file, sync_failed, policy, time, report);
     let mut store = store.expect("a thread");
     store.remove_device(DeviceId::from_u128(1));
     store.flush();
@@ -351,5 +386,6 @@ fn lost() -> QueueWriter {
     let file = SimFile { sim, is_lost: true };
     let policy = CommitPolicy { interval: Duration::ZERO, batch: 1, dedup_window: Duration::ZERO };
     let (failed, clock) = (SyncFailed::default(), Clock::system());
-    QueueWriter::start(disk, file, failed, policy, clock, |_| {}).expect("a thread")
+    QueueWriter::start(disk, file, failed, policy, (clock, &known_boot()), |_| {})
+        .expect("a thread")
 }

@@ -3,11 +3,13 @@
 //!
 //! No test sleeps. A test waits for a frame, a line of the log, the end of a process, or a figure of /healthz.
 
+mod moved_clocks;
 mod setup;
 mod small_disk;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clocks;
 mod disk;
 mod identity;
 mod kills;

@@ -3,8 +3,10 @@
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::moved_clocks::MovedClocks;
 use crate::support::binary::FREE_PORTS;
 use crate::support::{Binary, eventually, http, skip};
 
@@ -27,18 +29,24 @@ pub struct Setup {
     data: PathBuf,
     settings: Vec<(String, String)>,
     strace: Vec<String>,
+    clocks: Option<Arc<MovedClocks>>,
 }
 
 impl Setup {
     pub fn on(data: &Path) -> Self {
         let settings = GENEROUS.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        Self { data: data.to_owned(), settings, strace: Vec::new() }
+        Self { data: data.to_owned(), settings, strace: Vec::new(), clocks: None }
     }
 
     /// A setting as in the environment: `("SESSION__TTL", "1s")`.
     pub fn with(mut self, key: &str, value: &str) -> Self {
         self.settings.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With clocks that the test sets.
+    pub fn with_clocks(self, clocks: &Arc<MovedClocks>) -> Self {
+        Self { clocks: Some(clocks.clone()), ..self }
     }
 
     /// Changes the results of some system calls, with strace.
@@ -77,6 +85,7 @@ impl Setup {
         command.args(args).env_clear().current_dir("/");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("SEALPOST__QUEUE__PATH", &self.data);
+        command.envs(self.clocks.iter().flat_map(|clocks| clocks.environment()));
         command.envs(self.settings.iter().map(|(key, value)| (format!("SEALPOST__{key}"), value)));
         command
     }

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use sealpost::clock::Now;
 use sealpost::protocol::envelope::Seq;
 use sealpost::protocol::id::DeviceId;
+use sealpost::store::boots::{BootRecord, BootTime, Boots};
 use sealpost::store::records::{
     CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord,
 };
@@ -39,11 +41,14 @@ struct Written {
     correspondents: BTreeMap<(u128, u16), CorrespondentRecord>,
     fingerprints: VecDeque<Fingerprint>,
     next_seq: Seq,
+    boots: BTreeMap<u32, BootRecord>,
 }
 
 pub struct Database {
-    window_ms: u64,
+    window: Duration,
     written: Written,
+    /// The current boot, written or not.
+    boot: BootRecord,
     /// Steps that wait, the oldest first; the last one is not over.
     waiting: VecDeque<Vec<Change>>,
     /// Number of written steps.
@@ -54,9 +59,9 @@ pub struct Database {
 
 impl Database {
     pub fn new(window: Duration) -> Self {
-        let window_ms = window.as_millis() as u64;
         let waiting = VecDeque::from([Vec::new()]);
-        Self { window_ms, written: Written::default(), waiting, steps: 0, last: PutSeq(0) }
+        let (written, boot) = (Written::default(), BootRecord::default());
+        Self { window, written, boot, waiting, steps: 0, last: PutSeq(0) }
     }
 
     /// Adds a change to the current step.
@@ -95,19 +100,29 @@ impl Database {
     }
 
     /// Writes the oldest `steps`. Returns the newest put that is safe.
-    pub fn write(&mut self, steps: usize, wall_ms: u64) -> PutSeq {
+    pub fn write(&mut self, steps: usize, now: Now) -> PutSeq {
         let batch = self.take(steps);
-        self.apply(&batch, wall_ms);
+        self.apply(&batch, now);
         self.last
+    }
+
+    /// Writes the current boot and the offset of the wall clock, without a step.
+    pub fn write_boot(&mut self, now: Now) {
+        self.boot = self.boot.renewed(now).unwrap_or(self.boot);
+        self.written.boots.insert(self.boot.number, self.boot);
+    }
+
+    pub fn boot(&self) -> u32 {
+        self.boot.number
     }
 
     /// Fails to write the oldest `steps`. All waiting records are lost; all other changes wait again. With `secretly` the
     /// steps are written although the commit failed. Returns the lost records and the newest put among them.
-    pub fn fail(&mut self, steps: usize, secretly: bool, wall_ms: u64) -> (Vec<Seq>, PutSeq) {
+    pub fn fail(&mut self, steps: usize, secretly: bool, now: Now) -> (Vec<Seq>, PutSeq) {
         let before = self.steps;
         let failed = self.take(steps);
         if secretly {
-            self.apply(&failed, wall_ms);
+            self.apply(&failed, now);
         }
         let since = self.take(self.waiting.len());
         // They are one step now, because the next commit takes all of them.
@@ -127,17 +142,23 @@ impl Database {
     }
 
     /// Ends the process. The oldest `steps` were written just before, without a report.
-    pub fn crash(&mut self, steps: usize, wall_ms: u64) {
-        self.write(steps, wall_ms);
+    pub fn crash(&mut self, steps: usize, now: Now) {
+        if steps > 0 {
+            self.write(steps, now);
+        }
         self.waiting = VecDeque::from([Vec::new()]);
         self.last = PutSeq(0);
     }
 
-    pub fn load(&self, wall_ms: u64) -> Loaded {
-        let Written { queue, devices, correspondents, fingerprints, next_seq } = &self.written;
-        let oldest = wall_ms.saturating_sub(self.window_ms);
-        let fingerprints =
-            fingerprints.iter().filter(|fingerprint| fingerprint.recorded_at >= oldest);
+    /// Starts a process in the boot with this id.
+    pub fn load(&mut self, now: Now, boot_id: u128) -> Loaded {
+        let Written { queue, devices, correspondents, fingerprints, next_seq, boots } =
+            &self.written;
+        let mut boots = Boots::new(boots.values().copied().collect());
+        boots.enter(Some(boot_id), now);
+        self.boot = boots.current();
+        let is_young = |print: &&Fingerprint| boots.is_within(now, print.recorded_at, self.window);
+        let fingerprints = fingerprints.iter().filter(is_young);
         Loaded {
             devices: devices.values().copied().collect(),
             correspondents: correspondents.values().copied().collect(),
@@ -145,6 +166,7 @@ impl Database {
             messages: queue.values().cloned().collect(),
             fingerprints: fingerprints.copied().collect(),
             next_seq: (*next_seq).max(1),
+            boots: boots.clone(),
             damaged: 0,
         }
     }
@@ -173,8 +195,10 @@ impl Database {
         batch
     }
 
-    fn apply(&mut self, batch: &Batch, wall_ms: u64) {
-        let Written { queue, devices, correspondents, fingerprints, next_seq } = &mut self.written;
+    fn apply(&mut self, batch: &Batch, now: Now) {
+        self.write_boot(now);
+        let Written { queue, devices, correspondents, fingerprints, next_seq, .. } =
+            &mut self.written;
         for (seq, record) in &batch.puts {
             queue.insert(*seq, record.clone());
             *next_seq = (*next_seq).max(seq + 1);
@@ -183,13 +207,13 @@ impl Database {
             queue.remove(seq);
         }
         fingerprints.extend(&batch.fingerprints);
-        let window = self.window_ms;
-        let needed = wall_ms.saturating_sub(window)..=wall_ms.saturating_add(window);
+        let BootRecord { number: boot, entered, .. } = self.boot;
+        let since = (now.mono - entered.mono).checked_sub(self.window);
+        let oldest = since.map(|since| BootTime { boot, at: entered.mono + since });
+        let oldest = oldest.unwrap_or_default();
         for _ in 0..2 * batch.fingerprints.len() {
             match fingerprints.front() {
-                Some(fingerprint) if !needed.contains(&fingerprint.recorded_at) => {
-                    fingerprints.pop_front()
-                }
+                Some(fingerprint) if fingerprint.recorded_at < oldest => fingerprints.pop_front(),
                 _ => break,
             };
         }

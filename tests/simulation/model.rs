@@ -24,13 +24,14 @@ pub use restart::Restart;
 
 use std::collections::{HashMap, VecDeque};
 
-use sealpost::clock::Now;
+use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{ENVELOPE_OVERHEAD, Origin, Seq};
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::protocol::refusal::{CloseReason, Refusal};
 use sealpost::protocol::{encode::Status, refusal::ErrorContext};
 use sealpost::relay::command::ConnectionId;
 use sealpost::relay::router::{Snapshot, Ticket};
+use sealpost::store::boots::BootTime;
 use sealpost::store::{PutOutcome, PutSeq, Store as _};
 
 use crate::rules::Rules;
@@ -42,7 +43,6 @@ pub type Dev = usize;
 /// Anything in a mailbox, by its place in the model.
 pub type Nr = usize;
 
-const MILLISECOND: u64 = 1_000_000;
 const NEVER: u64 = u64::MAX;
 const SECOND: u64 = 1_000_000_000;
 
@@ -474,11 +474,11 @@ impl Model {
     }
 }
 
-/// The Unix millisecond at which a deadline falls, as it is stored.
-fn wall_ms_at(now: Now, deadline: u64) -> u64 {
+/// A deadline as it is stored in a boot.
+fn stored(boot: u32, deadline: u64) -> BootTime {
     match deadline {
-        NEVER => u64::MAX,
-        _ => now.wall_ms + (deadline - deadline.min(now.mono.0)).div_ceil(MILLISECOND),
+        NEVER => BootTime::NEVER,
+        _ => BootTime { boot, at: Moment(deadline) },
     }
 }
 

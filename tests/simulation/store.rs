@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use sealpost::clock::{Moment, Now};
 use sealpost::protocol::envelope::{Envelope, Seq, Subject};
 use sealpost::protocol::id::DeviceId;
+use sealpost::store::boots::BootTime;
 use sealpost::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use sealpost::store::{Loaded, PutOutcome, PutSeq, Store};
 
@@ -27,7 +28,7 @@ pub struct Put {
     pub seq: Seq,
     pub put_seq: PutSeq,
     pub to: DeviceId,
-    pub expires_at: u64,
+    pub expires_at: BootTime,
     pub body: ByteString,
     pub is_notice: bool,
     pub kept: PutOutcome,
@@ -85,11 +86,6 @@ impl Notebook {
         self.now = now;
     }
 
-    /// The time of the step that is going on.
-    pub fn now(&self) -> Now {
-        self.now
-    }
-
     /// Ends a step. A put that was answered with `Durable` is written before its Ack leaves.
     pub fn end_step(&mut self) {
         self.database.end_step();
@@ -118,12 +114,24 @@ impl Notebook {
         self.database.is_empty()
     }
 
+    /// Writes the current boot and the offset of the wall clock, unless the disk fails.
+    pub fn write_boot(&mut self) {
+        if !self.is_failing {
+            self.database.write_boot(self.now);
+        }
+    }
+
+    /// The number of the current boot.
+    pub fn boot(&self) -> u32 {
+        self.database.boot()
+    }
+
     /// Commits the oldest `steps` of the waiting steps.
     pub fn write(&mut self, steps: usize) {
         if steps == 0 {
             return;
         }
-        let through = self.database.write(steps, self.now.wall_ms);
+        let through = self.database.write(steps, self.now);
         if self.has_pending {
             self.reports.push_back(Report::Committed(through));
             self.has_pending = self.database.ready() > 0;
@@ -132,7 +140,7 @@ impl Notebook {
 
     /// Fails to commit the oldest `steps`. With `secretly` they are written although the commit failed.
     pub fn fail(&mut self, steps: usize, secretly: bool) {
-        let (lost, through) = self.database.fail(steps, secretly, self.now.wall_ms);
+        let (lost, through) = self.database.fail(steps, secretly, self.now);
         self.is_failing = true;
         self.has_pending = false;
         self.reports.push_back(Report::Failed(through, lost));
@@ -145,7 +153,7 @@ impl Notebook {
 
     /// Writes all waiting steps. New messages are accepted only with `room_for_more`.
     pub fn heal(&mut self, room_for_more: bool) {
-        self.database.write(self.database.ready(), self.now.wall_ms);
+        self.database.write(self.database.ready(), self.now);
         if room_for_more {
             self.is_failing = false;
             self.reports.push_back(Report::Recovered);
@@ -174,7 +182,7 @@ impl Notebook {
 
     /// Ends the process. The oldest `steps` of the waiting steps were written just before.
     pub fn crash(&mut self, steps: usize) {
-        self.database.crash(steps, self.now.wall_ms);
+        self.database.crash(steps, self.now);
         self.last = PutSeq(0);
         self.is_failing = false;
         self.is_about_to_fail = false;
@@ -184,8 +192,8 @@ impl Notebook {
     }
 
     /// Starts the next process, which reads the database.
-    pub fn load(&mut self) -> Loaded {
-        let loaded = self.database.load(self.now.wall_ms);
+    pub fn load(&mut self, boot_id: u128) -> Loaded {
+        let loaded = self.database.load(self.now, boot_id);
         self.live = loaded.messages.iter().map(|record| record.seq).collect();
         loaded
     }
@@ -271,7 +279,8 @@ impl Store for Notebook {
         self.live.remove(&seq);
         self.database.change(Change::Remove(seq));
         if let Some(fingerprint) = fingerprint {
-            assert_eq!(fingerprint.recorded_at, self.now.wall_ms, "not recorded when it left");
+            let now = BootTime { boot: self.database.boot(), at: self.now.mono };
+            assert_eq!(fingerprint.recorded_at, now, "not recorded when it left");
             self.database.change(Change::Fingerprint(fingerprint));
         }
     }

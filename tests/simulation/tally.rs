@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 pub enum Place {
     /// The process died and came back.
     Crash,
+    /// It came back in the same boot of the machine.
+    SameBoot,
+    /// It came back in a later boot.
+    LaterBoot,
     /// A process died with written records that were not reported yet, and they were there.
     WrittenUnreported,
     /// A process died with changes that were not written.
@@ -39,8 +43,10 @@ pub enum Place {
 }
 
 impl Place {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Crash,
+        Self::SameBoot,
+        Self::LaterBoot,
         Self::WrittenUnreported,
         Self::Lost,
         Self::Back,

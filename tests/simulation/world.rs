@@ -53,6 +53,8 @@ pub struct World {
     chance: Chance,
     step: Step,
     now: Now,
+    /// The id of the boot of the machine.
+    boot_id: u128,
     /// Connections that have ended, and the last mark of each.
     stale: Vec<(ConnectionId, u64)>,
     connections: u64,
@@ -79,6 +81,7 @@ impl World {
             chance,
             step: Step::at(now),
             now,
+            boot_id: 1,
             connections: 0,
             stale: Vec::new(),
             names: 0,
@@ -86,7 +89,9 @@ impl World {
             most_devices,
             log: log.then(VecDeque::new),
         };
-        world.set_clocks(Moment(0), BEGIN);
+        world.set_clocks(Moment(1), BEGIN);
+        let loaded = world.store.borrow_mut().load(world.boot_id);
+        world.router.restore(world.now, loaded, || world.allowance.clone());
         world
     }
 
@@ -206,8 +211,13 @@ impl World {
     }
 
     fn pass(&mut self, time: Duration) {
-        event!(self, "{time:?} pass");
-        self.set_clocks(self.now.mono + time, self.now.wall_ms + time.as_millis() as u64);
+        let before = if self.chance.percent(1) { self.set_wall_clock() } else { self.now.wall_ms };
+        let wall_ms = before + time.as_millis() as u64;
+        event!(self, "{time:?} pass, it is {wall_ms}");
+        self.set_clocks(self.now.mono + time, wall_ms);
+        if self.chance.percent(50) {
+            self.store.borrow_mut().write_boot();
+        }
     }
 
     fn set_clocks(&mut self, mono: Moment, wall_ms: u64) {

@@ -51,7 +51,7 @@ pub(super) struct Device {
     /// Something was sent or received, or the device was resumed.
     pub used: bool,
     /// The device's entry among those that can be forgotten, see [`super::origins::Origins`].
-    pub unused_since: Option<u64>,
+    pub unused_since: Option<i64>,
 }
 
 #[derive(Debug)]

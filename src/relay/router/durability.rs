@@ -16,6 +16,7 @@ use crate::relay::command::TokenHash;
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
 use crate::relay::rate_limit::{Allowance, whole_ms};
+use crate::store::boots::{BootTime, Boots};
 use crate::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{Loaded, PutOutcome, PutSeq};
 
@@ -35,8 +36,9 @@ impl Router {
         mut allowance: impl FnMut() -> Arc<Allowance>,
     ) {
         self.hash_key = loaded.hash_key;
+        self.boot = loaded.boots.current().number;
         for device in loaded.devices {
-            self.restore_device(now, device, allowance());
+            self.restore_device(now, &loaded.boots, device, allowance());
         }
         self.restore_correspondents(loaded.correspondents);
         self.next_seq = self.next_seq.max(loaded.next_seq);
@@ -56,9 +58,9 @@ impl Router {
                     origin: Origin::NONE,
                     used: true,
                 };
-                self.restore_device(now, device, allowance());
+                self.restore_device(now, &loaded.boots, device, allowance());
             }
-            self.restore_message(now, record);
+            self.restore_message(now, &loaded.boots, record);
         }
     }
 
@@ -139,13 +141,13 @@ impl Router {
     /// Puts the items in some places of a mailbox, except those that are stored already. An item in flight that is rejected
     /// stays in flight.
     pub(super) fn store_places(&mut self, step: &mut Step, slot: Slot, places: Range<usize>) {
-        let Self { directory, store, pending, .. } = self;
+        let Self { directory, store, pending, boot, .. } = self;
         let device = &mut directory[slot];
         let is_resumable = device.is_resumable();
         let (mut durable, mut rejected) = (Vec::new(), Vec::new());
         let unstored = device.mailbox.unstored(places);
         for item in unstored.filter(|item| item.must_be_stored(is_resumable)) {
-            let outcome = store.put(item.record(step.now, device.id), pending.next());
+            let outcome = store.put(item.record(*boot, device.id), pending.next());
             item.stored = outcome != PutOutcome::Rejected;
             match outcome {
                 PutOutcome::Durable => durable.push(item.seq),
@@ -191,10 +193,10 @@ impl Router {
     }
 
     /// Stores who a device is, and until when.
-    pub(super) fn store_device(&mut self, step: &Step, slot: Slot) {
+    pub(super) fn store_device(&mut self, slot: Slot) {
         let device = &self.directory[slot];
         let token = device.token.map(|TokenHash(hash)| hash);
-        let forget_at = device.forget_at.map(|moment| step.now.wall_ms_at(moment));
+        let forget_at = device.forget_at.map(|at| BootTime { boot: self.boot, at });
         self.store.put_device(DeviceRecord {
             id: device.id,
             token,
@@ -231,7 +233,13 @@ impl Router {
         }
     }
 
-    fn restore_device(&mut self, now: Now, record: DeviceRecord, allowance: Arc<Allowance>) {
+    fn restore_device(
+        &mut self,
+        now: Now,
+        boots: &Boots,
+        record: DeviceRecord,
+        allowance: Arc<Allowance>,
+    ) {
         let DeviceRecord { id, token, next_token, forget_at, origin, used, accept } = record;
         let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
         let Ok(slot) = inserted else { return };
@@ -242,16 +250,17 @@ impl Router {
         let session = &self.settings.session;
         let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
         // A device that was connected when the process ended is absent from now on.
-        let moment = forget_at.map_or(now.mono + absence, |at| now.deadline(at, absence));
+        let moment = forget_at.map_or(now.mono + absence, |at| boots.moment(now, at, absence));
         let device = &mut self.directory[slot];
         self.expiry.forget_later(slot, device, moment);
         if forget_at.is_none() {
             // The end is written now: the device must not get another absence at the next start.
-            let forget_at = Some(now.wall_ms_at(moment));
+            let forget_at = Some(BootTime { boot: self.boot, at: moment });
             self.store.put_device(DeviceRecord { forget_at, ..record });
         }
         let absent_for = absence.saturating_sub(moment - now.mono);
-        let since = now.wall_ms.saturating_sub(whole_ms(absent_for));
+        // Before this boot, if its uptime is shorter.
+        let since = now.boot_ms().saturating_sub_unsigned(whole_ms(absent_for));
         self.origins.may_forget(slot, device, since);
     }
 
@@ -276,8 +285,8 @@ impl Router {
         }
     }
 
-    fn restore_message(&mut self, now: Now, record: MessageRecord) {
-        let deadline = record.deadline(now);
+    fn restore_message(&mut self, now: Now, boots: &Boots, record: MessageRecord) {
+        let deadline = record.deadline(boots, now);
         let MessageRecord { seq, to, envelope, .. } = record;
         let Some(slot) = self.directory.find(to) else { return };
         if let Subject::Message(id) = envelope.subject {

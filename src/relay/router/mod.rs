@@ -40,6 +40,7 @@ use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 use crate::settings::Settings;
+use crate::store::boots::BootTime;
 use crate::store::records::{Fingerprint, HashKey};
 use crate::store::{PutOutcome, PutSeq, Store};
 
@@ -62,6 +63,8 @@ pub struct Router {
     origins: Origins,
     /// For hashes of devices.
     hash_key: HashKey,
+    /// The number of the current boot in the store.
+    boot: u32,
     pending: PendingPuts,
     /// Where the puts after a failure of the store have got to.
     recovery: Option<Recovery>,
@@ -97,6 +100,7 @@ impl Router {
             expiry: ExpiryQueue::default(),
             origins: Origins::default(),
             hash_key: HashKey::default(),
+            boot: 0,
             pending: PendingPuts::default(),
             recovery: None,
             renewals: HashMap::default(),
@@ -154,9 +158,9 @@ impl Router {
     /// Puts an envelope into its recipient's mailbox: in flight if the envelope overtakes nothing and there is credit, else
     /// behind what waits. Returns whether the sender's Ack must wait for the store.
     fn enqueue(&mut self, step: &mut Step, slot: Slot, envelope: Envelope, end: Moment) -> bool {
-        self.mark_used(step, slot);
+        self.mark_used(slot);
         let credit = self.credit();
-        let Self { directory, store, pending, counters, .. } = self;
+        let Self { directory, store, pending, counters, boot, .. } = self;
         let device = &mut directory[slot];
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -167,7 +171,7 @@ impl Router {
         // would lose both.
         let is_notice = item.envelope.subject == Subject::Notice;
         let keeps = (!passes_through || is_notice) && item.must_be_stored(device.is_resumable());
-        let outcome = keeps.then(|| store.put(item.record(step.now, device.id), pending.next()));
+        let outcome = keeps.then(|| store.put(item.record(*boot, device.id), pending.next()));
         item.stored = outcome.is_some_and(|outcome| outcome != PutOutcome::Rejected);
         let owes_ack = owes_ack(&item, outcome);
         item.owed_acks = u32::from(owes_ack);
@@ -273,7 +277,7 @@ impl Router {
         let sender = item.envelope.from;
         self.directory.find(sender).filter(|slot| self.directory[*slot].is_resumable())?;
         let fingerprint = Fingerprint::new(sender, recipient, id, item.envelope.content);
-        let recorded_at = step.now.wall_ms;
+        let recorded_at = BootTime { boot: self.boot, at: step.now.mono };
         Some(Fingerprint { recorded_at, ..fingerprint.with_ttl(item.envelope.ttl) })
     }
 }

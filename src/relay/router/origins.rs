@@ -10,8 +10,8 @@ use crate::protocol::envelope::Origin;
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     devices: HashMap<Origin, u32, RandomState>,
-    /// Absent devices that were never used: origin, absent since (Unix milliseconds), slot.
-    unused: BTreeSet<(Origin, u64, Slot)>,
+    /// Absent devices that were never used: origin, absent since (milliseconds of the boot, below 0 before it), slot.
+    unused: BTreeSet<(Origin, i64, Slot)>,
     /// The origins with an unused device, by their number of devices.
     by_size: BTreeSet<(u32, Origin)>,
 }
@@ -38,7 +38,7 @@ impl Origins {
     }
 
     /// An unused device is absent from now on: it can be forgotten. Devices without an origin are kept.
-    pub fn may_forget(&mut self, slot: Slot, device: &mut Device, now_ms: u64) {
+    pub fn may_forget(&mut self, slot: Slot, device: &mut Device, now_ms: i64) {
         if device.used || device.origin == Origin::NONE {
             return;
         }
@@ -70,7 +70,7 @@ impl Origins {
     }
 
     fn first_unused(&self, origin: Origin) -> Option<Slot> {
-        let mut entries = self.unused.range((origin, 0, 0)..);
+        let mut entries = self.unused.range((origin, i64::MIN, 0)..);
         entries.next().filter(|(of, ..)| *of == origin).map(|(_, _, slot)| *slot)
     }
 

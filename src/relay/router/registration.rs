@@ -38,7 +38,7 @@ impl Router {
             let is_newer = self.directory.use_token(slot, hash);
             let device = &mut self.directory[slot];
             device.accept = accept.unwrap_or(device.accept);
-            self.mark_used(step, slot);
+            self.mark_used(slot);
             if renew || is_newer {
                 let fresh = renew.then_some(fresh_token);
                 self.resume_after_commit(step, slot, connection, token, fresh);
@@ -70,8 +70,8 @@ impl Router {
         }
         device.mailbox.trim();
         self.expiry.forget_later(slot, device, step.now.mono + absence);
-        self.origins.may_forget(slot, device, step.now.wall_ms);
-        self.store_device(step, slot);
+        self.origins.may_forget(slot, device, step.now.boot_ms());
+        self.store_device(slot);
     }
 
     /// The connection's socket has taken everything through the frame `through`.
@@ -137,7 +137,7 @@ impl Router {
         step.deliver(id, Delivery::Registered(Box::new(accepted)));
         // A plain device is worth a write only once it has left something behind.
         if device.is_resumable() {
-            self.store_device(step, slot);
+            self.store_device(slot);
         }
         self.dispatch(step, slot);
     }

@@ -37,7 +37,7 @@ impl Router {
         if hash.is_some() {
             self.directory.set_next_token(slot, hash);
         }
-        self.store_device(step, slot);
+        self.store_device(slot);
         let id = connection.id;
         let device = self.directory[slot].id;
         self.renewals.insert(id, Renewal { device, connection, token, fresh });

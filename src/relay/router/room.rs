@@ -120,7 +120,7 @@ impl Router {
 
     /// The sender has addressed a frame to a device: from now on that device is no unknown sender to it.
     pub(super) fn record_correspondent(&mut self, step: &Step, from: Sender, other: DeviceId) {
-        self.mark_used(step, from.slot);
+        self.mark_used(from.slot);
         let hash = hash(self.hash_key, other);
         if self.directory[from.slot].correspondents.contains(hash) {
             return;
@@ -142,14 +142,14 @@ impl Router {
     }
 
     /// Something was sent or received: the device is not forgotten for others any more.
-    pub(super) fn mark_used(&mut self, step: &Step, slot: Slot) {
+    pub(super) fn mark_used(&mut self, slot: Slot) {
         let device = &mut self.directory[slot];
         if std::mem::replace(&mut device.used, true) {
             return;
         }
         self.origins.keep(slot, device);
         if self.directory[slot].is_resumable() {
-            self.store_device(step, slot);
+            self.store_device(slot);
         }
     }
 }

@@ -10,7 +10,7 @@ use sealpost::relay::command::ConnectionId;
 use sealpost::relay::delivery::Delivery;
 use sealpost::store::{PutOutcome, PutSeq};
 
-use super::{Care, Kind, Model, Nr, Reply, State, unix_at, wall_ms_at};
+use super::{Care, Kind, Model, Nr, Reply, State, stored, unix_at};
 use crate::store::{Notebook, Put};
 use crate::tally::Place;
 
@@ -20,13 +20,13 @@ impl Model {
         let Some(put) = store.log.pop_front() else {
             panic!("the store was not asked to keep {:?}", self.items[nr]);
         };
-        self.was_put(store.now(), nr, &put)
+        self.was_put(store.boot(), nr, &put)
     }
 
-    fn was_put(&mut self, now: Now, nr: Nr, put: &Put) -> PutOutcome {
+    fn was_put(&mut self, boot: u32, nr: Nr, put: &Put) -> PutOutcome {
         let item = &mut self.items[nr];
         let fits = put.body.as_bytes() == &*item.body
-            && put.expires_at == wall_ms_at(now, item.deadline)
+            && put.expires_at == stored(boot, item.deadline)
             && put.to == self.devices[item.to].id
             && put.is_notice == (item.kind == Kind::Notice)
             && item.mark == put.seq;
@@ -157,7 +157,7 @@ impl Model {
         while let Some(put) = store.log.pop_front() {
             let Some(nr) = refused.remove(&put.seq) else { panic!("{} is put anew", put.seq) };
             self.tally.reach(Place::PutAnew);
-            if self.was_put(now, nr, &put) == PutOutcome::Durable {
+            if self.was_put(store.boot(), nr, &put) == PutOutcome::Durable {
                 safe.push(nr);
             }
         }

@@ -7,10 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use sealpost::clock::{Moment, Now};
+use sealpost::clock::Now;
 use sealpost::protocol::envelope::{Origin, Seq, Subject};
 use sealpost::protocol::id::DeviceId;
 use sealpost::relay::item::SettledBy;
+use sealpost::store::boots::BootTime;
 use sealpost::store::records::{DeviceRecord, MessageRecord};
 use sealpost::store::{Loaded, PutSeq};
 
@@ -22,19 +23,48 @@ use crate::tally::Place;
 /// The end of one process and the start of the next.
 pub struct Restart<'a> {
     pub loaded: &'a Loaded,
-    /// When the old process ended, on its own clock.
+    /// When the old process ended, in the time of its boot.
     pub was: Now,
-    /// When the new process begins, on its own clock.
+    /// When the new process begins, in the time of its boot.
     pub now: Now,
-    /// Milliseconds between the two on the wall clock; below 0 if that clock was set back.
-    pub passed: i64,
+    /// Both are in the same boot.
+    pub is_same_boot: bool,
     /// The old process had no report yet that records through this put were lost.
     pub lost_through: PutSeq,
+}
+
+impl Restart<'_> {
+    /// What is left until a stored time, by the boots on disk.
+    fn left(&self, stored: BootTime, longest: Duration) -> Duration {
+        let longest = longest.as_nanos() as i128;
+        let mut at = i128::from(stored.at.0);
+        for boots in self.loaded.boots.records.windows(2) {
+            let [boot, next] = boots else { unreachable!("two of them") };
+            if boot.number >= stored.boot {
+                let left = at + (i128::from(boot.wall_offset_ms) - wall_ms(next.entered)) * MS;
+                at = i128::from(next.entered.mono.0) + left.clamp(0, longest);
+            }
+        }
+        nanos((at - i128::from(self.now.mono.0)).clamp(0, longest))
+    }
+
+    /// What is left until a time that the old process has stored. Within a boot, the wall clock does not matter.
+    fn left_since(&self, before: u64) -> i128 {
+        let at = i128::from(before);
+        let records = &self.loaded.boots.records;
+        match (self.is_same_boot, &records[..]) {
+            (false, [.., boot, _]) => {
+                at + (i128::from(boot.wall_offset_ms) - wall_ms(self.now)) * MS
+            }
+            _ => at - i128::from(self.now.mono.0),
+        }
+    }
 }
 
 impl Model {
     pub fn restarted(&mut self, restart: &Restart<'_>, rules: Rules, store: &Notebook) {
         self.tally.reach(Place::Crash);
+        self.tally.reach(if restart.is_same_boot { Place::SameBoot } else { Place::LaterBoot });
         self.rules = rules;
         self.pending.clear();
         self.tickets.clear();
@@ -63,7 +93,7 @@ impl Model {
             self.items[*nr].mark = 0;
         }
         for (nr, record) in &records {
-            self.comes_back(restart.now, *nr, record, &over);
+            self.comes_back(restart, *nr, record, &over);
         }
         let devices = 0..self.devices.len();
         self.live = devices.filter(|dev| !self.devices[*dev].forgotten).collect();
@@ -100,7 +130,7 @@ impl Model {
 
     /// Returns the devices whose session was over already.
     fn restart_devices(&mut self, restart: &Restart<'_>, store: &Notebook) -> HashSet<Dev> {
-        let Restart { loaded, was, now, passed, .. } = *restart;
+        let Restart { loaded, was, now, .. } = *restart;
         let devices = loaded.devices.iter().map(|device| (dev_of(device.id), device));
         let known: HashMap<Dev, &DeviceRecord> = devices.collect();
         let mut over = HashSet::new();
@@ -121,22 +151,19 @@ impl Model {
                 continue;
             };
             assert_eq!(known.token.is_some(), device.resumable, "{dev} has become another");
-            let known_left = known.forget_at.map(|at| left(now, at));
+            let rules = self.rules;
+            let absence = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
+            let known_left = known.forget_at.map(|at| restart.left(at, absence));
             if was_recorded {
-                let left = ends.map(|ends| {
-                    let left = (Moment(ends) - was.mono).as_millis() as i64 - passed;
-                    Duration::from_millis(left.max(0) as u64)
-                });
+                let left = ends.map(|ends| nanos(restart.left_since(ends).max(0)).min(absence));
                 // A session that is over has no time left.
                 let fits = known_left == left || over.contains(&dev);
                 assert!(fits, "{dev} is known for {known_left:?}, not {left:?}");
             }
-            let rules = self.rules;
-            let absence = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
             device.forgotten = false;
             // The end of a device that was connected is written at this start.
             device.recorded_at = known.forget_at.is_none().then(|| store.step());
-            device.ends = Some((now.mono + known_left.unwrap_or(absence).min(absence)).0);
+            device.ends = Some((now.mono + known_left.unwrap_or(absence)).0);
         }
         over
     }
@@ -157,7 +184,13 @@ impl Model {
         }
     }
 
-    fn comes_back(&mut self, now: Now, nr: Nr, record: &MessageRecord, over: &HashSet<Dev>) {
+    fn comes_back(
+        &mut self,
+        restart: &Restart<'_>,
+        nr: Nr,
+        record: &MessageRecord,
+        over: &HashSet<Dev>,
+    ) {
         let item = &mut self.items[nr];
         let envelope = &record.envelope;
         let same = match (&envelope.subject, item.kind) {
@@ -185,19 +218,26 @@ impl Model {
             device.resumable = false;
             device.origin = Origin::NONE;
             device.used = true;
-            device.ends = Some((now.mono + self.rules.plain_ttl).0);
+            device.ends = Some((restart.now.mono + self.rules.plain_ttl).0);
+        }
+        // Whatever ran backwards, the item has no more time than it ever had.
+        let left = restart.left(record.expires_at, Duration::from_nanos(item.ttl * SECOND));
+        // A boot of which nothing was written is entered again, at another time.
+        let is_entered_before = restart.loaded.boots.current().entered != restart.now;
+        if unsettled && item.care == Care::Safe && restart.is_same_boot && is_entered_before {
+            let expected = restart.left_since(item.deadline).max(0);
+            assert!(item.deadline == NEVER || nanos(expected) == left, "{left:?} for {item:?}");
         }
         self.tally.reach(match (item.kind, item.state) {
             (Kind::Notice, _) => Place::NoticeBack,
             _ if !unsettled => Place::BackAgain,
-            _ if left(now, record.expires_at).is_zero() => Place::OverBefore,
+            _ if left.is_zero() => Place::OverBefore,
             _ if item.care == Care::Safe => Place::Back,
             _ => Place::WrittenUnreported,
         });
         item.deadline = match record.expires_at {
-            u64::MAX => NEVER,
-            // Even if the wall clock was set back, the item has no more time than it ever had.
-            at => (now.mono + left(now, at).min(Duration::from_nanos(item.ttl * SECOND))).0,
+            BootTime::NEVER => NEVER,
+            _ => (restart.now.mono + left).0,
         };
         item.body = AsRef::<[u8]>::as_ref(&envelope.body).into();
         item.by_confirm = SettledBy::of(envelope, device.resumable) == SettledBy::Ack;
@@ -242,9 +282,9 @@ impl Model {
             for (name, sent) in sent {
                 let item = &self.items[sent.item];
                 // A fingerprint that was too old stays forgotten although the clock was set back.
-                let age = (restart.was.mono - Moment(sent.at)).as_millis() as i64;
-                let age = age + restart.passed.max(0);
-                let in_time = age < self.rules.dedup_window.as_millis() as i64;
+                let age_before = i128::from(restart.was.mono.0) - i128::from(sent.at);
+                let age = age_before.max(-restart.left_since(sent.at));
+                let in_time = age < self.rules.dedup_window.as_nanos() as i128;
                 let settled = item.state == State::Delivered && item.care == Care::Safe;
                 if in_time && settled && !sent.is_old {
                     let now = self.devices[dev].sent.get(&name).map(|sent| sent.content);
@@ -259,7 +299,12 @@ pub(super) fn dev_of(id: DeviceId) -> Dev {
     id.to_u128() as usize - 1
 }
 
-/// The time from now until a stored wall time.
-fn left(now: Now, wall_ms: u64) -> Duration {
-    Duration::from_millis(wall_ms.saturating_sub(now.wall_ms))
+const MS: i128 = 1_000_000;
+
+fn wall_ms(now: Now) -> i128 {
+    i128::from(now.wall_ms)
+}
+
+fn nanos(nanos: i128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).expect("not below 0"))
 }

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use sealpost::clock::Moment;
 use sealpost::relay::delivery::Step;
 use sealpost::relay::router::Router;
 
-use super::World;
+use super::{BEGIN, World};
 use crate::model::Restart;
 use crate::store::{Notebook, PendingPuts, SharedStore};
 
@@ -29,10 +30,17 @@ impl World {
         store.crash(written);
 
         let was = self.now;
-        let (down, back) = (self.time_down(), self.set_back());
-        let passed = down as i64 - back as i64;
-        let origin = Moment(self.chance.below(10_000_000) as u64 * 1_000_000);
-        event!(self, "it crashes and is down for {down} ms, the clock is set back by {back} ms");
+        let (down, is_same_boot) = (self.time_down(), self.chance.percent(50));
+        let mono = if is_same_boot {
+            was.mono + Duration::from_millis(down)
+        } else {
+            self.boot_id += 1;
+            Moment(1 + self.chance.below(10_000_000) as u64 * 1_000_000)
+        };
+        let set = if self.chance.percent(30) { self.set_wall_clock() } else { was.wall_ms };
+        let wall_ms = set + down;
+        let boot = self.boot_id;
+        event!(self, "it crashes, is down for {down} ms, and starts in boot {boot} at {wall_ms}");
         event!(self, "{written} steps of {ready} were written in the last moment");
         // Settings may have been changed meanwhile, too.
         let rules = if self.chance.percent(20) { self.new_rules() } else { self.model.rules };
@@ -40,10 +48,11 @@ impl World {
         self.router = Router::new(rules.settings(), Box::new(SharedStore(self.store.clone())));
         self.step = Step::at(self.now);
         self.stale.clear();
-        self.set_clocks(origin, self.now.wall_ms + down - back);
+        self.set_clocks(mono, wall_ms);
 
-        let loaded = self.store.borrow_mut().load();
-        let restart = Restart { loaded: &loaded, was, now: self.now, passed, lost_through };
+        let loaded = self.store.borrow_mut().load(boot);
+        let now = self.now;
+        let restart = Restart { loaded: &loaded, was, now, is_same_boot, lost_through };
         self.model.restarted(&restart, rules, &self.store.borrow());
         event!(
             self,
@@ -70,8 +79,14 @@ impl World {
         }
     }
 
-    /// The wall clock was set back, by this number of milliseconds.
-    fn set_back(&mut self) -> u64 {
-        if self.chance.percent(10) { self.chance.within(1, 500_000) } else { 0 }
+    /// What the wall clock is set to: back, ahead, to 1970 or right.
+    pub(super) fn set_wall_clock(&mut self) -> u64 {
+        let by = self.chance.within(1, 500_000);
+        match self.chance.below(4) {
+            0 => self.now.wall_ms.saturating_sub(by),
+            1 => self.now.wall_ms + by,
+            2 => by,
+            _ => BEGIN + by,
+        }
     }
 }
