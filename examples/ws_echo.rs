@@ -40,8 +40,8 @@ impl StreamHandler<Event> for Echo {
         match event {
             Event::Incoming(Incoming::Text(text)) => self.writer.text(text),
             Event::Incoming(Incoming::Binary(bytes)) => self.writer.binary(bytes),
-            Event::Incoming(Incoming::Ping | Incoming::Pong) => {}
-            Event::HeartbeatDue { quiet: true } => self.writer.ping(),
+            Event::Incoming(Incoming::Ping | Incoming::Pong(_)) => {}
+            Event::HeartbeatDue { quiet: true } => self.writer.ping(b""),
             Event::IdleTimeout => self.writer.close(1001, "silent for too long", ctx),
             Event::HeartbeatDue { quiet: false } | Event::ReadComplete => {}
         }

@@ -53,8 +53,8 @@ const PLACES: &[(&str, &str, &str)] = &[
 const VAGUE: &[&str] = &["so many", "whoever", "as far as"];
 
 /// The most lines without tests: all of `src/`, and its core.
-const BUDGET: usize = 15_200;
-const CORE_BUDGET: usize = 8_400;
+const BUDGET: usize = 15_800;
+const CORE_BUDGET: usize = 9_200;
 const CORE: &[&str] = &["protocol", "relay", "actors", "web", "app"];
 const LINES_PER_FILE: usize = 500;
 const LINES_PER_TEST_FILE: usize = 600;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use sealpost::clock::{Moment, Now};
-use sealpost::protocol::envelope::{Envelope, Origin, Subject};
+use sealpost::protocol::envelope::{Envelope, NoticeKind, Origin, Subject};
 use sealpost::protocol::frame::Accept;
 use sealpost::protocol::id::{DeviceId, Letters, MessageId};
 use sealpost::store::boots::{BootRecord, BootTime};
@@ -83,7 +83,8 @@ fn write_the_seeds_of_records() {
         ("record-message", Subject::Message(MessageId::from_u128(3))),
         ("record-key-rotation", Subject::KeyRotation("\"k\"".into())),
         ("record-key-rotation-ack", Subject::KeyRotationAck("17".into())),
-        ("record-notice", Subject::Notice),
+        ("record-notice", Subject::Notice { kind: NoticeKind::Error, bytes: 356 }),
+        ("record-receipt", Subject::Notice { kind: NoticeKind::Receipt, bytes: 300 }),
     ] {
         let envelope = Envelope {
             from: DeviceId::from_u128(1),
@@ -102,7 +103,9 @@ fn write_the_seeds_of_records() {
     for (name, token) in [("record-device", Some([9; 32])), ("record-plain-device", None)] {
         let (forget_at, origin, used) = (Some(time), Origin(6), true);
         let accept = Accept::Correspondents;
-        let device = DeviceRecord { id, token, next_token: token, forget_at, origin, used, accept };
+        let (next_token, receipts) = (token, true);
+        let device =
+            DeviceRecord { id, token, next_token, forget_at, origin, used, accept, receipts };
         device.encode(&mut out);
         write(name, 1, &out);
     }

@@ -16,9 +16,10 @@ use sealpost::protocol::encode::{self, Token};
 use sealpost::protocol::envelope::{Origin, Seq};
 use sealpost::protocol::frame::Register;
 use sealpost::protocol::id::DeviceId;
-use sealpost::relay::command::{ConnectionId, Registration, Resume, TokenHash};
+use sealpost::relay::command::{Command, ConnectionId, Registration, Resume, TokenHash};
 use sealpost::relay::connection_state::{Registered, Request, Unregistered};
 use sealpost::relay::delivery::{Delivery, Step};
+use sealpost::relay::notice_queue::NoticeNumber;
 use sealpost::relay::rate_limit::{Allowance, RatePlan};
 use sealpost::relay::router::Router;
 use sealpost::settings::Settings;
@@ -115,6 +116,7 @@ impl Relay {
             'w' => {
                 if let Some(connection) = number(rest).and_then(|number| self.connection(number)) {
                     self.router.on_written(&mut self.now, connection, Seq::MAX);
+                    self.router.on_notices_written(&mut self.now, connection, NoticeNumber::MAX);
                 }
             }
             _ => {
@@ -154,7 +156,11 @@ impl Relay {
                     self.register(number, connection, register);
                 }
             }
-            (_, Ok(Request::Pong)) => {}
+            (connection, Ok(Request::Pong)) => {
+                // As if the relay had sent a Ping.
+                let command = Command::NoticesReceived(NoticeNumber::MAX);
+                self.router.handle(&mut self.now, connection, [command]);
+            }
             (_, Err((refusal, context))) => expect_json(&encode::error(refusal, &context)),
         }
     }
@@ -195,6 +201,10 @@ impl Relay {
                 }
                 Delivery::Frame { body, .. } => {
                     assert!(matches!(self.states[number], State::Registered(..)));
+                    expect_json(&body);
+                    self.forwarded += 1;
+                }
+                Delivery::Notice { body, .. } => {
                     expect_json(&body);
                     self.forwarded += 1;
                 }

@@ -39,8 +39,9 @@ fn decode<'a>(
                         Decoded::Fragment => fragments += 1,
                         Decoded::Text(text) => assert!(text.len() <= MESSAGE_BYTES),
                         Decoded::Binary(bytes) => assert!(bytes.len() <= MESSAGE_BYTES),
-                        Decoded::Ping(bytes) | Decoded::Close(bytes) => assert!(bytes.len() <= 125),
-                        Decoded::Pong => {}
+                        Decoded::Ping(bytes) | Decoded::Pong(bytes) | Decoded::Close(bytes) => {
+                            assert!(bytes.len() <= 125);
+                        }
                     }
                     if matches!(frame, Decoded::Text(_) | Decoded::Binary(_)) {
                         fragments = 0;

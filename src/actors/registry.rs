@@ -15,7 +15,7 @@ use actix::{
 use futures_util::stream;
 
 use super::connection_table::{ConnectionTable, DeliveryBatch};
-use super::write_watermarks::{Watermark, WriteWatermarks};
+use super::write_watermarks::{WriteWatermarks, Written};
 use crate::clock::Clock;
 use crate::protocol::refusal::CloseReason;
 use crate::relay::command::{Command, ConnectionId, Registration};
@@ -98,10 +98,10 @@ pub struct Drain {
 #[rtype(result = "()")]
 pub struct Stored(pub Outcome);
 
-/// Puts the next items after a failure of the store.
+/// Does the next part of work that is too long for one step.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct ContinueRecovery;
+struct ContinueWork;
 
 /// Writes what is still staged; nothing is stored after that.
 #[derive(Message)]
@@ -125,11 +125,13 @@ pub struct Registry {
     step: Step,
     watermarks: WriteWatermarks,
     /// Memory for watermarks, kept from step to step.
-    written: Vec<Watermark>,
+    written: Vec<Written>,
     /// There was a message since the mailbox was last empty.
     dirty: Rc<Cell<bool>>,
     /// All sessions are asked to close, new ones too.
     draining: bool,
+    /// A [`ContinueWork`] is on its way.
+    continues: bool,
     work_since_yield: usize,
 }
 
@@ -150,6 +152,7 @@ impl Registry {
             written: Vec::new(),
             dirty: Rc::default(),
             draining: false,
+            continues: false,
             work_since_yield: 0,
         }
     }
@@ -177,8 +180,13 @@ impl Registry {
         self.dirty.set(true);
         self.watermarks.exchange(&mut self.written);
         self.work_since_yield += 1 + work + self.written.len();
-        for (connection, seq) in self.written.drain(..) {
-            self.router.on_written(&mut self.step, connection, seq);
+        for Written { connection, items, notices } in self.written.drain(..) {
+            if items > 0 {
+                self.router.on_written(&mut self.step, connection, items);
+            }
+            if notices > 0 {
+                self.router.on_notices_written(&mut self.step, connection, notices);
+            }
         }
         self.written.shrink_to(YIELD_EVERY);
         if self.work_since_yield >= YIELD_EVERY {
@@ -186,6 +194,10 @@ impl Registry {
             ctx.wait(tokio::task::yield_now().into_actor(self));
         }
         let result = rules(&mut self.router, &mut self.step);
+        if self.router.is_unfinished() && !self.continues {
+            self.continues = true;
+            ctx.notify(ContinueWork);
+        }
         self.stage();
         result
     }
@@ -360,9 +372,6 @@ impl Handler<Stored> for Registry {
             Outcome::Failed(through) => router.failed(step, through),
             Outcome::Recovered => router.recovered(step),
         });
-        if matches!(outcome, Outcome::Recovered) {
-            ctx.notify(ContinueRecovery);
-        }
         if !self.router.store_mut().is_backlogged() {
             for connection in std::mem::take(&mut self.throttled) {
                 self.connections.acknowledge(connection);
@@ -371,13 +380,12 @@ impl Handler<Stored> for Registry {
     }
 }
 
-impl Handler<ContinueRecovery> for Registry {
+impl Handler<ContinueWork> for Registry {
     type Result = ();
 
-    fn handle(&mut self, _: ContinueRecovery, ctx: &mut Self::Context) {
-        if self.step(YIELD_EVERY, ctx, Router::continue_recovery) {
-            ctx.notify(ContinueRecovery);
-        }
+    fn handle(&mut self, _: ContinueWork, ctx: &mut Self::Context) {
+        self.continues = false;
+        self.step(YIELD_EVERY, ctx, Router::continue_work);
     }
 }
 

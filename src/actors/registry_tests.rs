@@ -252,6 +252,10 @@ impl Store for Slow {
 
     fn remove(&mut self, _: Seq, _: Option<Fingerprint>) {}
 
+    fn replace(&mut self, _: MessageRecord<&Envelope>) {}
+
+    fn put_fingerprint(&mut self, _: Fingerprint) {}
+
     fn put_device(&mut self, _: DeviceRecord) {}
 
     fn remove_device(&mut self, _: DeviceId) {}

@@ -18,16 +18,17 @@ use bytestring::ByteString;
 use super::connection_table::DeliveryBatch;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
 use super::registry::{CommandBatch, Connected, Disconnected, Registry, WriteProgress};
-use super::write_watermarks::WriteWatermarks;
+use super::write_watermarks::{WriteWatermarks, Written};
 use crate::protocol::encode::{self, ClientLimits, Extension, Token};
 use crate::protocol::frame::Register;
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::{Command, ConnectionId};
 use crate::relay::connection_state::{Registered, Request, Unregistered};
 use crate::relay::delivery::{Delivery, RegistrationAccepted};
+use crate::relay::notice_pings::NoticePings;
 use crate::relay::rate_limit::{Allowance, Class, Verdict};
 use crate::settings::Settings;
-use crate::transport::{Event, Incoming, SocketHandle, WebSocketWriter};
+use crate::transport::{Event, Incoming, SocketHandle, Watermark, WebSocketWriter};
 
 /// Commands that wait for the Registry before the socket is no longer read.
 const PAUSE_READ_AT: usize = 64;
@@ -67,6 +68,12 @@ pub struct Session {
     register_deadline: Option<SpawnHandle>,
     /// Key rotations that were delivered and not answered yet; the `KeyRotationAck` of each is free.
     free_key_acks: u32,
+    /// The newest item and the newest notice that were written.
+    watermark: Watermark,
+    /// From the first notice that must be proved to have arrived.
+    notice_pings: Option<Box<NoticePings>>,
+    /// JSON Pings that the client has not answered.
+    unanswered_pings: u8,
 }
 
 enum State {
@@ -105,6 +112,9 @@ impl Session {
             batch_in_flight: false,
             register_deadline: None,
             free_key_acks: 0,
+            watermark: [0; 2],
+            notice_pings: None,
+            unanswered_pings: 0,
         }
     }
 
@@ -125,6 +135,9 @@ impl Session {
         };
         let is_malformed = parsed.as_ref().is_err_and(|(refusal, _)| refusal.is_malformed());
         self.strikes = if is_malformed { self.strikes + 1 } else { 0 };
+        if parsed.is_err() {
+            self.note_alive();
+        }
         match parsed {
             Ok(request) => self.serve(request, ctx),
             Err((refusal, context))
@@ -148,6 +161,7 @@ impl Session {
             Request::Command(command @ Command::Ack { .. }) => self.enqueue_command(command),
             Request::Command(Command::Ping) => {
                 if self.allow(Class::Control, || ErrorContext::NOTHING, ctx) {
+                    self.note_alive();
                     // A Pong follows everything that the device sent before.
                     if self.batch.is_empty() && !self.batch_in_flight {
                         self.writer.text(ByteString::from_static(encode::PONG));
@@ -173,9 +187,7 @@ impl Session {
                     self.register(register, ctx);
                 }
             }
-            Request::Pong => {
-                self.allow(Class::Control, || ErrorContext::NOTHING, ctx);
-            }
+            Request::Pong => self.on_json_pong(ctx),
         }
     }
 
@@ -255,8 +267,8 @@ impl Session {
         self.writer.text(encode::register_response(device, extension.as_deref()));
         self.allowance = allowance;
         let (core, id) = (self.core.clone(), self.id);
-        self.socket.on_written(move |seq| {
-            if core.watermarks.record((id, seq)) {
+        self.socket.on_written(move |[items, notices]| {
+            if core.watermarks.record(Written { connection: id, items, notices }) {
                 // A Registry with a full mailbox reads the watermarks before each of its other messages.
                 let _ = core.registry.try_send(WriteProgress);
             }
@@ -327,9 +339,11 @@ impl Actor for Session {
     type Context = Ctx;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // At most a batch for each message in the window, and one for the Ack of each message that was sent in one burst.
+        // At most a batch for each message and each notice in a window, and one for the Ack of each message that was sent in one
+        // burst.
         let (window, burst) = (self.settings.delivery.window, self.settings.rate_limit.burst.get());
-        let batches = window.saturating_add(burst as usize).saturating_add(SPARE_BATCHES);
+        let batches =
+            window.saturating_mul(2).saturating_add(burst as usize).saturating_add(SPARE_BATCHES);
         ctx.set_mailbox_capacity(batches.min(MAILBOX_MAX));
         let session = ctx.address().recipient();
         if self.core.registry.try_send(Connected { connection: self.id, session }).is_err() {
@@ -361,15 +375,14 @@ impl StreamHandler<Event> for Session {
         match event {
             Event::Incoming(Incoming::Text(text)) => self.on_text(text, ctx),
             Event::Incoming(Incoming::Binary(_)) => self.close(CloseReason::Binary, ctx),
-            Event::Incoming(Incoming::Ping | Incoming::Pong) => {
-                self.allow(Class::Control, || ErrorContext::NOTHING, ctx);
-            }
+            Event::Incoming(Incoming::Ping) => self.on_control_frame(ctx),
+            Event::Incoming(Incoming::Pong(payload)) => self.on_pong(&payload, ctx),
             Event::ReadComplete => self.flush(ctx),
             Event::HeartbeatDue { quiet } => {
-                self.writer.ping();
+                self.writer.ping(b"");
                 if quiet {
                     // A second chance for a client whose library does not answer WebSocket pings.
-                    self.writer.text(ByteString::from_static(encode::PING));
+                    self.json_ping();
                 }
             }
             Event::IdleTimeout => self.close(CloseReason::Idle, ctx),
@@ -381,14 +394,23 @@ impl Handler<DeliveryBatch> for Session {
     type Result = ();
 
     fn handle(&mut self, batch: DeliveryBatch, ctx: &mut Self::Context) {
-        let mut last_seq = None;
+        let before = self.watermark;
+        let mut starts_pings = false;
         for delivery in batch.deliveries {
             match delivery {
                 Delivery::Registered(accepted) => self.on_registered(*accepted, ctx),
                 Delivery::Frame { seq, body, key_update } => {
                     self.writer.text(body);
                     self.free_key_acks = self.free_key_acks.saturating_add(u32::from(key_update));
-                    last_seq = Some(seq);
+                    self.watermark[0] = seq;
+                }
+                Delivery::Notice { number, body, needs_proof } => {
+                    self.writer.text(body);
+                    self.watermark[1] = number;
+                    if needs_proof {
+                        let pings = self.notice_pings.get_or_insert_default();
+                        starts_pings = pings.on_sent(number);
+                    }
                 }
                 Delivery::Ack { id, status } => {
                     self.writer.compose(|text| encode::write_ack(text, id, status));
@@ -406,8 +428,11 @@ impl Handler<DeliveryBatch> for Session {
                 Delivery::Close(reason) => self.close(reason, ctx),
             }
         }
-        if let Some(seq) = last_seq.filter(|_| self.writer.is_open()) {
-            self.socket.watermark(seq);
+        if self.watermark != before && self.writer.is_open() {
+            self.socket.watermark(self.watermark);
+        }
+        if starts_pings {
+            self.ping_for_notices(ctx);
         }
         if batch.acknowledges {
             self.batch_in_flight = false;
@@ -432,6 +457,8 @@ fn client_limits(settings: &Settings) -> ClientLimits {
     }
 }
 
+#[path = "session_proof.rs"]
+mod proof;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;

@@ -7,28 +7,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::envelope::Seq;
 use crate::relay::command::ConnectionId;
+use crate::relay::notice_queue::NoticeNumber;
 
-/// A connection, and the frame through which its socket has taken everything.
-pub type Watermark = (ConnectionId, Seq);
+/// What the socket of a connection has taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    pub connection: ConnectionId,
+    /// Everything from the mailbox through this item.
+    pub items: Seq,
+    /// Every notice through this one.
+    pub notices: NoticeNumber,
+}
 
 /// See the module. Clones share.
 #[derive(Debug, Clone, Default)]
-pub struct WriteWatermarks(Arc<Mutex<Vec<Watermark>>>);
+pub struct WriteWatermarks(Arc<Mutex<Vec<Written>>>);
 
 impl WriteWatermarks {
     /// Adds a watermark. Returns whether it is the first, so that the Registry needs a message.
-    pub fn record(&self, watermark: Watermark) -> bool {
+    pub fn record(&self, watermark: Written) -> bool {
         let mut watermarks = self.lock();
         watermarks.push(watermark);
         watermarks.len() == 1
     }
 
     /// Exchanges the collected watermarks for an empty list with capacity.
-    pub fn exchange(&self, empty: &mut Vec<Watermark>) {
+    pub fn exchange(&self, empty: &mut Vec<Written>) {
         std::mem::swap(&mut *self.lock(), empty);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Watermark>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Written>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -54,7 +54,8 @@ impl Envelope {
 pub fn size(subject: &Subject, body: usize) -> u64 {
     let key = match subject {
         Subject::KeyRotation(key) | Subject::KeyRotationAck(key) => key.len(),
-        Subject::Message(_) | Subject::Auth | Subject::Notice => 0,
+        Subject::Message(_) | Subject::Auth => 0,
+        Subject::Notice { bytes, .. } => return *bytes,
     };
     (body as u64).saturating_add(key as u64).saturating_add(ENVELOPE_OVERHEAD)
 }
@@ -70,18 +71,32 @@ pub enum Subject {
     KeyRotationAck(Box<str>),
     /// One of the `Auth*` messages.
     Auth,
-    /// An `Error` or a receipt of the relay itself that waits for its device.
-    Notice,
+    /// A frame of the relay itself that waits for its device.
+    Notice {
+        /// What it says.
+        kind: NoticeKind,
+        /// What it counts in every byte limit: never more than the item that it reports has counted.
+        bytes: u64,
+    },
+}
+
+/// What a notice says of something that its device has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// An `Error` 410: the item was not delivered.
+    Error,
+    /// An `Ack` with a status, for a device that asked for receipts.
+    Receipt,
 }
 
 impl Subject {
     /// Whether the counters include it: accepted = delivered + expired + queued + in flight.
     pub fn is_counted(&self) -> bool {
-        !matches!(self, Self::Auth | Self::Notice)
+        !matches!(self, Self::Auth | Self::Notice { .. })
     }
 
     /// Whether it uses the quota of its recipient's mailbox: true for everything that a device sent.
     pub fn takes_room(&self) -> bool {
-        *self != Self::Notice
+        !matches!(self, Self::Notice { .. })
     }
 }

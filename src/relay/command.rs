@@ -8,6 +8,7 @@ use crate::protocol::frame::{Accept, AuthStep, Presence};
 use crate::protocol::id::{DeviceId, MessageId, Recipient};
 use crate::protocol::refusal::ErrorContext;
 use crate::relay::delivery::Refused;
+use crate::relay::notice_queue::NoticeNumber;
 
 /// One WebSocket, from its upgrade to its end. No two connections of a process have the same id, and a later connection
 /// has a higher one.
@@ -76,6 +77,10 @@ pub enum Command {
     Status(Presence),
     /// The device ends.
     Unregister,
+    /// The device has everything of the relay itself through this notice.
+    NoticesReceived(NoticeNumber),
+    /// A frame of which nothing else follows: what left long before has arrived.
+    Alive,
     /// Takes the router's way behind other commands, so that the Pong follows everything that the device sent before.
     Ping,
 }
@@ -109,6 +114,8 @@ impl Command {
             | Self::Ack { .. }
             | Self::Status(_)
             | Self::Unregister
+            | Self::NoticesReceived(_)
+            | Self::Alive
             | Self::Ping => None,
         }
     }
@@ -121,7 +128,12 @@ impl Command {
             | Self::KeyRotationAck { recipient, .. }
             | Self::AuthSuccess { recipient, .. } => Some(*recipient),
             Self::Auth { recipient, .. } => *recipient,
-            Self::Ack { .. } | Self::Status(_) | Self::Unregister | Self::Ping => None,
+            Self::Ack { .. }
+            | Self::Status(_)
+            | Self::Unregister
+            | Self::NoticesReceived(_)
+            | Self::Alive
+            | Self::Ping => None,
         }
     }
 }

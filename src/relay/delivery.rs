@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 
 use super::command::ConnectionId;
+use super::notice_queue::NoticeNumber;
 use super::rate_limit::{Allowance, whole_ms};
 use crate::clock::Now;
 use crate::protocol::encode::{Status, Token};
@@ -18,12 +19,19 @@ use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 pub enum Delivery {
     /// Always the first delivery of a connection that registers.
     Registered(Box<RegistrationAccepted>),
-    /// A frame of another device, or a notice. The session reports the `seq` when the socket has taken the frame.
+    /// A frame of another device. The session reports the `seq` when the socket has taken the frame.
     Frame {
         seq: Seq,
         body: ByteString,
         /// A `KeyRotationUpdate`: one `KeyRotationAck` is free.
         key_update: bool,
+    },
+    /// A receipt or an `Error` about a frame of this device. The session reports the `number` when the socket has taken the
+    /// frame, and of a resumable device when the device has proved that it has the frame.
+    Notice {
+        number: NoticeNumber,
+        body: ByteString,
+        needs_proof: bool,
     },
     /// A message of this device was accepted, delivered or processed; `status` only if the device asked for receipts.
     Ack {

@@ -64,7 +64,7 @@ impl Item {
         match self.envelope.subject {
             Subject::Message(_) | Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => true,
             // Only a resumable device comes back to read a notice.
-            Subject::Notice => resumable,
+            Subject::Notice { .. } => resumable,
             // An exchange does not outlive the process.
             Subject::Auth => false,
         }

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use super::item::{Item, SettledBy};
 use super::mailbox_quota::{Applicant, MailboxQuota, MailboxUsage};
 use super::on_demand::Empty;
+use super::remaining::Remaining;
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, MessageId};
@@ -65,28 +66,10 @@ impl Empty for Mailbox {
     }
 }
 
-/// The items of a mailbox whose device is no longer known, in order. They are taken out step by step.
 #[derive(Debug)]
-pub struct Remaining(VecDeque<Place>);
-
-impl Remaining {
-    pub fn items(&self) -> impl Iterator<Item = &Item> {
-        self.0.iter().filter_map(|place| place.item.as_ref())
-    }
-}
-
-impl Iterator for Remaining {
-    type Item = Item;
-
-    fn next(&mut self) -> Option<Item> {
-        std::iter::from_fn(|| self.0.pop_front()).find_map(|place| place.item)
-    }
-}
-
-#[derive(Debug)]
-struct Place {
+pub struct Place {
     seq: Seq,
-    item: Option<Item>,
+    pub(super) item: Option<Item>,
 }
 
 impl Mailbox {
@@ -253,7 +236,7 @@ impl Mailbox {
 
     /// Empties the mailbox.
     pub fn take_all(&mut self) -> Remaining {
-        Remaining(std::mem::take(self).places)
+        Remaining::Mailbox(std::mem::take(self).places)
     }
 
     pub fn get(&self, seq: Seq) -> Option<&Item> {

@@ -119,9 +119,6 @@ impl MailboxUsage {
     }
 
     pub fn add(&mut self, item: &Item) {
-        if !item.envelope.subject.takes_room() {
-            return;
-        }
         let bytes = item.bytes();
         self.total.add(bytes);
         self.by_sender.entry(item.envelope.from).or_default().add(bytes);
@@ -132,9 +129,6 @@ impl MailboxUsage {
 
     pub fn remove(&mut self, item: &Item) {
         let (sender, bytes) = (item.envelope.from, item.bytes());
-        if !item.envelope.subject.takes_room() {
-            return;
-        }
         let Some(of_sender) = self.by_sender.get_mut(&sender) else { return };
         self.total.remove(bytes);
         of_sender.remove(bytes);

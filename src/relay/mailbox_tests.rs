@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::protocol::envelope::{ENVELOPE_OVERHEAD, Origin};
-use crate::relay::mailbox_quota::Usage;
 
 const ALICE: DeviceId = DeviceId::from_u128(1);
 const CAROL: DeviceId = DeviceId::from_u128(3);
@@ -259,18 +258,6 @@ fn one_sender_has_a_share_and_the_others_have_the_rest() {
 }
 
 #[test]
-fn notices_take_no_room_in_the_quota() {
-    let mut mailbox = Mailbox::default();
-    let mut notice = until(1, Moment::NEVER);
-    notice.settles = SettledBy::Write;
-    notice.envelope.subject = Subject::Notice;
-    mailbox.push_waiting(notice);
-    assert_eq!(mailbox.usage.total, Usage::default());
-    mailbox.audit().unwrap();
-    assert_eq!(mailbox.next_deadline(), None);
-}
-
-#[test]
 fn two_senders_may_use_one_id() {
     let mut mailbox = Mailbox::default();
     mailbox.push_in_flight(from(ALICE, 1, 7));
@@ -378,9 +365,9 @@ fn an_ack_does_not_search_the_holes_behind_the_returned_items() {
 #[test]
 fn the_items_for_a_resuming_device_are_counted_without_a_search() {
     let mut mailbox = holding(1..=3);
-    let mut notice = until(4, Moment::NEVER);
-    notice.envelope.subject = Subject::Notice;
-    mailbox.push_waiting(notice);
+    let mut step = until(4, at(60));
+    step.envelope.subject = Subject::Auth;
+    mailbox.push_waiting(step);
     mailbox.hands_over(of(1));
     assert_eq!(mailbox.messages(), 3);
     mailbox.confirms(1, None);

@@ -55,6 +55,8 @@ const PROBE_BYTES: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub struct Changes {
     pub puts: BTreeMap<Seq, MessageRecord>,
+    /// New values of records, if those are there.
+    pub replaced: BTreeMap<Seq, MessageRecord>,
     pub removes: Vec<Seq>,
     /// In the order in which their messages left.
     pub fingerprints: Vec<Fingerprint>,
@@ -73,7 +75,8 @@ impl Changes {
     }
 
     pub fn len(&self) -> usize {
-        let records = self.puts.len() + self.devices.len() + self.correspondents.len();
+        let messages = self.puts.len() + self.replaced.len();
+        let records = messages + self.devices.len() + self.correspondents.len();
         let boots = usize::from(self.boot.is_some());
         records + self.removes.len() + self.fingerprints.len() + boots
     }
@@ -160,6 +163,13 @@ impl Database {
             for (seq, record) in &changes.puts {
                 record.encode(&mut self.scratch);
                 queue.insert(seq, self.scratch.as_slice())?;
+            }
+            for (seq, record) in &changes.replaced {
+                // The put may have failed, and the router may not have known.
+                if queue.get(seq)?.is_some() {
+                    record.encode(&mut self.scratch);
+                    queue.insert(seq, self.scratch.as_slice())?;
+                }
             }
             for seq in &changes.removes {
                 queue.remove(seq)?;

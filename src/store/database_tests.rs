@@ -274,6 +274,7 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
             forget_at: None,
             origin: Origin::NONE,
             used: false,
+            receipts: dice.below(2) > 0,
         });
         changes.devices.insert(id, device);
     }

@@ -33,7 +33,7 @@ pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
     let rotations =
         |subject: &Subject| matches!(subject, Subject::KeyRotation(_) | Subject::KeyRotationAck(_));
     line("key_rotations", of(rotations));
-    line("notices", of(|subject| *subject == Subject::Notice));
+    line("notices", of(|subject| matches!(subject, Subject::Notice { .. })));
     line("recipients", messages().map(|record| record.to).collect::<HashSet<_>>().len() as u64);
     line("bytes", messages().map(|record| record.envelope.body.len() as u64).sum());
     let deadlines = || messages().map(|record| record.deadline(&loaded.boots, now));

@@ -45,6 +45,12 @@ pub trait Store {
     /// the put may have failed. Removing a message that is still staged saves its write.
     fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>);
 
+    /// Replaces the record of a message, if it is stored.
+    fn replace(&mut self, record: MessageRecord<&Envelope>);
+
+    /// Stores the fingerprint of a message that was never put.
+    fn put_fingerprint(&mut self, fingerprint: Fingerprint);
+
     /// Stores a device, or replaces its record.
     fn put_device(&mut self, device: DeviceRecord);
 

@@ -11,7 +11,9 @@ use crate::protocol::id::DeviceId;
 #[derive(Debug)]
 pub(super) enum Change {
     Put(PutSeq, MessageRecord),
+    Replace(MessageRecord),
     Remove(Seq, Option<Fingerprint>),
+    Fingerprint(Fingerprint),
     Device(DeviceId, Option<DeviceRecord>),
     Correspondent(CorrespondentRecord),
     Report(PutSeq),
@@ -43,7 +45,14 @@ impl PendingChanges {
                 self.last_put = put_seq;
                 self.changes.puts.insert(record.seq, record);
             }
+            Change::Replace(record) => {
+                let newer = &mut self.changes;
+                let is_put = newer.puts.contains_key(&record.seq);
+                let records = if is_put { &mut newer.puts } else { &mut newer.replaced };
+                records.insert(record.seq, record);
+            }
             Change::Remove(seq, fingerprint) => {
+                self.changes.replaced.remove(&seq);
                 if let Some(record) = self.changes.puts.remove(&seq) {
                     self.bytes -= record.envelope.body.len();
                 } else {
@@ -51,6 +60,7 @@ impl PendingChanges {
                 }
                 self.changes.fingerprints.extend(fingerprint);
             }
+            Change::Fingerprint(fingerprint) => self.changes.fingerprints.push(fingerprint),
             Change::Device(id, device) => {
                 self.changes.devices.insert(id, device);
             }

@@ -11,12 +11,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::boots::{BootTime, Boots};
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
+use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 
 /// The version of the encoding. A relay refuses to start on a database of another version.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// A message that waits or is in flight. A put borrows the envelope, so that a store that keeps nothing copies nothing.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct DeviceRecord {
     /// Something was sent or received, or the device was resumed.
     pub used: bool,
     pub accept: Accept,
+    /// The connection there is, or the last one, asked for receipts.
+    pub receipts: bool,
 }
 
 /// A device to which another device has written, by a keyed hash.
@@ -109,7 +111,8 @@ impl MessageRecord {
             Subject::KeyRotation(key) => (1, NO_ID, &**key),
             Subject::KeyRotationAck(key) => (2, NO_ID, &**key),
             Subject::Auth => (3, NO_ID, ""),
-            Subject::Notice => (4, NO_ID, ""),
+            Subject::Notice { kind: NoticeKind::Error, .. } => (4, NO_ID, ""),
+            Subject::Notice { kind: NoticeKind::Receipt, .. } => (5, NO_ID, ""),
         };
         let flags = [
             (*from_unknown, FROM_UNKNOWN),
@@ -121,7 +124,8 @@ impl MessageRecord {
         out.extend_from_slice(&from.to_u128().to_le_bytes());
         out.extend_from_slice(&self.to.to_u128().to_le_bytes());
         out.extend_from_slice(&id.to_u128().to_le_bytes());
-        out.extend_from_slice(&ttl.to_le_bytes());
+        let number = if let Subject::Notice { bytes, .. } = subject { bytes } else { ttl };
+        out.extend_from_slice(&number.to_le_bytes());
         put_time(self.expires_at, out);
         out.extend_from_slice(&content.to_le_bytes());
         out.extend_from_slice(&origin.0.to_le_bytes());
@@ -136,7 +140,7 @@ impl MessageRecord {
         let mut from = Reader::open(seq, value)?;
         let [kind, receipts, flags] = from.array()?;
         let (sender, to, id) = (from.u128()?, from.u128()?, from.u128()?);
-        let (ttl, expires_at, content) = (from.u64()?, from.time()?, from.u64()?);
+        let (number, expires_at, content) = (from.u64()?, from.time()?, from.u64()?);
         let origin = Origin(from.u64()?);
         let key_id_bytes = u32::from_le_bytes(from.array()?) as usize;
         let (key_id, body) = from.0.split_at_checked(key_id_bytes)?;
@@ -148,13 +152,14 @@ impl MessageRecord {
             1 => Subject::KeyRotation(key_id.into()),
             2 => Subject::KeyRotationAck(key_id.into()),
             3 => Subject::Auth,
-            4 => Subject::Notice,
+            4 => Subject::Notice { kind: NoticeKind::Error, bytes: number },
+            5 => Subject::Notice { kind: NoticeKind::Receipt, bytes: number },
             _ => return None,
         };
         let envelope = Envelope {
             from: DeviceId::from_u128(sender),
+            ttl: if matches!(subject, Subject::Notice { .. }) { 0 } else { number },
             subject,
-            ttl,
             body: ByteString::from(std::str::from_utf8(body).ok()?),
             receipts: receipts != 0,
             content,
@@ -171,8 +176,8 @@ impl DeviceRecord {
     pub fn encode(self, out: &mut Vec<u8>) {
         out.clear();
         let only_correspondents = self.accept == Accept::Correspondents;
-        let flags =
-            [self.token.is_some(), self.next_token.is_some(), self.used, only_correspondents];
+        let (resumable, renewed) = (self.token.is_some(), self.next_token.is_some());
+        let flags = [resumable, renewed, self.used, only_correspondents, self.receipts];
         out.push(VERSION);
         out.extend_from_slice(&flags.map(u8::from));
         out.extend_from_slice(&self.token.unwrap_or_default());
@@ -185,7 +190,7 @@ impl DeviceRecord {
     /// `None` if the value is damaged.
     pub fn decode(id: DeviceId, value: &[u8]) -> Option<Self> {
         let mut from = Reader::open(salt(id), value)?;
-        let [resumable, renewed, used, only_correspondents] =
+        let [resumable, renewed, used, only_correspondents, receipts] =
             from.array()?.map(|flag: u8| flag != 0);
         let (token, next_token) = (from.array::<32>()?, from.array::<32>()?);
         let forget_at = from.time()?;
@@ -197,6 +202,7 @@ impl DeviceRecord {
             origin: Origin(from.u64()?),
             used,
             accept: if only_correspondents { Accept::Correspondents } else { Accept::Anyone },
+            receipts,
         })
     }
 }
@@ -339,9 +345,12 @@ mod tests {
             Subject::KeyRotation("\"k\"".into()),
             Subject::KeyRotationAck("17".into()),
             Subject::Auth,
-            Subject::Notice,
+            Subject::Notice { kind: NoticeKind::Error, bytes: 356 },
+            Subject::Notice { kind: NoticeKind::Receipt, bytes: 300 },
         ] {
-            let before = record(subject);
+            let is_notice = matches!(subject, Subject::Notice { .. });
+            let mut before = record(subject);
+            before.envelope.ttl = if is_notice { 0 } else { 300 };
             let after = MessageRecord::decode(7, &encoded(&before)).unwrap();
             assert_eq!(format!("{after:?}"), format!("{before:?}"));
         }
@@ -369,6 +378,7 @@ mod tests {
                         origin: Origin(6),
                         used: token.is_some(),
                         accept: token.map_or(Accept::Anyone, |_| Accept::Correspondents),
+                        receipts: token.is_none(),
                     },
                     Vec::new(),
                 );

@@ -12,7 +12,7 @@ use super::inspect;
 use super::open::OpenError;
 use super::records::MessageRecord;
 use crate::clock::Clock;
-use crate::protocol::envelope::{Origin, Subject};
+use crate::protocol::envelope::Origin;
 use crate::protocol::id::DeviceId;
 
 /// Whose items `queue drop` ends.
@@ -46,7 +46,7 @@ impl Holder {
     }
 
     fn holds(self, record: &MessageRecord) -> bool {
-        record.envelope.subject != Subject::Notice
+        record.envelope.subject.takes_room()
             && match self {
                 Self::Recipient(id) => record.to == id,
                 Self::Sender(id) => record.envelope.from == id,
@@ -71,7 +71,7 @@ fn parse_origin(text: &str) -> Result<Origin, &'static str> {
 /// The directory cannot be used, as at the start of a relay.
 pub fn top(path: &Path, count: usize) -> Result<String, OpenError> {
     let (_file, _, loaded) = inspect::open(path, Clock::system().now(), Duration::ZERO)?;
-    let messages = || loaded.messages.iter().filter(|it| it.envelope.subject != Subject::Notice);
+    let messages = || loaded.messages.iter().filter(|it| it.envelope.subject.takes_room());
     let mut text =
         String::from("holder     id                                    messages        bytes\n");
     // Writing to a String cannot fail.

@@ -189,6 +189,16 @@ impl Store for QueueWriter {
         self.staged.push(Change::Remove(seq, fingerprint));
     }
 
+    fn replace(&mut self, record: MessageRecord<&Envelope>) {
+        let MessageRecord { seq, to, expires_at, envelope } = record;
+        let record = MessageRecord { seq, to, expires_at, envelope: envelope.clone() };
+        self.staged.push(Change::Replace(record));
+    }
+
+    fn put_fingerprint(&mut self, fingerprint: Fingerprint) {
+        self.staged.push(Change::Fingerprint(fingerprint));
+    }
+
     fn put_device(&mut self, device: DeviceRecord) {
         self.staged.push(Change::Device(device.id, Some(device)));
     }
@@ -391,6 +401,9 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
     fn restage(&self, pending: &mut PendingChanges, failed: Changes) {
         let newer = &mut pending.changes;
         newer.puts.clear();
+        for (seq, record) in failed.replaced {
+            newer.replaced.entry(seq).or_insert(record);
+        }
         // A failed commit may be on disk all the same, and a rejected record must not come back.
         newer.removes.extend(failed.puts.into_keys());
         newer.removes.extend(failed.removes);

@@ -75,7 +75,8 @@ pub(super) enum Decoded {
     Binary(Bytes),
     /// A ping, with the payload that its pong repeats (RFC 6455 §5.5.3).
     Ping(Bytes),
-    Pong,
+    /// A pong, with the payload of the ping that it answers.
+    Pong(Bytes),
     /// A Close frame, lawful or not, and its payload.
     Close(Bytes),
 }
@@ -306,10 +307,7 @@ impl FrameDecoder {
         match self.opcode() {
             CLOSE => Ok(Decoded::Close(take(&mut self.control))),
             PING => Ok(Decoded::Ping(take(&mut self.control))),
-            PONG => {
-                self.control = Vec::new();
-                Ok(Decoded::Pong)
-            }
+            PONG => Ok(Decoded::Pong(take(&mut self.control))),
             _ if !self.fin() => Ok(Decoded::Fragment),
             _ => {
                 let text = self.message.take().is_some_and(|message| message.text);

@@ -50,8 +50,8 @@ pub enum Incoming {
     Binary(Bytes),
     /// A ping. It has been answered.
     Ping,
-    /// A pong, asked for or not.
-    Pong,
+    /// A pong, asked for or not, and its payload.
+    Pong(Bytes),
 }
 
 /// An item of the stream that the actor of a connection handles.
@@ -242,7 +242,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Events<Io> {
                     self.handle.send(frame_decoder::PONG, payload);
                     Some(Incoming::Ping)
                 }
-                Decoded::Pong => Some(Incoming::Pong),
+                Decoded::Pong(payload) => Some(Incoming::Pong(payload)),
                 Decoded::Close(payload) => {
                     shared.close_seen.set(true);
                     let code = match frame_decoder::close_code(&payload) {

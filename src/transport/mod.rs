@@ -38,6 +38,9 @@ pub use self::{
     websocket_writer::WebSocketWriter,
 };
 
+/// Two numbers of the session's that grow apart from each other, see [`SocketHandle::watermark`].
+pub type Watermark = [u64; 2];
+
 /// The resources that one connection may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

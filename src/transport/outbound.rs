@@ -17,6 +17,8 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
+use super::Watermark;
+
 /// How many waiting slices go into one vectored write.
 const SLICES: usize = 32;
 /// Payloads above this are not copied, bytes.
@@ -46,7 +48,7 @@ pub(super) struct Outbound {
     /// The peer reads no more.
     write_closed: bool,
     /// Each watermark, behind the count of pushed bytes that it waits for.
-    watermarks: VecDeque<(u64, u64)>,
+    watermarks: VecDeque<(u64, Watermark)>,
 }
 
 impl Outbound {
@@ -116,7 +118,7 @@ impl Outbound {
     }
 
     /// Sets `watermark` behind everything pushed so far.
-    pub(super) fn watermark(&mut self, watermark: u64) {
+    pub(super) fn watermark(&mut self, watermark: Watermark) {
         if self.write_closed {
             return;
         }
@@ -127,7 +129,7 @@ impl Outbound {
     }
 
     /// The highest watermark that was reached since the last call.
-    pub(super) fn written_through(&mut self) -> Option<u64> {
+    pub(super) fn written_through(&mut self) -> Option<Watermark> {
         let mut written_through = None;
         while let Some((at, watermark)) = self.watermarks.front() {
             if *at > self.written {
@@ -309,20 +311,20 @@ mod tests {
         let mut output = Outbound::default();
         let mut io = Narrow { room: 4, got: Vec::new() };
         let mut cx = Context::from_waker(Waker::noop());
-        output.watermark(1);
-        assert_eq!(output.written_through(), Some(1), "nothing to wait for");
+        output.watermark([1, 0]);
+        assert_eq!(output.written_through(), Some([1, 0]), "nothing to wait for");
         output.push(Bytes::from_static(b"abc"));
-        output.watermark(2);
+        output.watermark([2, 0]);
         output.push(Bytes::from_static(b"def"));
-        output.watermark(3);
-        output.watermark(4);
+        output.watermark([3, 0]);
+        output.watermark([4, 0]);
         assert_eq!(output.written_through(), None);
         assert!(matches!(output.write(&mut io, &mut cx), (true, Poll::Pending)));
-        assert_eq!((output.written_through(), output.backlog()), (Some(2), 2));
+        assert_eq!((output.written_through(), output.backlog()), (Some([2, 0]), 2));
         assert!(matches!(output.write(&mut io, &mut cx), (false, Poll::Pending)));
         io.room = 9;
         assert!(matches!(output.write(&mut io, &mut cx), (true, Poll::Ready(Ok(())))));
-        assert_eq!((output.written_through(), output.backlog()), (Some(4), 0));
+        assert_eq!((output.written_through(), output.backlog()), (Some([4, 0]), 0));
         assert_eq!(io.got, b"abcdef");
         assert!(output.is_idle());
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Limits,
+    Limits, Watermark,
     frame_decoder::{self, ProtocolViolation},
     heartbeat::Found,
     outbound::Outbound,
@@ -25,7 +25,7 @@ use super::{
 pub(super) const NO_CODE: u16 = 1005;
 
 /// The callback of [`SocketHandle::on_written`].
-type OnWritten = Box<dyn Fn(u64)>;
+type OnWritten = Box<dyn Fn(Watermark)>;
 
 pub(super) struct Shared {
     pub(super) limits: Arc<Limits>,
@@ -91,7 +91,7 @@ impl SocketHandle {
     /// Calls `notify` with a watermark once the socket has accepted every byte up to it, and so up to
     /// every lower one. `notify` runs outside the actor's context, so that the actor need not be polled;
     /// it is dropped when the actor stops.
-    pub fn on_written(&self, notify: impl Fn(u64) + 'static) {
+    pub fn on_written(&self, notify: impl Fn(Watermark) + 'static) {
         self.0.on_written.replace(Some(Box::new(notify)));
     }
 
@@ -104,9 +104,9 @@ impl SocketHandle {
         }
     }
 
-    /// Marks the end of everything written so far. Watermarks only grow. The callback of
+    /// Marks the end of everything written so far. The numbers of watermarks only grow. The callback of
     /// [`Self::on_written`] receives the watermark once the socket has accepted those bytes.
-    pub fn watermark(&self, watermark: u64) {
+    pub fn watermark(&self, watermark: Watermark) {
         self.output().watermark(watermark);
         if !self.0.polling.get() {
             self.wake();
@@ -140,7 +140,7 @@ impl SocketHandle {
         self.0.output.borrow_mut()
     }
 
-    pub(super) fn notify_written(&self, watermark: Option<u64>) {
+    pub(super) fn notify_written(&self, watermark: Option<Watermark>) {
         if let (Some(watermark), Some(notify)) = (watermark, &*self.0.on_written.borrow()) {
             notify(watermark);
         }

@@ -12,8 +12,10 @@ use bytestring::ByteString;
 
 use super::{frame_decoder, socket_handle::SocketHandle};
 
-/// The longest reason beside a close code, bytes (RFC 6455 §5.5: 125 with the code).
-const REASON_MAX: usize = 123;
+/// The longest payload of a control frame, bytes (RFC 6455 §5.5).
+const CONTROL_MAX: usize = 125;
+/// The longest reason beside a close code, bytes.
+const REASON_MAX: usize = CONTROL_MAX - 2;
 
 /// Writes to the peer. After the first Close, by either side, nothing is written.
 #[derive(Debug)]
@@ -51,9 +53,13 @@ impl WebSocketWriter {
         self.handle.send(frame_decoder::BINARY, bytes.into());
     }
 
-    /// Sends an empty ping; nothing once the connection is closed.
-    pub fn ping(&self) {
-        self.handle.send(frame_decoder::PING, Bytes::new());
+    /// Sends a ping, whose pong repeats the payload of at most 125 bytes (RFC 6455 §5.5); nothing once the connection is
+    /// closed.
+    pub fn ping(&self, payload: &[u8]) {
+        debug_assert!(payload.len() <= CONTROL_MAX, "ping too long");
+        if self.is_open() {
+            self.handle.output().small_frame(frame_decoder::PING, &[payload]);
+        }
     }
 
     /// Closes with a code and a short reason, and stops the actor. Only the first close counts.

@@ -259,3 +259,56 @@ async fn a_file_that_is_no_queue_is_named_and_left_alone() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("queue.redb"), "{refused:?}");
     assert_eq!(std::fs::read(&file).expect("it is there"), b"something else");
 }
+
+#[tokio::test]
+async fn a_message_for_this_moment_is_delivered_once_although_its_sender_repeats_it_after_kill_9() {
+    let data = tempfile::tempdir().expect("a place");
+    let setup = Setup::on(data.path());
+    let mut relay = setup.start().await;
+    let mut alice = Device::resumable(&relay).await;
+    let mut bob = Device::resumable(&relay).await;
+    alice.send_message(&bob.id, 1, json!({"ttl": 0})).await;
+    bob.receive(1).await;
+    alice.expect_ack(1).await;
+    relay.kill();
+    let relay = setup.start().await;
+    let mut alice = Device::resume(&relay, &alice.token()).await;
+    let mut bob = Device::resume(&relay, &bob.token()).await;
+    alice.send_message(&bob.id, 1, json!({"ttl": 0})).await;
+    alice.expect_ack(1).await;
+    bob.expect_nothing_and_close().await;
+}
+
+#[tokio::test]
+async fn receipts_that_a_repeat_has_turned_on_and_the_wish_for_them_survive_kill_9() {
+    let data = tempfile::tempdir().expect("a place");
+    let setup = Setup::on(data.path());
+    let mut relay = setup.start().await;
+    let alice = Device::resumable(&relay).await;
+    let mut bob = Device::resumable(&relay).await;
+    let token = alice.token();
+    let mut alice = alice.reconnect(&relay).await;
+    alice.send_to(&bob, 1).await;
+    alice.expect_ack(1).await;
+    drop(alice);
+    let resume = json!({"type": "Register", "payload": {"resume_token": token, "receipts": true}});
+    let mut alice = Device::register(&relay, resume.clone()).await;
+    alice.send_to(&bob, 1).await;
+    assert_eq!(alice.expect_frame("Ack").await["status"], "queued");
+    // Its commit follows that of the receipts.
+    alice.send_to(&bob, 2).await;
+    assert_eq!(alice.expect_frame("Ack").await["status"], "queued");
+    bob.receive(1).await;
+    relay.kill();
+    let relay = setup.start().await;
+    let mut bob = Device::resume(&relay, &bob.token()).await;
+    for number in [1, 2] {
+        bob.receive_and_ack(number).await;
+    }
+    relay.wait_for("delivered", 2).await;
+    let mut alice = Device::register(&relay, resume).await;
+    for number in [1, 2] {
+        let receipt = json!({"message_id": message_id(number), "status": "processed"});
+        assert_eq!(alice.expect_frame("Ack").await, receipt);
+    }
+}

@@ -10,6 +10,7 @@ mod identity;
 mod ids;
 mod keys;
 mod limits;
+mod notices;
 mod order;
 mod presence;
 mod queue;

@@ -92,7 +92,10 @@ async fn receipts_are_kept_for_a_sender_that_comes_back() {
     bob.expect_nothing().await;
     let mut alice = alice.reconnect(&relay).await;
     assert_eq!(alice.expect_frame("Ack").await, ack(1, "processed"));
-    // This time the device has not asked for receipts.
+    let token = alice.token();
+    alice.close().await;
+    // This time the device does not ask for receipts.
+    let mut alice = Device::resume(&relay, &token).await;
     alice.send_to(&bob, 2).await;
     alice.expect_ack(2).await;
     bob.receive(2).await;

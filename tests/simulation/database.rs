@@ -18,6 +18,8 @@ use sealpost::store::{Loaded, PutSeq};
 
 pub enum Change {
     Put(PutSeq, MessageRecord),
+    Replace(MessageRecord),
+    Report(PutSeq),
     Remove(Seq),
     Fingerprint(Fingerprint),
     Device(DeviceId, Option<DeviceRecord>),
@@ -28,6 +30,7 @@ pub enum Change {
 #[derive(Default)]
 struct Batch {
     puts: BTreeMap<Seq, MessageRecord>,
+    replaced: BTreeMap<Seq, MessageRecord>,
     removes: Vec<Seq>,
     fingerprints: Vec<Fingerprint>,
     devices: BTreeMap<DeviceId, Option<DeviceRecord>>,
@@ -127,13 +130,17 @@ impl Database {
         let since = self.take(self.waiting.len());
         // They are one step now, because the next commit takes all of them.
         self.steps = before;
-        let lost = failed.puts.keys().chain(since.puts.keys()).copied().collect();
+        let lost: Vec<Seq> = failed.puts.keys().chain(since.puts.keys()).copied().collect();
+        let mut replaced = failed.replaced;
+        replaced.extend(since.replaced);
         let removes = failed.puts.into_keys().chain(failed.removes).chain(since.removes);
         let fingerprints = failed.fingerprints.into_iter().chain(since.fingerprints);
         let correspondents = failed.correspondents.into_iter().chain(since.correspondents);
         let devices = failed.devices.into_iter().chain(since.devices);
-        let step = removes
-            .map(Change::Remove)
+        let step = replaced
+            .into_values()
+            .map(Change::Replace)
+            .chain(removes.map(Change::Remove))
             .chain(fingerprints.map(Change::Fingerprint))
             .chain(correspondents.map(Change::Correspondent))
             .chain(devices.map(|(id, device)| Change::Device(id, device)));
@@ -179,7 +186,15 @@ impl Database {
                     self.last = put_seq;
                     batch.puts.insert(record.seq, record);
                 }
+                Change::Replace(record) if batch.puts.contains_key(&record.seq) => {
+                    batch.puts.insert(record.seq, record);
+                }
+                Change::Replace(record) => {
+                    batch.replaced.insert(record.seq, record);
+                }
+                Change::Report(put_seq) => self.last = put_seq,
                 Change::Remove(seq) => {
+                    batch.replaced.remove(&seq);
                     if batch.puts.remove(&seq).is_none() {
                         batch.removes.push(seq);
                     }
@@ -202,6 +217,11 @@ impl Database {
         for (seq, record) in &batch.puts {
             queue.insert(*seq, record.clone());
             *next_seq = (*next_seq).max(seq + 1);
+        }
+        for (seq, record) in &batch.replaced {
+            if let Some(replaced) = queue.get_mut(seq) {
+                *replaced = record.clone();
+            }
         }
         for seq in &batch.removes {
             queue.remove(seq);

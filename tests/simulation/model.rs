@@ -12,6 +12,7 @@ mod deliveries;
 mod durability;
 mod expiry;
 mod memory;
+mod notices;
 mod queue;
 mod requests;
 mod restart;
@@ -20,6 +21,7 @@ use auth::Exchange;
 pub use correspondents::has_share;
 pub use memory::Memory;
 use memory::Sent;
+pub use notices::{Notice, Pending};
 pub use restart::Restart;
 
 use std::collections::{HashMap, VecDeque};
@@ -46,16 +48,20 @@ pub type Nr = usize;
 const NEVER: u64 = u64::MAX;
 const SECOND: u64 = 1_000_000_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Message(MessageId),
     Key(u64),
     KeyAck(u64),
     Auth,
-    Notice,
+    Notice(Notice),
 }
 
 impl Kind {
+    pub fn is_message(self, id: MessageId) -> bool {
+        matches!(self, Self::Message(known) if known == id)
+    }
+
     fn is_counted(self) -> bool {
         matches!(self, Self::Message(_) | Self::Key(_) | Self::KeyAck(_))
     }
@@ -63,10 +69,14 @@ impl Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// A notice that waits for a report of the store.
+    Held,
     Waiting,
     Flying,
     /// Expired; the sender has no notice yet.
     Aside,
+    /// A notice that nobody wants any more, and that no sweep has found yet.
+    Dropped,
     Delivered,
     Expired,
     /// Given back to its sender, because the store rejected it.
@@ -114,15 +124,32 @@ pub struct Item {
     unknown: bool,
     /// The item whose end a notice reports, if both were one step of the store.
     ends: Option<Nr>,
+    /// The item whose end a notice reports that was held for the report on this end, and is not stored.
+    reports: Option<Nr>,
+    /// The sender was told of the item's end after the commit of that: no restart brings the item back.
+    is_over_for_good: bool,
+    /// The store lost the item after it was set aside, when the router did not look at it any more.
+    lost_aside: bool,
+    /// The step of the store in which receipts were turned on.
+    receipts_since: Option<u64>,
+    /// What the item counted when it came.
+    counted_bytes: u64,
 }
 
 impl Item {
     pub fn bytes(&self) -> u64 {
+        if let Kind::Notice(notice) = self.kind {
+            return notice.bytes;
+        }
         let key = match self.kind {
             Kind::Key(key) | Kind::KeyAck(key) => key.to_string().len() as u64,
             _ => 0,
         };
         self.body.len() as u64 + key + ENVELOPE_OVERHEAD
+    }
+
+    fn notice_bytes(&self) -> Option<u64> {
+        if let Kind::Notice(notice) = self.kind { Some(notice.bytes) } else { None }
     }
 
     /// Whether a sweep may find the item: the item can expire, and its deadline has passed.
@@ -142,7 +169,7 @@ impl Item {
 
     /// Whether the item is put when it waits for a device that is `resumable` or plain.
     fn must_be_stored(&self, resumable: bool) -> bool {
-        self.kind.is_counted() || self.kind == Kind::Notice && resumable
+        self.kind.is_counted() || matches!(self.kind, Kind::Notice(_)) && resumable
     }
 
     fn is_held(&self) -> bool {
@@ -154,11 +181,15 @@ impl Item {
 pub struct Conn {
     pub id: ConnectionId,
     pub holding: bool,
-    receipts: bool,
     met: Vec<Dev>,
     /// Marks of the items that the socket has not taken.
     pub marks: VecDeque<u64>,
     last_mark: u64,
+    /// Numbers of the notices that the socket has not taken.
+    pub notices: VecDeque<u64>,
+    last_notice: u64,
+    /// The rules have changed, and no event of the notices has followed.
+    notices_stale: bool,
     is_accepted: bool,
     /// The rules have changed, and no event of this connection has followed.
     stale: bool,
@@ -174,8 +205,12 @@ pub struct Device {
     recorded_at: Option<u64>,
     /// The router has forgotten the device.
     pub forgotten: bool,
-    /// Unsettled items, in order of arrival.
+    /// Unsettled items but notices, in order of arrival.
     pub queue: Vec<Nr>,
+    /// Unsettled notices, in the order in which they leave.
+    pub notices: Vec<Nr>,
+    /// The connection there is or was last wants receipts.
+    receipts: bool,
     sent: HashMap<(Dev, MessageId), Sent>,
     sends: u64,
     pub origin: Origin,
@@ -216,7 +251,7 @@ pub struct Model {
     pub live: Vec<Dev>,
     pub tickets: VecDeque<Nr>,
     pub first_ticket: Ticket,
-    pub pending: VecDeque<(PutSeq, Nr)>,
+    pub pending: VecDeque<(PutSeq, Pending)>,
     next_seq: Seq,
     exchanges: Vec<Exchange>,
     accepted: u64,
@@ -269,6 +304,7 @@ impl Model {
         self.rules = rules;
         for conn in self.devices.iter_mut().filter_map(|device| device.conn.as_mut()) {
             conn.stale = true;
+            conn.notices_stale = true;
         }
     }
 
@@ -281,6 +317,8 @@ impl Model {
             recorded_at: None,
             forgotten: false,
             queue: Vec::new(),
+            notices: Vec::new(),
+            receipts: false,
             sent: HashMap::new(),
             sends: 0,
             origin,
@@ -312,16 +350,22 @@ impl Model {
         device.ends = None;
         // A plain device is recorded when it leaves.
         device.recorded_at = device.resumable.then(|| store.step());
+        device.receipts = receipts;
         device.conn = Some(Conn {
             id: conn,
             holding: false,
-            receipts,
             met: Vec::new(),
             marks: VecDeque::new(),
             last_mark: 0,
+            notices: VecDeque::new(),
+            last_notice: 0,
+            notices_stale: false,
             is_accepted: false,
             stale: false,
         });
+        if !receipts {
+            self.drop_receipts(dev);
+        }
     }
 
     pub fn left(&mut self, now: Now, dev: Dev, store: &mut Notebook) {
@@ -340,6 +384,7 @@ impl Model {
         let conn = self.conn_mut(dev);
         conn.holding = offline;
         conn.stale = false;
+        conn.notices_stale = false;
     }
 
     pub fn on_written(&mut self, now: Now, dev: Dev, mark: u64, store: &mut Notebook) {
@@ -361,6 +406,7 @@ impl Model {
 
     fn detach(&mut self, now: Now, dev: Dev, store: &mut Notebook) {
         self.devices[dev].conn = None;
+        self.detach_notices(dev);
         let plain = !self.devices[dev].resumable;
         let mut acks = Vec::new();
         for nr in self.devices[dev].queue.clone() {
@@ -368,11 +414,7 @@ impl Model {
             if item.state != State::Flying {
                 continue;
             }
-            let lost = match item.kind {
-                Kind::Notice => plain,
-                _ => item.deadline <= now.mono.0,
-            };
-            if lost {
+            if item.deadline <= now.mono.0 {
                 item.state = State::Aside;
                 continue;
             }
@@ -406,7 +448,9 @@ impl Model {
 
     /// Checks the invariants after every event.
     pub fn check(&mut self, now: Now, seen: Snapshot, store: &Notebook) {
-        assert!(store.log.is_empty(), "the store keeps what it need not");
+        let is_seen = store.log.is_empty() && store.asked.is_empty();
+        assert!(is_seen && store.replaced.is_empty(), "the store keeps what it need not");
+        assert!(store.fingerprints.is_empty(), "a fingerprint is kept for nothing");
         let (mut queued, mut flying, mut over, mut bytes, mut kept) = (0, 0, 0, 0, 0);
         let mut unfound = 0;
         let (mut connected, mut known, mut unswept) = (0, 0, 0);
@@ -436,8 +480,23 @@ impl Model {
                     first = Some(item.bytes());
                 }
             }
+            let mut notice_waits = false;
+            for nr in &device.notices {
+                let item = &self.items[*nr];
+                kept += usize::from(item.is_kept());
+                if item.state == State::Aside {
+                    continue;
+                }
+                bytes += item.bytes();
+                let is_found = device.forgotten || item.state == State::Dropped;
+                unfound += if is_found { item.bytes() } else { 0 };
+                notice_waits |= item.state == State::Waiting;
+            }
             if let Some(conn) = &device.conn {
                 connected += 1;
+                let has_room = conn.notices.len() < self.rules.credit.window;
+                let waits = notice_waits && has_room && !conn.holding && !conn.notices_stale;
+                assert!(!waits, "{dev} could be given a notice");
                 assert!(conn.is_accepted, "a connection is not accepted");
                 // An item that a sweep finds returns its credit when it is dropped.
                 let idle = !conn.holding && !conn.stale && !unswept_mail;
@@ -448,6 +507,10 @@ impl Model {
             known += usize::from(device.is_present(now));
             unswept += usize::from(!device.is_present(now) && !device.forgotten);
         }
+        for item in self.held_notices() {
+            bytes += item.bytes();
+            kept += usize::from(item.is_kept());
+        }
         let counts = seen.counts;
         assert_eq!(counts.accepted, self.accepted, "accepted");
         assert_eq!(counts.delivered, self.delivered, "delivered");
@@ -457,7 +520,11 @@ impl Model {
         let settled = counts.delivered + counts.expired;
         assert_eq!(counts.accepted, settled + counts.queued + counts.in_flight, "conservation");
         let found = bytes - unfound..=bytes;
-        assert!(found.contains(&counts.queued_bytes), "queued_bytes");
+        assert!(
+            found.contains(&counts.queued_bytes),
+            "queued_bytes {}: {found:?}",
+            counts.queued_bytes
+        );
         assert_eq!(counts.stray_acks, self.unmatched_acks, "stray Acks");
         assert_eq!(seen.connected, connected, "connected");
         assert!((known..=known + unswept).contains(&seen.devices), "devices");
@@ -470,7 +537,18 @@ impl Model {
     /// A device whose session is over and that has no items is not checked again.
     pub fn tidy(&mut self) {
         let devices = &self.devices;
-        self.live.retain(|dev| !devices[*dev].forgotten || !devices[*dev].queue.is_empty());
+        self.live.retain(|dev| {
+            let device = &devices[*dev];
+            !device.forgotten || !device.queue.is_empty() || !device.notices.is_empty()
+        });
+    }
+
+    /// Notices that wait for a report of the store.
+    fn held_notices(&self) -> impl Iterator<Item = &Item> {
+        self.pending.iter().filter_map(|(_, pending)| match pending {
+            Pending::Notice(nr) => Some(&self.items[*nr]),
+            _ => None,
+        })
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Rules {
     /// Seconds.
     pub exchange_ttl: u64,
     pub devices: usize,
+    /// A frame proves what was delivered longer ago.
+    pub heartbeat_timeout: Duration,
 }
 
 impl Rules {
@@ -43,6 +45,8 @@ impl Rules {
         settings.session.plain_ttl = self.plain_ttl;
         settings.auth.exchange_ttl = Duration::from_secs(self.exchange_ttl);
         settings.limits.devices = self.devices;
+        settings.heartbeat.timeout = self.heartbeat_timeout;
+        settings.server.tcp_user_timeout = Duration::ZERO;
         Arc::new(settings)
     }
 }

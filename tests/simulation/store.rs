@@ -30,7 +30,8 @@ pub struct Put {
     pub to: DeviceId,
     pub expires_at: BootTime,
     pub body: ByteString,
-    pub is_notice: bool,
+    /// What a notice counts.
+    pub notice_bytes: Option<u64>,
     pub kept: PutOutcome,
 }
 
@@ -60,6 +61,11 @@ pub struct Notebook {
     reports: VecDeque<Report>,
     /// Puts that the model has not seen yet.
     pub log: VecDeque<Put>,
+    /// Requests for a report that the model has not seen yet.
+    pub asked: VecDeque<(PutSeq, PutOutcome)>,
+    /// Records that were replaced and fingerprints of what was never put, until the model has seen them.
+    pub replaced: VecDeque<Seq>,
+    pub fingerprints: VecDeque<Fingerprint>,
     /// Put and not removed, in the view of the router.
     pub live: BTreeSet<Seq>,
 }
@@ -78,6 +84,9 @@ impl Notebook {
             has_pending: false,
             reports: VecDeque::new(),
             log: VecDeque::new(),
+            asked: VecDeque::new(),
+            replaced: VecDeque::new(),
+            fingerprints: VecDeque::new(),
             live: BTreeSet::new(),
         }
     }
@@ -198,6 +207,12 @@ impl Notebook {
         loaded
     }
 
+    fn record(&mut self, fingerprint: Fingerprint) {
+        let now = BootTime { boot: self.database.boot(), at: self.now.mono };
+        assert_eq!(fingerprint.recorded_at, now, "not recorded when it left");
+        self.database.change(Change::Fingerprint(fingerprint));
+    }
+
     fn validate(&mut self, seq: Seq) -> PutOutcome {
         if self.is_about_to_fail && !self.has_durable {
             self.is_about_to_fail = false;
@@ -228,6 +243,14 @@ impl Store for SharedStore {
         self.0.borrow_mut().remove(seq, fingerprint);
     }
 
+    fn replace(&mut self, record: MessageRecord<&Envelope>) {
+        self.0.borrow_mut().replace(record);
+    }
+
+    fn put_fingerprint(&mut self, fingerprint: Fingerprint) {
+        self.0.borrow_mut().put_fingerprint(fingerprint);
+    }
+
     fn put_device(&mut self, device: DeviceRecord) {
         self.0.borrow_mut().put_device(device);
     }
@@ -236,8 +259,8 @@ impl Store for SharedStore {
         self.0.borrow_mut().remove_device(id);
     }
 
-    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
-        unreachable!("no device of the simulation renews its token or ends")
+    fn report_commit(&mut self, put_seq: PutSeq) -> PutOutcome {
+        self.0.borrow_mut().report_commit(put_seq)
     }
 
     fn put_correspondent(&mut self, correspondent: CorrespondentRecord) {
@@ -261,7 +284,10 @@ impl Store for Notebook {
             to,
             expires_at,
             body: envelope.body.clone(),
-            is_notice: envelope.subject == Subject::Notice,
+            notice_bytes: match envelope.subject {
+                Subject::Notice { bytes, .. } => Some(bytes),
+                _ => None,
+            },
             kept,
         });
         if kept == PutOutcome::Rejected {
@@ -279,10 +305,21 @@ impl Store for Notebook {
         self.live.remove(&seq);
         self.database.change(Change::Remove(seq));
         if let Some(fingerprint) = fingerprint {
-            let now = BootTime { boot: self.database.boot(), at: self.now.mono };
-            assert_eq!(fingerprint.recorded_at, now, "not recorded when it left");
-            self.database.change(Change::Fingerprint(fingerprint));
+            self.record(fingerprint);
         }
+    }
+
+    fn replace(&mut self, record: MessageRecord<&Envelope>) {
+        let MessageRecord { seq, to, expires_at, envelope } = record;
+        assert!(self.live.contains(&seq), "{seq} is replaced and not there");
+        self.replaced.push_back(seq);
+        let record = MessageRecord { seq, to, expires_at, envelope: envelope.clone() };
+        self.database.change(Change::Replace(record));
+    }
+
+    fn put_fingerprint(&mut self, fingerprint: Fingerprint) {
+        self.fingerprints.push_back(fingerprint);
+        self.record(fingerprint);
     }
 
     fn put_device(&mut self, device: DeviceRecord) {
@@ -293,8 +330,17 @@ impl Store for Notebook {
         self.database.change(Change::Device(id, None));
     }
 
-    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
-        unreachable!("no device of the simulation renews its token or ends")
+    fn report_commit(&mut self, put_seq: PutSeq) -> PutOutcome {
+        assert!(put_seq > self.last, "the order of the puts does not grow");
+        self.last = put_seq;
+        let outcome = self.validate(put_seq.0);
+        self.asked.push_back((put_seq, outcome));
+        if outcome != PutOutcome::Rejected {
+            self.has_durable |= outcome == PutOutcome::Durable;
+            self.has_pending |= outcome == PutOutcome::Pending;
+            self.database.change(Change::Report(put_seq));
+        }
+        outcome
     }
 
     fn put_correspondent(&mut self, correspondent: CorrespondentRecord) {

@@ -40,10 +40,26 @@ pub enum Place {
     KeptInMemory,
     /// The store recovered, and was asked again.
     PutAnew,
+    /// The store failed, and a notice left without a commit.
+    NoticeAtOnce,
+    /// A notice left after the commit of the end that it reports.
+    NoticeAfterCommit,
+    /// A connection ended, and a notice that was not proved to have arrived waits for the next.
+    NoticeAgain,
+    /// A device proved that it has its notices.
+    Proved,
+    /// A frame came long after a notice was delivered.
+    ProvedByTime,
+    /// A message was acked that was delivered after a notice.
+    ProvedByAck,
+    /// A device resumed without receipts while some waited for it.
+    ReceiptsDropped,
+    /// A repeat turned on the receipts of a stored message.
+    ReceiptsTurnedOn,
 }
 
 impl Place {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 26] = [
         Self::Crash,
         Self::SameBoot,
         Self::LaterBoot,
@@ -62,6 +78,14 @@ impl Place {
         Self::GivenBack,
         Self::KeptInMemory,
         Self::PutAnew,
+        Self::NoticeAtOnce,
+        Self::NoticeAfterCommit,
+        Self::NoticeAgain,
+        Self::Proved,
+        Self::ProvedByTime,
+        Self::ProvedByAck,
+        Self::ReceiptsDropped,
+        Self::ReceiptsTurnedOn,
     ];
 }
 

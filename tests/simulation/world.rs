@@ -29,7 +29,7 @@ use crate::rules::Rules;
 use crate::store::{Notebook, PendingPuts, SharedStore};
 use crate::tally::Tally;
 use sealpost::clock::{Clock, Moment, Now};
-use sealpost::relay::command::ConnectionId;
+use sealpost::relay::command::{Command, ConnectionId};
 use sealpost::relay::delivery::Step;
 use sealpost::relay::mailbox::Credit;
 use sealpost::relay::mailbox_quota::MailboxQuota;
@@ -115,7 +115,9 @@ impl World {
             11..38 => self.send(),
             38..43 => self.repeat(),
             43..62 => self.ack(),
-            62..78 => self.take(),
+            62..74 => self.take(),
+            74..76 => self.take_notices(),
+            76..78 => self.prove(),
             78..80 => self.status(),
             80..84 => self.auth(),
             84..88 => self.key(),
@@ -200,6 +202,13 @@ impl World {
         self.model.conn(dev).id
     }
 
+    /// The router handles a command of a device.
+    fn command(&mut self, dev: Dev, command: Command) {
+        let connection = self.conn(dev);
+        self.router.handle(&mut self.step, connection, [command]);
+        self.model.frame_came(self.now, dev);
+    }
+
     fn pass_time(&mut self) {
         let step = match self.chance.below(40) {
             0 => self.chance.within(10_000, 90_000),
@@ -261,5 +270,6 @@ fn rules(chance: &mut Chance) -> Rules {
         plain_ttl: Duration::from_secs(chance.within(1, 60)),
         exchange_ttl: chance.within(5, 60),
         devices: chance.within(2, 12) as usize,
+        heartbeat_timeout: Duration::from_secs(chance.within(1, 20)),
     }
 }

@@ -22,6 +22,8 @@ pub struct Device {
     pub id: String,
     /// The payload of its `RegisterResponse`.
     pub registration: Value,
+    /// Whether it asks for receipts at each resume.
+    wants_receipts: bool,
 }
 
 /// A device that can resume and is not connected.
@@ -54,7 +56,7 @@ impl Device {
         let url = format!("ws://{}/ws", relay.public);
         let (socket, _) =
             tokio_tungstenite::client_async(url, tcp).await.expect("the relay upgrades");
-        Self { socket, id: String::new(), registration: Value::Null }
+        Self { socket, id: String::new(), registration: Value::Null, wants_receipts: false }
     }
 
     /// A device without a resume token.
@@ -81,6 +83,7 @@ impl Device {
     /// A device that registers with exactly this frame, from 127.0.0.`host`.
     pub async fn register_from(relay: &Endpoints, host: u8, register: Value) -> Self {
         let mut device = Self::connect_from(relay, host).await;
+        device.wants_receipts = register["payload"]["receipts"] == true;
         device.send(register).await;
         device.registration = device.expect_frame("RegisterResponse").await;
         device.id = device.registration["device_id"].as_str().expect("an id").to_owned();
@@ -123,7 +126,11 @@ impl Device {
 
     /// The frame that resumes this device on a new connection.
     pub fn resume_frame(&self) -> Value {
-        json!({"type": "Register", "payload": {"resume_token": self.token()}})
+        let mut frame = json!({"type": "Register", "payload": {"resume_token": self.token()}});
+        if self.wants_receipts {
+            frame["payload"]["receipts"] = true.into();
+        }
+        frame
     }
 
     /// The same device on a new connection; the old one is cut without a Close.
@@ -374,8 +381,9 @@ impl Device {
 
     /// The next message that is neither a ping nor a pong.
     async fn try_next(&mut self) -> Result<Message, Gone> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.socket.next()).await;
+            let next = tokio::time::timeout_at(deadline, self.socket.next()).await;
             match next.expect("a message in time") {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(message)) => return Ok(message),

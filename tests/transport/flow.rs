@@ -28,9 +28,9 @@ async fn a_session_handles_its_mailbox_while_its_peer_does_not_read() {
     watch
         .act(|session, _| {
             session.writer.text("x".repeat(HEAP));
-            session.handle.watermark(1);
+            session.handle.watermark([1, 0]);
             session.writer.text("end");
-            session.handle.watermark(2);
+            session.handle.watermark([2, 0]);
         })
         .await;
     // The mailbox works, the unwritten output is counted, and the peer's input waits in its socket.
@@ -57,17 +57,17 @@ async fn watermarks_come_back_in_order_and_only_for_bytes_that_were_written() {
     watch
         .act(|session, _| {
             session.writer.text("small");
-            session.handle.watermark(1);
+            session.handle.watermark([1, 0]);
         })
         .await;
     watch.expect(Report::Written(1)).await;
-    watch.handle.watermark(2);
+    watch.handle.watermark([2, 0]);
     watch.expect(Report::Written(2)).await;
     for mark in 3..10 {
         watch
             .act(move |session, _| {
                 session.writer.text("y".repeat(HEAP / 8));
-                session.handle.watermark(mark);
+                session.handle.watermark([mark, 0]);
             })
             .await;
     }

@@ -57,7 +57,7 @@ impl Actor for Session {
 
     fn started(&mut self, ctx: &mut Ctx) {
         let report = self.report.clone();
-        self.handle.on_written(move |mark| {
+        self.handle.on_written(move |[mark, _]| {
             let _ = report.send(Report::Written(mark));
         });
         if let Some(started) = self.started.take() {

@@ -37,8 +37,10 @@ impl Router {
         agree("expiry", expiry.entries(), [&scheduled, &absent])?;
         let (mut in_flight, mut queued, mut bytes) = (0, 0, 0);
         let mut by_origin = HashMap::<_, u64, _>::default();
-        let here = directory.iter().flat_map(|(_, device)| device.mailbox.items());
-        for item in here.chain(expiry.ended()) {
+        let here = directory
+            .iter()
+            .flat_map(|(_, device)| device.mailbox.items().chain(device.notices.items()));
+        for item in here.chain(expiry.ended()).chain(self.pending.notices()) {
             *(if item.in_flight { &mut in_flight } else { &mut queued }) += counted(item);
             if item.is_held() {
                 bytes += item.bytes();
@@ -100,6 +102,7 @@ impl Router {
             + self.expiry.ended().count()
             + self.pending.len()
             + self.settled.len()
+            + self.unfinished.len()
     }
 }
 

@@ -10,7 +10,7 @@ use slab::Slab;
 use subtle::ConstantTimeEq;
 
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::{Origin, Subject};
+use crate::protocol::envelope::{Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
@@ -20,6 +20,7 @@ use crate::relay::dedup::DedupWindow;
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
+use crate::relay::notice_queue::NoticeQueue;
 use crate::relay::on_demand::{Empty as _, OnDemand};
 use crate::relay::rate_limit::{Allowance, ResumeRate};
 
@@ -40,7 +41,10 @@ pub(super) struct Device {
     pub resumes: ResumeRate,
     pub allowance: Arc<Allowance>,
     pub connection: Option<Connection>,
+    /// The connection there is, or the last one, asked for receipts.
+    pub receipts: bool,
     pub mailbox: OnDemand<Mailbox>,
+    pub notices: OnDemand<NoticeQueue>,
     pub dedup: OnDemand<DedupWindow>,
     /// The device's entry among the deadlines of the expiry queue.
     pub scheduled: Option<Moment>,
@@ -59,7 +63,8 @@ pub(super) struct Connection {
     pub id: ConnectionId,
     /// The device's status is `Offline`.
     pub delivery_paused: bool,
-    pub receipts: bool,
+    /// The newest item of the mailbox that was delivered.
+    pub last_seq: Seq,
     pub peers: Peers,
     /// Messages that were delivered and not acked yet. This many Acks are expected, even of a plain device, whose messages
     /// do not await an Ack.
@@ -96,8 +101,8 @@ impl Peers {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, receipts: bool) -> Self {
-        Self { id, delivery_paused: false, receipts, peers: Peers::None, unacked: 0 }
+    pub fn new(id: ConnectionId) -> Self {
+        Self { id, delivery_paused: false, last_seq: 0, peers: Peers::None, unacked: 0 }
     }
 
     pub fn deliver(&mut self, step: &mut Step, item: &Item) {
@@ -105,6 +110,7 @@ impl Connection {
             self.peers.record(item.envelope.from);
             self.unacked = self.unacked.saturating_add(1);
         }
+        self.last_seq = item.seq;
         let body = item.envelope.body.clone();
         let key_update = matches!(item.envelope.subject, Subject::KeyRotation(_));
         step.deliver(self.id, Delivery::Frame { seq: item.seq, body, key_update });
@@ -235,7 +241,9 @@ impl Directory {
             resumes: ResumeRate::default(),
             allowance,
             connection: None,
+            receipts: false,
             mailbox: OnDemand::default(),
+            notices: OnDemand::default(),
             dedup: OnDemand::default(),
             scheduled: None,
             forget_at: None,

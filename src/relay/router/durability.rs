@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::directory::Slot;
-use super::pending::Pending;
+use super::pending::{Acks, Pending};
 use super::{Router, STEP_ENTRIES};
 use crate::clock::Now;
 use crate::protocol::encode::Status;
@@ -20,11 +20,21 @@ use crate::store::boots::{BootTime, Boots};
 use crate::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{Loaded, PutOutcome, PutSeq};
 
-/// Where the puts after a failure have got to: the device, and the last of its waiting items.
+/// Where the puts after a failure have got to.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Recovery {
     slot: Slot,
-    after: Seq,
+    part: Part,
+    /// The last notice or item of the part that was visited.
+    after: u64,
+}
+
+/// A part of what waits for a device.
+#[derive(Debug, Clone, Copy, Default)]
+enum Part {
+    #[default]
+    Notices,
+    Waiting,
 }
 
 impl Router {
@@ -57,6 +67,7 @@ impl Router {
                     forget_at: None,
                     origin: Origin::NONE,
                     used: true,
+                    receipts: false,
                 };
                 self.restore_device(now, &loaded.boots, device, allowance());
             }
@@ -84,6 +95,12 @@ impl Router {
                     Some(slot) => self.refuse_unstored(step, slot, seq),
                     None => {}
                 },
+                Pending::Acks(acks) => self.send_acks(step, acks),
+                Pending::Notice(notice) => self.release_notice(step, *notice, is_committed),
+                Pending::NoticeOnItsWay { device, number, seq } if !is_committed => {
+                    self.notice_is_unstored(device, number, seq);
+                }
+                Pending::NoticeOnItsWay { .. } => {}
                 Pending::Renewal(connection) => {
                     self.resume_renewed(step, connection, is_committed);
                 }
@@ -96,7 +113,7 @@ impl Router {
     }
 
     /// The store takes writes again: what should be stored and is not is put once more, in the steps of
-    /// [`Self::continue_recovery`].
+    /// [`Self::continue_work`].
     pub fn recovered(&mut self, step: &mut Step) {
         self.recovery = Some(Recovery::default());
         for connection in std::mem::take(&mut self.unregistered) {
@@ -104,21 +121,44 @@ impl Router {
         }
     }
 
-    /// One step of what [`Self::recovered`] began. Returns whether there is more to do.
-    pub fn continue_recovery(&mut self, step: &mut Step) -> bool {
+    /// Whether there is work for [`Self::continue_work`].
+    pub fn is_unfinished(&self) -> bool {
+        self.recovery.is_some() || !self.unfinished.is_empty()
+    }
+
+    /// One step of work that was too long for the step in which it began.
+    pub fn continue_work(&mut self, step: &mut Step) {
+        if let Some(slot) = self.unfinished.pop() {
+            if self.directory.get(slot).is_some() {
+                self.remove_settled(slot);
+            }
+        } else {
+            self.continue_recovery(step);
+        }
+    }
+
+    fn continue_recovery(&mut self, step: &mut Step) {
         let mut visits = STEP_ENTRIES;
         while visits > 0
-            && let Some(Recovery { slot, after }) = self.recovery
+            && let Some(Recovery { slot, part, after }) = self.recovery
         {
             if slot as usize >= self.directory.capacity() {
                 self.recovery = None;
-                break;
+                return;
             }
+            let next_device = Recovery { slot: slot + 1, ..Recovery::default() };
             let Some(device) = self.directory.get(slot) else {
                 visits -= 1;
-                self.recovery = Some(Recovery { slot: slot + 1, after: 0 });
+                self.recovery = Some(next_device);
                 continue;
             };
+            if matches!(part, Part::Notices) {
+                let more = self.store_notices(slot, after);
+                let next = Recovery { slot, part: Part::Waiting, after: 0 };
+                self.recovery = Some(more.map_or(next, |after| Recovery { slot, part, after }));
+                visits = if more.is_some() { 0 } else { visits };
+                continue;
+            }
             let in_flight = device.mailbox.in_flight();
             let first = device.mailbox.place_after(after).max(in_flight);
             let end = device.mailbox.places().min(first + visits);
@@ -126,16 +166,15 @@ impl Router {
                 && first < end
             {
                 visits -= end - first;
-                self.recovery = Some(Recovery { slot, after: last });
+                self.recovery = Some(Recovery { slot, part, after: last });
                 self.store_places(step, slot, first..end);
                 continue;
             }
             // At most a window.
             visits = visits.saturating_sub(1 + in_flight);
-            self.recovery = Some(Recovery { slot: slot + 1, after: 0 });
+            self.recovery = Some(next_device);
             self.store_places(step, slot, 0..in_flight);
         }
-        self.recovery.is_some()
     }
 
     /// Puts the items in some places of a mailbox, except those that are stored already. An item in flight that is rejected
@@ -205,6 +244,7 @@ impl Router {
             origin: device.origin,
             used: device.used,
             accept: device.accept,
+            receipts: device.receipts,
         });
     }
 
@@ -225,12 +265,9 @@ impl Router {
         }
         let Subject::Message(id) = item.envelope.subject else { return };
         let (from, receipts) = (item.envelope.from, item.envelope.receipts);
-        let status = receipts.then(|| Status::Queued(step.now.unix_at(item.deadline)));
-        if let Some(connection) = self.directory.connection_of(from) {
-            for _ in 0..acks {
-                step.deliver(connection, Delivery::Ack { id, status });
-            }
-        }
+        let status = Status::Queued(step.now.unix_at(item.deadline));
+        let status = (receipts && self.wants_receipts(from)).then_some(status);
+        self.send_acks(step, Acks { to: from, id, status, number: acks });
     }
 
     fn restore_device(
@@ -240,13 +277,15 @@ impl Router {
         record: DeviceRecord,
         allowance: Arc<Allowance>,
     ) {
-        let DeviceRecord { id, token, next_token, forget_at, origin, used, accept } = record;
+        let DeviceRecord { id, token, next_token, forget_at, origin, used, accept, receipts } =
+            record;
         let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
         let Ok(slot) = inserted else { return };
         self.origins.added(origin);
         self.directory[slot].used = used;
         self.directory.set_next_token(slot, next_token.map(TokenHash));
         self.directory[slot].accept = accept;
+        self.directory[slot].receipts = receipts;
         let session = &self.settings.session;
         let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
         // A device that was connected when the process ended is absent from now on.
@@ -299,7 +338,11 @@ impl Router {
         self.counters.accepted(&item, false);
         self.origins.keep(slot, device);
         device.used = true;
-        device.mailbox.push_waiting(item);
-        self.expiry.schedule(slot, device);
+        if item.envelope.subject.takes_room() {
+            device.mailbox.push_waiting(item);
+            self.expiry.schedule(slot, device);
+        } else {
+            device.notices.push(item);
+        }
     }
 }

@@ -9,7 +9,8 @@ use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::{DeviceId, Letters};
 use crate::relay::item::Item;
-use crate::relay::mailbox::Remaining;
+use crate::relay::on_demand::Empty as _;
+use crate::relay::remaining::Remaining;
 
 /// The number of an expired item until the item is dropped; grows by one from each item to the next.
 pub type Ticket = u64;
@@ -25,13 +26,16 @@ pub(super) struct ExpiredItem {
     /// Seconds.
     pub ttl: u64,
     pub stored: bool,
+    /// What the item counted in every byte limit.
+    pub bytes: u64,
 }
 
 impl ExpiredItem {
     fn new(recipient: DeviceId, item: Item) -> Self {
+        let bytes = item.bytes();
         let Item { seq, stored, envelope, .. } = item;
         let Envelope { from, subject, ttl, recipient_letters, .. } = envelope;
-        Self { seq, from, recipient, recipient_letters, subject, ttl, stored }
+        Self { seq, from, recipient, recipient_letters, subject, ttl, stored, bytes }
     }
 }
 
@@ -103,6 +107,15 @@ impl ExpiryQueue {
     /// The device is no longer known: its items have expired.
     pub fn push_ended(&mut self, device: DeviceId, items: Remaining) {
         self.ended.push_back((device, items));
+    }
+
+    /// Nobody reads the device's notices any more.
+    pub fn end_notices(&mut self, device: &mut Device) {
+        if !device.notices.is_empty() {
+            for notices in device.notices.take_all() {
+                self.push_ended(device.id, Remaining::Notices(notices));
+            }
+        }
     }
 
     /// The next item of a device that is no longer known.

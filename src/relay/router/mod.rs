@@ -8,6 +8,7 @@ mod counters;
 mod directory;
 mod durability;
 mod expiry_queue;
+mod notices;
 mod origins;
 mod pending;
 mod registration;
@@ -26,18 +27,19 @@ use self::counters::Counters;
 use self::directory::{Directory, Slot};
 use self::durability::Recovery;
 use self::expiry_queue::ExpiryQueue;
+use self::notices::Reported;
 use self::origins::Origins;
-use self::pending::{Pending, PendingPuts};
+use self::pending::{Acks, Pending, PendingPuts};
 use self::renewal::Renewal;
 use super::auth_exchange::Exchanges;
 use super::command::ConnectionId;
-use super::delivery::{Delivery, Step};
+use super::delivery::Step;
 use super::item::{Item, SettledBy};
 use super::mailbox::{Credit, Next};
 use super::mailbox_quota::MailboxQuota;
 use crate::clock::Moment;
 use crate::protocol::encode::{self, Status};
-use crate::protocol::envelope::{Envelope, Origin, Seq, Subject};
+use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 use crate::settings::Settings;
 use crate::store::boots::BootTime;
@@ -72,6 +74,8 @@ pub struct Router {
     renewals: HashMap<ConnectionId, Renewal, FixedState>,
     /// Connections whose device has ended while the store failed.
     unregistered: Vec<ConnectionId>,
+    /// Devices with more settled notices than one step removes.
+    unfinished: Vec<Slot>,
     counters: Counters,
     next_seq: Seq,
     /// Memory for the items that one write settles, kept from step to step.
@@ -105,6 +109,7 @@ impl Router {
             recovery: None,
             renewals: HashMap::default(),
             unregistered: Vec::new(),
+            unfinished: Vec::new(),
             counters: Counters::default(),
             next_seq: 1,
             settled: Vec::new(),
@@ -160,6 +165,7 @@ impl Router {
     fn enqueue(&mut self, step: &mut Step, slot: Slot, envelope: Envelope, end: Moment) -> bool {
         self.mark_used(slot);
         let credit = self.credit();
+        let is_remembered = self.is_remembered_at_delivery(slot, &envelope);
         let Self { directory, store, pending, counters, boot, .. } = self;
         let device = &mut directory[slot];
         let seq = self.next_seq;
@@ -167,13 +173,10 @@ impl Router {
         let mut item = Item::new(seq, end, envelope, device.is_resumable());
         let in_flight = device.has_credit(credit, item.bytes());
         let passes_through = in_flight && item.settles == SettledBy::Write;
-        // A notice is stored even if it is sent at once: the message that it reports is deleted in the same commit, so a crash
-        // would lose both.
-        let is_notice = item.envelope.subject == Subject::Notice;
-        let keeps = (!passes_through || is_notice) && item.must_be_stored(device.is_resumable());
+        let keeps = !passes_through && item.must_be_stored(device.is_resumable());
         let outcome = keeps.then(|| store.put(item.record(*boot, device.id), pending.next()));
         item.stored = outcome.is_some_and(|outcome| outcome != PutOutcome::Rejected);
-        let owes_ack = owes_ack(&item, outcome);
+        let owes_ack = owes_ack(&item, outcome) || is_remembered;
         item.owed_acks = u32::from(owes_ack);
         if outcome == Some(PutOutcome::Pending) {
             pending.push(Pending::Item { recipient: device.id, seq });
@@ -186,7 +189,7 @@ impl Router {
             }
             _ => {
                 device.mailbox.push_waiting(item);
-                // An item that waits for credit alone may find some: notices and messages arrive in any order.
+                // An item that waits for credit alone may find some.
                 self.dispatch(step, slot);
             }
         }
@@ -224,46 +227,61 @@ impl Router {
     }
 
     /// An item is delivered: its sender learns the status, the store removes the record.
-    fn delivered(&mut self, step: &mut Step, recipient: DeviceId, item: Item, status: Status) {
+    fn delivered(&mut self, step: &mut Step, recipient: Slot, item: Item, status: Status) {
         self.counters.delivered(&item);
-        if let Subject::Message(id) = item.envelope.subject {
-            self.report(step, &item, id, status);
-        }
+        let is_remembered = self.is_remembered_at_delivery(recipient, &item.envelope);
+        let recipient = self.directory[recipient].id;
         if item.stored {
             let fingerprint = self.fingerprint_to_store(step, recipient, &item);
             self.store.remove(item.seq, fingerprint);
+        } else if is_remembered
+            && let Some(fingerprint) = self.fingerprint_to_store(step, recipient, &item)
+        {
+            self.store.put_fingerprint(fingerprint);
+        }
+        if let Subject::Message(id) = item.envelope.subject {
+            self.report(step, &item, id, status, is_remembered);
         }
     }
 
-    /// Reports the status of a message to its sender, if the sender waits for one.
-    fn report(&mut self, step: &mut Step, item: &Item, id: MessageId, status: Status) {
-        let mut acks = item.owed_acks;
-        let mut receipt = None;
-        if item.envelope.receipts {
-            self.notify(step, item.envelope.from, encode::ack(id, Some(status)));
-            receipt = Some(status);
+    /// Reports the status of a message to its sender, if the sender waits for one. `is_remembered` if a restart must know of the
+    /// message before the sender has an answer.
+    fn report(
+        &mut self,
+        step: &mut Step,
+        item: &Item,
+        id: MessageId,
+        status: Status,
+        is_remembered: bool,
+    ) {
+        let (from, mut acks) = (item.envelope.from, item.owed_acks);
+        let wants_receipt = item.envelope.receipts && self.wants_receipts(from);
+        let stored = item.stored || is_remembered;
+        if wants_receipt {
+            let reported = Reported { bytes: item.bytes(), stored };
+            let text = encode::ack(id, Some(status));
+            self.notify(step, from, NoticeKind::Receipt, text, reported);
             acks = acks.saturating_sub(1);
         }
-        // A resumable sender that is away repeats what it has no Ack for, and gets the Ack then.
-        if acks > 0
-            && let Some(connection) = self.directory.connection_of(item.envelope.from)
-        {
-            for _ in 0..acks {
-                step.deliver(connection, Delivery::Ack { id, status: receipt });
-            }
+        if acks > 0 {
+            let status = wants_receipt.then_some(status);
+            let acks = Acks { to: from, id, status, number: acks };
+            self.ack_left(step, acks, is_remembered || stored && status.is_some());
         }
     }
 
-    /// Leaves a notice in a device's mailbox, if the device is here or will come back.
-    fn notify(&mut self, step: &mut Step, to: DeviceId, text: String) {
-        let Some(slot) = self.directory.find_alive(step.now, to) else { return };
-        let device = &self.directory[slot];
-        if device.connection.is_none() && !device.is_resumable() {
-            return;
-        }
-        let envelope = frame(to, device.origin, Subject::Notice, 0, text.into());
-        // A notice waits for as long as its device is known.
-        self.enqueue(step, slot, envelope, Moment::NEVER);
+    /// Whether a device gets receipts, by its connection or its last one.
+    fn wants_receipts(&self, id: DeviceId) -> bool {
+        self.directory.find(id).is_some_and(|slot| self.directory[slot].receipts)
+    }
+
+    /// Whether the sender of a message gets the Ack when the fingerprint is committed: a message for this moment only is never
+    /// stored, and a resumable sender that got no Ack before a crash repeats the message after it.
+    fn is_remembered_at_delivery(&self, recipient: Slot, envelope: &Envelope) -> bool {
+        let is_resumable = |slot: Slot| self.directory[slot].is_resumable();
+        is_instant(envelope)
+            && is_resumable(recipient)
+            && self.directory.find(envelope.from).is_some_and(is_resumable)
     }
 
     /// The fingerprint that a restart needs of a delivered message: its sender may come back and repeat the message.
@@ -282,11 +300,16 @@ impl Router {
     }
 }
 
+/// A message for this moment only: it is delivered at once or refused, and never stored.
+fn is_instant(envelope: &Envelope) -> bool {
+    envelope.ttl == 0 && matches!(envelope.subject, Subject::Message(_))
+}
+
 /// Whether the sender of a new item waits for an Ack after the put: until the commit, or, with receipts, until the delivery.
 fn owes_ack(item: &Item, outcome: Option<PutOutcome>) -> bool {
     match (&item.envelope.subject, outcome) {
         (Subject::Message(_), None) => item.envelope.receipts,
-        (Subject::Auth | Subject::Notice, _) | (_, None) => false,
+        (Subject::Auth | Subject::Notice { .. }, _) | (_, None) => false,
         (_, Some(outcome)) => outcome != PutOutcome::Durable,
     }
 }

@@ -6,12 +6,12 @@ use super::directory::{Connection, Slot};
 use super::renewal::replace;
 use super::{Router, STEP_ENTRIES};
 use crate::protocol::encode::{Status, Token};
-use crate::protocol::envelope::{Origin, Seq, Subject};
+use crate::protocol::envelope::{Origin, Seq};
 use crate::protocol::frame::Presence;
 use crate::protocol::refusal::Refusal;
 use crate::relay::command::{ConnectionId, Registration, Resume};
 use crate::relay::delivery::{Delivery, Refused, RegistrationAccepted, Step};
-use crate::relay::on_demand::OnDemand;
+use crate::relay::on_demand::{Empty as _, OnDemand};
 use crate::relay::rate_limit::Allowance;
 
 impl Router {
@@ -28,7 +28,7 @@ impl Router {
     ) -> Result<(), Refused> {
         let Registration { resumable, receipts, origin, accept, resume, fresh_id, fresh_token } =
             registration;
-        let connection = Connection::new(connection, receipts);
+        let connection = Connection::new(connection);
         if let Some(Resume { token, hash, renew, barred }) = resume {
             let slot = self.directory.find_by_token(step.now, hash);
             let slot = slot.ok_or(barred.unwrap_or(Refusal::BadToken.into()))?;
@@ -38,6 +38,7 @@ impl Router {
             let is_newer = self.directory.use_token(slot, hash);
             let device = &mut self.directory[slot];
             device.accept = accept.unwrap_or(device.accept);
+            device.receipts = receipts;
             self.mark_used(slot);
             if renew || is_newer {
                 let fresh = renew.then_some(fresh_token);
@@ -52,6 +53,7 @@ impl Router {
         let slot = self.directory.insert(fresh_id, hash, origin, allowance)?;
         self.origins.added(origin);
         self.directory[slot].accept = accept.unwrap_or_default();
+        self.directory[slot].receipts = receipts;
         self.attach(step, slot, connection, false, token);
         Ok(())
     }
@@ -69,6 +71,7 @@ impl Router {
             device.dedup = OnDemand::default();
         }
         device.mailbox.trim();
+        device.notices.trim();
         self.expiry.forget_later(slot, device, step.now.mono + absence);
         self.origins.may_forget(slot, device, step.now.boot_ms());
         self.store_device(slot);
@@ -78,11 +81,9 @@ impl Router {
     pub fn on_written(&mut self, step: &mut Step, connection: ConnectionId, through: Seq) {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
         let mut settled = std::mem::take(&mut self.settled);
-        let device = &mut self.directory[slot];
-        let recipient = device.id;
-        device.mailbox.on_written(through, |item| settled.push(item));
+        self.directory[slot].mailbox.on_written(through, |item| settled.push(item));
         for item in settled.drain(..) {
-            self.delivered(step, recipient, item, Status::Delivered);
+            self.delivered(step, slot, item, Status::Delivered);
         }
         self.settled = settled;
         self.dispatch(step, slot);
@@ -93,6 +94,7 @@ impl Router {
         if let Some(connection) = &mut self.directory[slot].connection {
             connection.delivery_paused = presence == Presence::Offline;
         }
+        self.dispatch_notices(step, slot);
         self.dispatch(step, slot);
     }
 
@@ -106,6 +108,7 @@ impl Router {
         if device.mailbox.places() > 0 {
             self.expiry.push_ended(device.id, device.mailbox.take_all());
         }
+        self.expiry.end_notices(&mut device);
     }
 
     pub(super) fn attach(
@@ -122,6 +125,9 @@ impl Router {
         }
         // What has expired does not count as waiting, except for what one step does not find.
         self.expire_mailbox(slot, step.now.mono, STEP_ENTRIES);
+        if !self.directory[slot].receipts {
+            self.drop_receipts(slot);
+        }
         let id = connection.id;
         self.directory.attach(slot, connection);
         let device = &mut self.directory[slot];
@@ -139,6 +145,7 @@ impl Router {
         if device.is_resumable() {
             self.store_device(slot);
         }
+        self.dispatch_notices(step, slot);
         self.dispatch(step, slot);
     }
 
@@ -153,17 +160,12 @@ impl Router {
         self.directory.detach(slot);
         let Self { directory, expiry, counters, .. } = self;
         let device = &mut directory[slot];
-        let is_resumable = device.is_resumable();
         let mut dropped = Vec::new();
         let mut requeued = 0;
         device.mailbox.detach(
             |item| {
                 counters.returned(item);
-                let keep = match item.envelope.subject {
-                    // A plain device never comes back, so nobody will read its notices.
-                    Subject::Notice => is_resumable,
-                    _ => item.deadline > step.now.mono,
-                };
+                let keep = item.deadline > step.now.mono;
                 requeued += usize::from(keep);
                 keep
             },
@@ -174,6 +176,14 @@ impl Router {
             item.in_flight = false;
             counters.found_expired(&item);
             expiry.push(device.id, item);
+        }
+        device.notices.trim();
+        if !device.notices.is_empty() {
+            device.notices.detach();
+        }
+        if !device.is_resumable() {
+            // A plain device never comes back, so nobody will read its notices.
+            expiry.end_notices(device);
         }
         self.store_places(step, slot, 0..requeued);
         self.expiry.schedule(slot, &mut self.directory[slot]);

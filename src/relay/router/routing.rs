@@ -5,10 +5,14 @@ use std::time::Duration;
 use bytestring::ByteString;
 
 use super::directory::{Peers, Slot};
+use super::notices::Reported;
+use super::pending::Acks;
 use super::{Router, frame};
 use crate::clock::Moment;
 use crate::protocol::encode::{self, Status};
-use crate::protocol::envelope::{Envelope, Origin, Seq, Subject, size};
+use crate::protocol::envelope::{
+    ENVELOPE_OVERHEAD, Envelope, NoticeKind, Origin, Seq, Subject, size,
+};
 use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId, Recipient};
 use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
@@ -39,6 +43,7 @@ impl Router {
         commands: impl IntoIterator<Item = Command>,
     ) {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
+        self.settle_long_delivered(step, slot);
         let device = &self.directory[slot];
         let from = Sender { slot, id: device.id, connection, origin: device.origin };
         for command in commands {
@@ -82,6 +87,8 @@ impl Router {
             }
             Command::Status(presence) => self.set_presence(step, from.slot, presence),
             Command::Unregister => self.unregister(step, from),
+            Command::NoticesReceived(through) => self.on_notices_received(from.slot, through),
+            Command::Alive => {}
             Command::Ping => step.deliver(from.connection, Delivery::Pong),
         }
         Ok(())
@@ -144,26 +151,38 @@ impl Router {
         seq: Seq,
     ) {
         let subject = Subject::Message(id);
+        let receipts = self.directory[from.slot].receipts;
         let device = &mut self.directory[recipient];
-        let is_resumable = device.is_resumable();
+        let (is_resumable, recipient_id) = (device.is_resumable(), device.id);
         let item = device.mailbox.get_mut(seq);
         let item =
             item.filter(|item| item.envelope.from == from.id && item.envelope.subject == subject);
         let status = match item {
-            // The answers follow: an Ack for each of both after the commit or the delivery.
-            Some(item) if item.owed_acks > 0 => {
-                item.owed_acks = item.owed_acks.saturating_add(1);
-                return;
+            Some(item) => {
+                if receipts && !item.envelope.receipts {
+                    item.envelope.receipts = true;
+                    if item.stored {
+                        self.store.replace(item.record(self.boot, recipient_id));
+                    }
+                }
+                // The answers follow: an Ack for each of both after the commit or the delivery.
+                if item.owed_acks > 0 {
+                    item.owed_acks = item.owed_acks.saturating_add(1);
+                    return;
+                }
+                let status = Status::Queued(step.now.unix_at(item.deadline));
+                let status = receipts.then_some(status);
+                return step.deliver(from.connection, Delivery::Ack { id, status });
             }
-            Some(item) => Status::Queued(step.now.unix_at(item.deadline)),
             // The answer follows: the notice that the message expired.
             None if self.expiry.contains(seq) => return,
             None if is_resumable && !ttl_zero => Status::Processed,
             None => Status::Delivered,
         };
-        let receipts = self.directory[from.slot].connection.as_ref().is_some_and(|it| it.receipts);
         let status = receipts.then_some(status);
-        step.deliver(from.connection, Delivery::Ack { id, status });
+        let acks = Acks { to: from.id, id, status, number: 1 };
+        // The removal of the message from the store may not be committed yet.
+        self.ack_left(step, acks, receipts);
     }
 
     /// The recipient has processed a message. (protocol: Ack)
@@ -172,7 +191,8 @@ impl Router {
         let acked = device.mailbox.ack(id, sender);
         let was_expected = device.connection.as_mut().is_some_and(|current| current.note_ack());
         if let Some(item) = acked {
-            self.delivered(step, by.id, item, Status::Processed);
+            self.settle_notices_before(by.slot, &item);
+            self.delivered(step, by.slot, item, Status::Processed);
             self.dispatch(step, by.slot);
             return;
         }
@@ -217,7 +237,8 @@ impl Router {
     ) -> Outcome {
         // The device has the key, even if its answer finds no room.
         if let Some(item) = self.directory[from.slot].mailbox.ack_key(&key_id, to.id) {
-            self.delivered(step, from.id, item, Status::Processed);
+            self.settle_notices_before(from.slot, &item);
+            self.delivered(step, from.slot, item, Status::Processed);
         }
         let relayed = self.rotate_key(step, from, to, Subject::KeyRotationAck(key_id), body);
         self.dispatch(step, from.slot);
@@ -267,7 +288,9 @@ impl Router {
         let ttl = self.settings.auth.exchange_ttl.as_secs();
         let context = ErrorContext::about(Some(&Subject::Auth), Some(ended.responder));
         let refusal = Refusal::Expired(ExpiredKind::Auth, ttl);
-        self.notify(step, ended.initiator, encode::error(refusal, &context));
+        let text = encode::error(refusal, &context);
+        let reported = Reported { bytes: ENVELOPE_OVERHEAD, stored: false };
+        self.notify(step, ended.initiator, NoticeKind::Error, text, reported);
     }
 
     /// An `Auth*` frame goes to the other side, as long as the exchange lasts.
@@ -305,6 +328,6 @@ impl Router {
     fn record_peer(&mut self, from: Sender, other: DeviceId) -> bool {
         let Some(connection) = &mut self.directory[from.slot].connection else { return false };
         connection.peers.record(other);
-        connection.receipts
+        self.directory[from.slot].receipts
     }
 }

@@ -4,9 +4,10 @@
 //! (protocol: Error 410)
 
 use super::expiry_queue::ExpiredItem;
+use super::notices::Reported;
 use super::{Router, STEP_ENTRIES, Slot, Ticket};
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::Subject;
+use crate::protocol::envelope::{NoticeKind, Subject};
 use crate::protocol::id::{DeviceId, Recipient};
 use crate::protocol::refusal::{ErrorContext, ExpiredKind, Refusal};
 use crate::relay::delivery::Step;
@@ -63,7 +64,8 @@ impl Router {
         while let Some((ticket, expired)) = self.expiry.pop_before(end) {
             while notices.next_if(|(of, _)| *of < ticket).is_some() {}
             if let Some((_, text)) = notices.next_if(|(of, _)| *of == ticket) {
-                self.notify(step, expired.from, text);
+                let reported = Reported { bytes: expired.bytes, stored: expired.stored };
+                self.notify(step, expired.from, NoticeKind::Error, text, reported);
             }
             if let Subject::Message(id) = expired.subject {
                 self.forget_send(expired.from, expired.recipient, id);
@@ -130,7 +132,7 @@ fn error_for_sender(expired: &ExpiredItem) -> Option<(Refusal, ErrorContext)> {
         Subject::Message(id) => ExpiredKind::Message(*id),
         Subject::KeyRotation(_) | Subject::KeyRotationAck(_) => ExpiredKind::KeyRotation,
         Subject::Auth => ExpiredKind::Auth,
-        Subject::Notice => return None,
+        Subject::Notice { .. } => return None,
     };
     let recipient = Recipient { id: expired.recipient, letters: expired.recipient_letters };
     let context = ErrorContext::about(Some(&expired.subject), Some(recipient));

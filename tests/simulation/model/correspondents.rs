@@ -8,7 +8,7 @@ use sealpost::store::Loaded;
 use sealpost::store::records::HashKey;
 
 use super::restart::dev_of;
-use super::{Dev, Model};
+use super::{Dev, Model, State};
 
 /// What all mailboxes hold, and of that one origin.
 pub(super) struct Total {
@@ -73,6 +73,14 @@ impl Model {
                     add(item.origin, item.bytes());
                 }
             }
+            for item in device.notices.iter().map(|nr| &self.items[*nr]) {
+                if matches!(item.state, State::Waiting | State::Flying) {
+                    add(item.origin, item.bytes());
+                }
+            }
+        }
+        for item in self.held_notices() {
+            add(item.origin, item.bytes());
         }
         total
     }

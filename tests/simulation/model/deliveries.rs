@@ -50,6 +50,10 @@ impl Model {
                     assert!(queued.contains(&accepted.queued), "{} queued", accepted.queued);
                 }
                 Delivery::Frame { seq, body, .. } => self.check_frame(now, dev, seq, body.as_ref()),
+                Delivery::Notice { number, body, needs_proof } => {
+                    assert_eq!(needs_proof, self.devices[dev].resumable);
+                    self.check_notice(now, dev, number, body.as_ref());
+                }
                 Delivery::Ack { id, status } => self.check_reply(conn, Reply::Ack(id, status)),
                 Delivery::Refused(refused) => {
                     self.check_reply(conn, Reply::Refused(refused.refusal, refused.context));

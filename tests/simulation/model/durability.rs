@@ -10,7 +10,7 @@ use sealpost::relay::command::ConnectionId;
 use sealpost::relay::delivery::Delivery;
 use sealpost::store::{PutOutcome, PutSeq};
 
-use super::{Care, Kind, Model, Nr, Reply, State, stored, unix_at};
+use super::{Care, Kind, Model, Nr, Pending, Reply, State, stored, unix_at};
 use crate::store::{Notebook, Put};
 use crate::tally::Place;
 
@@ -24,11 +24,21 @@ impl Model {
     }
 
     fn was_put(&mut self, boot: u32, nr: Nr, put: &Put) -> PutOutcome {
+        match self.fits(boot, nr, put) {
+            PutOutcome::Durable => {}
+            PutOutcome::Pending => self.pending.push_back((put.put_seq, Pending::Item(nr))),
+            PutOutcome::Rejected => self.is_refused(nr),
+        }
+        put.kept
+    }
+
+    /// The item was put as it should be.
+    pub(super) fn fits(&mut self, boot: u32, nr: Nr, put: &Put) -> PutOutcome {
         let item = &mut self.items[nr];
         let fits = put.body.as_bytes() == &*item.body
             && put.expires_at == stored(boot, item.deadline)
             && put.to == self.devices[item.to].id
-            && put.is_notice == (item.kind == Kind::Notice)
+            && put.notice_bytes == item.notice_bytes()
             && item.mark == put.seq;
         assert!(fits && !item.is_kept(), "the store keeps another than {item:?}");
         item.care = match put.kept {
@@ -36,11 +46,6 @@ impl Model {
             PutOutcome::Pending => Care::Asked(put.put_seq),
             PutOutcome::Rejected => Care::Refused,
         };
-        match put.kept {
-            PutOutcome::Durable => {}
-            PutOutcome::Pending => self.pending.push_back((put.put_seq, nr)),
-            PutOutcome::Rejected => self.is_refused(nr),
-        }
         put.kept
     }
 
@@ -86,7 +91,7 @@ impl Model {
                 Some(&Subject::KeyRotation(key.to_string().into())),
                 Some(to_id.into()),
             ),
-            Kind::Auth | Kind::Notice => panic!("nobody waits for an answer to {kind:?}"),
+            Kind::Auth | Kind::Notice(_) => panic!("nobody waits for an answer to {kind:?}"),
         };
         if let Some(conn) = conn {
             for _ in 0..refusals {
@@ -104,35 +109,49 @@ impl Model {
         }
         let acks = std::mem::take(&mut item.owed);
         let Kind::Message(id) = item.kind else { return };
-        let status = item.receipts.then(|| Status::Queued(unix_at(now, item.deadline)));
-        if let Some(conn) = &self.devices[item.from].conn {
-            for _ in 0..acks {
-                self.expected_replies.push((conn.id, Reply::Ack(id, status)));
-            }
-        }
+        let from = item.from;
+        let wants = item.receipts && self.devices[from].receipts;
+        let status = wants.then(|| Status::Queued(unix_at(now, self.items[nr].deadline)));
+        self.acks(from, id, status, acks);
     }
 
-    fn next_pending(&mut self, through: PutSeq) -> Option<Nr> {
-        let (_, nr) = self.pending.pop_front_if(|(put_seq, _)| *put_seq <= through)?;
-        Some(nr)
+    fn next_pending(&mut self, through: PutSeq) -> Option<Pending> {
+        let (_, pending) = self.pending.pop_front_if(|(put_seq, _)| *put_seq <= through)?;
+        Some(pending)
     }
 
     /// The store has committed every put through `through`.
     pub fn committed(&mut self, now: Now, through: PutSeq) {
-        while let Some(nr) = self.next_pending(through) {
-            self.items[nr].care = Care::Safe;
-            self.ack_kept(now, nr);
+        while let Some(pending) = self.next_pending(through) {
+            match pending {
+                Pending::Item(nr) => {
+                    self.items[nr].care = Care::Safe;
+                    self.ack_kept(now, nr);
+                }
+                Pending::Notice(nr) => self.released(nr, true),
+                Pending::Left(nr) => self.unstored(nr, true),
+                Pending::Acks(to, id, status, acks, nr) => {
+                    self.items[nr].is_over_for_good = true;
+                    self.acks(to, id, status, acks);
+                }
+            }
         }
     }
 
     /// The store has lost the uncommitted puts through `through`.
     pub fn failed(&mut self, through: PutSeq) {
-        while let Some(nr) = self.next_pending(through) {
-            let item = &mut self.items[nr];
-            item.care = Care::Refused;
-            // The notice is put again, but the message that it reports may leave the store before.
-            item.ends = None;
-            self.is_refused(nr);
+        while let Some(pending) = self.next_pending(through) {
+            match pending {
+                Pending::Item(nr) => {
+                    let item = &mut self.items[nr];
+                    item.care = Care::Refused;
+                    item.lost_aside = item.state == State::Aside;
+                    self.is_refused(nr);
+                }
+                Pending::Notice(nr) => self.released(nr, false),
+                Pending::Left(nr) => self.unstored(nr, false),
+                Pending::Acks(to, id, status, acks, _) => self.acks(to, id, status, acks),
+            }
         }
     }
 
@@ -152,11 +171,24 @@ impl Model {
                     refused.insert(item.mark, *nr);
                 }
             }
+            for nr in &device.notices {
+                let item = &self.items[*nr];
+                let is_here = matches!(item.state, State::Waiting | State::Flying);
+                if device.resumable && is_here && !item.is_kept() {
+                    refused.insert(item.mark, *nr);
+                }
+            }
         }
         let mut safe = Vec::new();
         while let Some(put) = store.log.pop_front() {
             let Some(nr) = refused.remove(&put.seq) else { panic!("{} is put anew", put.seq) };
             self.tally.reach(Place::PutAnew);
+            if matches!(self.items[nr].kind, Kind::Notice(_)) {
+                if self.fits(store.boot(), nr, &put) == PutOutcome::Pending {
+                    self.pending.push_back((put.put_seq, Pending::Left(nr)));
+                }
+                continue;
+            }
             if self.was_put(store.boot(), nr, &put) == PutOutcome::Durable {
                 safe.push(nr);
             }
@@ -170,8 +202,10 @@ impl Model {
 
     /// Checks that the store has exactly the records that the model expects.
     pub fn recount(&self, store: &Notebook) {
-        let all = self.live.iter().flat_map(|dev| &self.devices[*dev].queue);
-        let kept = all.map(|nr| &self.items[*nr]).filter(|item| item.is_kept());
+        let devices = self.live.iter().map(|dev| &self.devices[*dev]);
+        let all = devices.flat_map(|device| device.queue.iter().chain(&device.notices));
+        let all = all.map(|nr| &self.items[*nr]).chain(self.held_notices());
+        let kept = all.filter(|item| item.is_kept());
         let kept: BTreeSet<_> = kept.map(|item| item.mark).collect();
         assert_eq!(store.live, kept, "the records of the store differ");
     }

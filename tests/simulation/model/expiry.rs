@@ -38,9 +38,9 @@ impl Model {
             let device = &mut self.devices[dev];
             let gone = device.ends.is_some_and(|ends| ends <= now.mono.0);
             device.forgotten |= gone;
-            for nr in &device.queue {
+            for nr in device.queue.iter().chain(&device.notices) {
                 let item = &self.items[*nr];
-                let aside = item.state == State::Aside;
+                let aside = matches!(item.state, State::Aside | State::Dropped);
                 let missed = !item.ticket && (aside || gone || item.is_over(now));
                 assert!(!missed, "a sweep has missed {item:?}");
             }
@@ -60,7 +60,8 @@ impl Model {
             let nr = self.tickets.pop_front().expect("only what was found is dropped");
             let (from, to, kind) = (self.items[nr].from, self.items[nr].to, self.items[nr].kind);
             if let Some((_, text)) = notices.next_if(|(ticket, _)| *ticket == self.first_ticket) {
-                self.notify(now, from, text, nr, store);
+                let waits = self.items[nr].is_kept() || self.items[nr].lost_aside;
+                self.notify(now, from, (false, text), (nr, waits), store);
             }
             self.first_ticket += 1;
             if let Kind::Message(id) = kind {
@@ -74,17 +75,23 @@ impl Model {
     }
 
     fn find_expired(&self, now: Now, expired: &ExpiryNotice) -> Nr {
-        let all = self.live.iter().flat_map(|dev| self.devices[*dev].queue.iter().copied());
+        let devices = self.live.iter().map(|dev| &self.devices[*dev]);
+        let all = devices.flat_map(|device| device.queue.iter().chain(&device.notices).copied());
         let fitting = all.filter(|nr| {
             let item = &self.items[*nr];
             let gone = self.devices[item.to].ends.is_some_and(|ends| ends <= now.mono.0);
-            let aside = item.state == State::Aside;
+            let aside = matches!(item.state, State::Aside | State::Dropped);
             let over = aside || gone || item.is_over(now);
             !item.ticket && over && self.describes(expired, *nr)
         });
         let first = fitting.min_by_key(|nr| {
             let item = &self.items[*nr];
-            (item.state != State::Aside, item.deadline, *nr)
+            let aside = matches!(item.state, State::Aside | State::Dropped);
+            // Of two notices the one that left first: errors, then receipts, each in their order.
+            match item.kind {
+                Kind::Notice(notice) => (!aside, item.deadline, usize::from(notice.is_receipt)),
+                _ => (!aside, item.deadline, *nr),
+            }
         });
         first.unwrap_or_else(|| panic!("{expired:?} is not over, or was never here"))
     }
@@ -105,7 +112,7 @@ impl Model {
                 ),
             ),
             Kind::Auth => (What::Auth, ErrorContext::about(None, Some(to.into()))),
-            Kind::Notice => {
+            Kind::Notice(_) => {
                 return expired.error.is_none() && expired.sender == self.devices[item.from].id;
             }
         };

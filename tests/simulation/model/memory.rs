@@ -6,6 +6,7 @@ use sealpost::protocol::id::MessageId;
 use sealpost::store::records::Fingerprint;
 
 use super::{Dev, Device, Message, Model, Nr, Reply, State, unix_at};
+use crate::store::Notebook;
 use crate::tally::Place;
 
 /// What a repeat counts as.
@@ -62,20 +63,45 @@ impl Model {
     }
 
     /// A repeat gets the answer of the first message, unless that answer is still to come.
-    pub(super) fn repeated(&mut self, now: Now, from: Dev, to: Dev, id: MessageId) {
+    pub(super) fn repeated(
+        &mut self,
+        now: Now,
+        from: Dev,
+        to: Dev,
+        id: MessageId,
+        store: &mut Notebook,
+    ) {
         let sent = &self.devices[from].sent[&(to, id)];
         if sent.is_old {
             self.tally.reach(Place::Repeat);
         }
-        let item = &self.items[sent.item];
+        let nr = sent.item;
+        let receipts = self.devices[from].receipts;
+        let item = &mut self.items[nr];
+        if receipts
+            && !item.receipts
+            && store.replaced.pop_front_if(|seq| *seq == item.mark).is_some()
+        {
+            // The router has not noticed yet that the message is over, if it is.
+            assert!(item.is_kept() && matches!(item.state, State::Waiting | State::Flying));
+            self.tally.reach(Place::ReceiptsTurnedOn);
+            item.receipts_since = Some(store.step());
+            item.receipts = true;
+        } else if matches!(item.state, State::Waiting | State::Flying) && !item.is_over(now) {
+            let must_be_replaced = receipts && !item.receipts && item.is_kept();
+            assert!(!must_be_replaced, "a restart forgets that {item:?} has receipts");
+            item.receipts |= receipts;
+        }
         let conn = self.conn(from);
-        let ack = |status| (conn.id, Reply::Ack(id, conn.receipts.then_some(status)));
+        let ack = |status| (conn.id, Reply::Ack(id, receipts.then_some(status)));
+        let item = &self.items[nr];
         match item.state {
             State::Delivered => {
                 // A session can be over on disk while an item for it is still stored: then no device confirms the item.
                 let by_confirm = item.by_confirm && self.devices[item.to].resumable;
-                let ack = ack(if by_confirm { Status::Processed } else { Status::Delivered });
-                self.expected_replies.push(ack);
+                let status = if by_confirm { Status::Processed } else { Status::Delivered };
+                let status = receipts.then_some(status);
+                self.ack_left((from, id, status), 1, (nr, receipts), store);
             }
             State::Waiting | State::Flying if item.owed == 0 => {
                 let ack = ack(Status::Queued(unix_at(now, item.deadline)));
@@ -85,11 +111,12 @@ impl Model {
                     .push(ack);
             }
             State::Waiting | State::Flying => {
-                let nr = sent.item;
                 self.items[nr].owed += 1;
             }
             State::Aside => {}
-            State::Expired | State::Refused | State::Lost => panic!("it came to nothing"),
+            State::Expired | State::Refused | State::Lost | State::Held | State::Dropped => {
+                panic!("it came to nothing")
+            }
         }
     }
 }

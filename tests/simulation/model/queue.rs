@@ -7,7 +7,7 @@ use sealpost::relay::mailbox::Credit;
 use sealpost::store::PutOutcome;
 
 use super::correspondents::has_share;
-use super::{Care, Dev, Item, Kind, Model, NEVER, Nr, Reply, State};
+use super::{Care, Dev, Item, Kind, Model, Nr, State};
 use crate::store::Notebook;
 
 impl Model {
@@ -57,7 +57,7 @@ impl Model {
         let (mut keys, mut own_keys) = (0, 0);
         for nr in &self.devices[to].queue {
             let item = &self.items[*nr];
-            if item.kind == Kind::Notice || !item.is_held() || item.is_over(now) {
+            if !item.is_held() || item.is_over(now) {
                 continue;
             }
             all = (all.0 + 1, all.1 + item.bytes());
@@ -115,7 +115,7 @@ impl Model {
         let item = &mut self.items[nr];
         item.receipts = receipts;
         item.by_confirm = by_confirm;
-        let mut owes = receipts;
+        let mut owes = receipts || self.is_remembered(nr);
         if kind.is_counted() {
             self.accepted += 1;
             if !passes {
@@ -129,8 +129,18 @@ impl Model {
         nr
     }
 
+    /// Whether the fingerprint of a message for this moment is stored at its delivery.
+    pub(super) fn is_remembered(&self, nr: Nr) -> bool {
+        let item = &self.items[nr];
+        matches!(item.kind, Kind::Message(_))
+            && item.ttl == 0
+            && self.devices[item.to].resumable
+            && self.devices[item.from].resumable
+            && !self.devices[item.from].forgotten
+    }
+
     /// Appends an item to the queue.
-    fn arrives(
+    pub(super) fn arrives(
         &mut self,
         kind: Kind,
         from: Dev,
@@ -160,7 +170,13 @@ impl Model {
             origin: self.devices[to].origin,
             unknown: false,
             ends: None,
+            reports: None,
+            is_over_for_good: false,
+            lost_aside: false,
+            receipts_since: None,
+            counted_bytes: 0,
         });
+        self.items[nr].counted_bytes = self.items[nr].bytes();
         self.devices[to].used = true;
         self.devices[to].queue.push(nr);
         nr
@@ -173,18 +189,27 @@ impl Model {
 
     /// Reports the end of a message to its sender, if the sender still waits for it.
     pub(super) fn report_status(&mut self, now: Now, nr: Nr, status: Status, store: &mut Notebook) {
+        let is_remembered = self.is_remembered(nr);
         let item = &self.items[nr];
-        let (from, receipts, mut acks) = (item.from, item.receipts, item.owed);
+        let (from, mut acks) = (item.from, item.owed);
         let Kind::Message(id) = item.kind else { return };
+        if is_remembered {
+            let print = store.fingerprints.pop_front().expect("the fingerprint is stored");
+            let named = self.prints.get(&(from, print.key, print.content & !1));
+            assert_eq!(named, Some(&nr), "another fingerprint is stored");
+        }
+        let sender = &self.devices[from];
+        let receipts = item.receipts && sender.receipts && !sender.forgotten;
+        let stored = item.is_kept() || is_remembered;
         if receipts {
-            self.notify(now, from, &ack(id, Some(status)), nr, store);
+            let text = ack(id, Some(status));
+            self.notify(now, from, (true, &text), (nr, stored), store);
             acks = acks.saturating_sub(1);
         }
-        if let Some(conn) = &self.devices[from].conn {
-            for _ in 0..acks {
-                let status = receipts.then_some(status);
-                self.expected_replies.push((conn.id, Reply::Ack(id, status)));
-            }
+        if acks > 0 {
+            let waits = is_remembered || stored && receipts;
+            let status = receipts.then_some(status);
+            self.ack_left((from, id, status), acks, (nr, waits), store);
         }
     }
 
@@ -195,28 +220,9 @@ impl Model {
         let counted = u64::from(item.kind.is_counted());
         *(if state == State::Delivered { &mut self.delivered } else { &mut self.expired }) +=
             counted;
-        let queue = &mut self.devices[item.to].queue;
-        queue.retain(|other| *other != nr);
-    }
-
-    /// The relay leaves a notice for a device, about the end of item `about`.
-    pub(super) fn notify(
-        &mut self,
-        now: Now,
-        to: Dev,
-        text: &str,
-        about: Nr,
-        store: &mut Notebook,
-    ) {
-        let device = &self.devices[to];
-        if !device.is_present(now) || device.conn.is_none() && !device.resumable {
-            return;
-        }
-        let nr = self.arrives(Kind::Notice, to, to, 0, NEVER, text.as_bytes());
-        // Stored even if it is sent at once: the item that it reports leaves the store in the same step.
-        if self.devices[to].resumable {
-            let kept = self.put(nr, store);
-            self.items[nr].ends = (kept != PutOutcome::Rejected).then_some(about);
-        }
+        let is_notice = matches!(item.kind, Kind::Notice(_));
+        let device = &mut self.devices[item.to];
+        let list = if is_notice { &mut device.notices } else { &mut device.queue };
+        list.retain(|other| *other != nr);
     }
 }

@@ -14,13 +14,15 @@ impl Model {
     /// What an Ack may settle.
     pub fn confirmable(&self, dev: Dev, id: MessageId, from: Option<Dev>) -> Vec<Nr> {
         self.seen_by(dev, |item| {
-            item.kind == Kind::Message(id) && from.is_none_or(|from| from == item.from)
+            item.kind.is_message(id) && from.is_none_or(|from| from == item.from)
         })
     }
 
     /// What a `KeyRotationAck` may settle.
     pub fn confirmable_keys(&self, dev: Dev, from: Dev, key: u64) -> Vec<Nr> {
-        self.seen_by(dev, |item| item.kind == Kind::Key(key) && item.from == from)
+        self.seen_by(dev, |item| {
+            matches!(item.kind, Kind::Key(known) if known == key) && item.from == from
+        })
     }
 
     pub fn acked(
@@ -35,6 +37,7 @@ impl Model {
         if self.first_confirmed(now, candidates, delivered) {
             self.conn_mut(dev).stale = false;
             assert_eq!(strays, 0, "a matched Ack is reported as unmatched");
+            self.proves_earlier(dev, candidates[0]);
             self.settle(now, candidates[0], Status::Processed, store);
         } else {
             // Whether it counts against the device depends on earlier deliveries to it: see the router's own tests.
@@ -56,7 +59,7 @@ impl Model {
         };
         match self.memory(now, from, to, message.id, message.content) {
             Memory::New => {}
-            Memory::Same => return self.repeated(now, from, to, message.id),
+            Memory::Same => return self.repeated(now, from, to, message.id, store),
             Memory::Other => {
                 if self.devices[from].sent[&(to, message.id)].is_old {
                     self.tally.reach(Place::OtherContent);
@@ -74,7 +77,7 @@ impl Model {
         if let Some(refusal) = self.no_room(now, from, to, bytes, false) {
             return refuse(self, refusal);
         }
-        let receipts = self.conn(from).receipts;
+        let receipts = self.devices[from].receipts;
         self.meet(from, to);
         let deadline = now.mono.0 + ttl * SECOND;
         let kind = Kind::Message(message.id);
@@ -113,6 +116,7 @@ impl Model {
         let confirmed = self.first_confirmed(now, candidates, delivered);
         if confirmed {
             self.conn_mut(dev).stale = false;
+            self.proves_earlier(dev, candidates[0]);
             self.settle(now, candidates[0], Status::Processed, store);
         }
         self.rotate(now, dev, to, Kind::KeyAck(key), body, store);

@@ -15,7 +15,7 @@ use sealpost::store::boots::BootTime;
 use sealpost::store::records::{DeviceRecord, MessageRecord};
 use sealpost::store::{Loaded, PutSeq};
 
-use super::{Care, Dev, Kind, Model, NEVER, Nr, SECOND, Sent, State};
+use super::{Care, Dev, Kind, Model, NEVER, Nr, Pending, SECOND, Sent, State};
 use crate::rules::Rules;
 use crate::store::Notebook;
 use crate::tally::Place;
@@ -66,7 +66,6 @@ impl Model {
         self.tally.reach(Place::Crash);
         self.tally.reach(if restart.is_same_boot { Place::SameBoot } else { Place::LaterBoot });
         self.rules = rules;
-        self.pending.clear();
         self.tickets.clear();
         self.first_ticket = 0;
         self.exchanges.clear();
@@ -89,11 +88,12 @@ impl Model {
         let over = self.restart_devices(restart, store);
         self.correspondents_come_back(restart.loaded);
         self.lose(&back);
+        self.pending.clear();
         for nr in marks.values().filter(|nr| !back.contains(*nr)) {
             self.items[*nr].mark = 0;
         }
         for (nr, record) in &records {
-            self.comes_back(restart, *nr, record, &over);
+            self.comes_back(restart, *nr, record, &over, store);
         }
         let devices = 0..self.devices.len();
         self.live = devices.filter(|dev| !self.devices[*dev].forgotten).collect();
@@ -105,7 +105,15 @@ impl Model {
 
     /// The end of a message and its notice are one step: either the message or the notice comes back.
     fn check_notices(&mut self, restart: &Restart<'_>, back: &HashSet<Nr>) {
-        for nr in self.live.iter().flat_map(|dev| &self.devices[*dev].queue) {
+        for nr in self.items.iter().enumerate().filter(|(_, item)| item.is_over_for_good) {
+            assert!(!back.contains(&nr.0), "{:?} comes back, and its sender knew its end", nr.1);
+        }
+        let held = self.pending.iter().filter_map(|(_, pending)| match pending {
+            Pending::Notice(nr) => Some(nr),
+            _ => None,
+        });
+        let here = self.live.iter().flat_map(|dev| &self.devices[*dev].notices);
+        for nr in here.chain(held) {
             let tally = &mut self.tally;
             let notice = &self.items[*nr];
             let Some(about) = notice.ends else { continue };
@@ -151,6 +159,8 @@ impl Model {
                 continue;
             };
             assert_eq!(known.token.is_some(), device.resumable, "{dev} has become another");
+            assert!(!was_recorded || known.receipts == device.receipts, "{dev} has other wishes");
+            device.receipts = known.receipts;
             let rules = self.rules;
             let absence = if device.resumable { rules.session_ttl } else { rules.plain_ttl };
             let known_left = known.forget_at.map(|at| restart.left(at, absence));
@@ -171,7 +181,10 @@ impl Model {
     /// Removes all items that waited or were in flight and do not come back.
     fn lose(&mut self, back: &HashSet<Nr>) {
         for dev in &self.live {
-            for nr in std::mem::take(&mut self.devices[*dev].queue) {
+            let device = &mut self.devices[*dev];
+            let mut all = std::mem::take(&mut device.queue);
+            all.append(&mut device.notices);
+            for nr in all {
                 if back.contains(&nr) {
                     continue;
                 }
@@ -190,6 +203,7 @@ impl Model {
         nr: Nr,
         record: &MessageRecord,
         over: &HashSet<Dev>,
+        store: &Notebook,
     ) {
         let item = &mut self.items[nr];
         let envelope = &record.envelope;
@@ -199,15 +213,18 @@ impl Model {
             }
             (Subject::KeyRotation(key), Kind::Key(known))
             | (Subject::KeyRotationAck(key), Kind::KeyAck(known)) => **key == known.to_string(),
-            (Subject::Notice, Kind::Notice) => true,
+            (Subject::Notice { bytes, .. }, Kind::Notice(notice)) => *bytes == notice.bytes,
             _ => false,
         };
-        let unsettled = matches!(item.state, State::Waiting | State::Flying | State::Aside);
+        let unsettled =
+            matches!(item.state, State::Held | State::Waiting | State::Flying | State::Aside);
         let same = same
             && (envelope.body.as_bytes() == &*item.body || !unsettled)
             && dev_of(envelope.from) == item.from
             && dev_of(record.to) == item.to
-            && (envelope.ttl, envelope.receipts) == (item.ttl, item.receipts);
+            && envelope.ttl == item.ttl
+            && (envelope.receipts == item.receipts
+                || item.receipts_since.is_some_and(|step| !store.has(step)));
         assert!(same && item.care != Care::None, "{record:?} comes back for {item:?}");
         let device = &mut self.devices[item.to];
         if std::mem::take(&mut device.forgotten) {
@@ -229,7 +246,7 @@ impl Model {
             assert!(item.deadline == NEVER || nanos(expected) == left, "{left:?} for {item:?}");
         }
         self.tally.reach(match (item.kind, item.state) {
-            (Kind::Notice, _) => Place::NoticeBack,
+            (Kind::Notice(_), _) => Place::NoticeBack,
             _ if !unsettled => Place::BackAgain,
             _ if left.is_zero() => Place::OverBefore,
             _ if item.care == Care::Safe => Place::Back,
@@ -247,8 +264,11 @@ impl Model {
         item.owed = 0;
         item.ticket = false;
         item.ends = None;
+        item.receipts = envelope.receipts;
+        item.receipts_since = None;
         device.used = true;
-        device.queue.push(nr);
+        let is_notice = matches!(item.kind, Kind::Notice(_));
+        if is_notice { &mut device.notices } else { &mut device.queue }.push(nr);
         self.accepted += u64::from(item.kind.is_counted());
     }
 
@@ -261,7 +281,7 @@ impl Model {
             before.insert(*dev, std::mem::take(&mut self.devices[*dev].sent));
         }
         let gone = restart.loaded.fingerprints.iter().map(|print| {
-            let nr = self.prints.get(&(dev_of(print.sender), print.key, print.content));
+            let nr = self.prints.get(&(dev_of(print.sender), print.key, print.content & !1));
             *nr.unwrap_or_else(|| panic!("{print:?} was never sent"))
         });
         let here = records.iter().map(|(nr, _)| *nr);

@@ -10,7 +10,7 @@ use sealpost::relay::command::{Command, Registration, Resume, TokenHash};
 use sealpost::relay::delivery::Refused;
 
 use super::World;
-use crate::model::{Dev, has_share};
+use crate::model::{Dev, Item, Kind, State, has_share};
 
 impl World {
     pub(super) fn register(&mut self) {
@@ -162,8 +162,7 @@ impl World {
     pub(super) fn status_as(&mut self, dev: Dev, presence: Presence) {
         event!(self, "{dev} is {presence:?}");
         let command = Command::Status(presence);
-        let connection = self.conn(dev);
-        self.router.handle(&mut self.step, connection, [command]);
+        self.command(dev, command);
         self.model.status(dev, presence == Presence::Offline);
     }
 
@@ -189,6 +188,55 @@ impl World {
         let connection = self.conn(dev);
         self.router.on_written(&mut self.step, connection, mark);
         self.model.on_written(self.now, dev, mark, &mut self.store.borrow_mut());
+    }
+}
+
+impl World {
+    /// The socket of a device takes notices.
+    pub(super) fn take_notices(&mut self) {
+        let with_notices = self.some(|world, dev| {
+            world.model.devices[dev].conn.as_ref().is_some_and(|conn| !conn.notices.is_empty())
+        });
+        let Some(dev) = with_notices else { return self.send() };
+        let notices = &self.model.conn(dev).notices;
+        let place = self.chance.below(notices.len());
+        let number = notices[place];
+        self.take_notices_as(dev, number);
+    }
+
+    pub(super) fn take_notices_as(&mut self, dev: Dev, number: u64) {
+        event!(self, "the socket of {dev} takes notice {number}");
+        let connection = self.conn(dev);
+        self.router.on_notices_written(&mut self.step, connection, number);
+        self.model.notices_written(dev, number);
+    }
+
+    /// A resumable device proves that it has notices.
+    pub(super) fn prove(&mut self) {
+        let with_notices = self.some(|world, dev| {
+            let device = &world.model.devices[dev];
+            let mut notices = device.notices.iter().map(|nr| &world.model.items[*nr]);
+            device.resumable
+                && device.conn.is_some()
+                && notices.any(|item| item.state == State::Flying)
+        });
+        let Some(dev) = with_notices else { return self.send() };
+        let notices = self.model.devices[dev].notices.iter();
+        let numbers = notices.filter_map(|nr| match &self.model.items[*nr] {
+            Item { kind: Kind::Notice(notice), state: State::Flying, .. } => Some(notice.number),
+            _ => None,
+        });
+        let numbers: Vec<u64> = numbers.collect();
+        let number = numbers[self.chance.below(numbers.len())];
+        // Sometimes a proof of more than was delivered.
+        let number = if self.chance.percent(10) { u64::MAX } else { number };
+        self.prove_as(dev, number);
+    }
+
+    pub(super) fn prove_as(&mut self, dev: Dev, number: u64) {
+        event!(self, "{dev} has notice {number}");
+        self.command(dev, Command::NoticesReceived(number));
+        self.model.notices_received(dev, number);
     }
 }
 

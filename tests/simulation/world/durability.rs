@@ -66,7 +66,9 @@ impl World {
             }
             Report::Recovered => {
                 self.router.recovered(&mut self.step);
-                while self.router.continue_recovery(&mut self.step) {}
+                while self.router.is_unfinished() {
+                    self.router.continue_work(&mut self.step);
+                }
                 self.model.recovered(now, &mut self.store.borrow_mut());
             }
         }

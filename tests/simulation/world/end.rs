@@ -27,12 +27,24 @@ impl World {
             let mut still = true;
             for dev in self.model.live.clone() {
                 let Some(conn) = &self.model.devices[dev].conn else { continue };
-                if let Some(mark) = conn.marks.back().copied() {
+                let (mark, notice) = (conn.marks.back().copied(), conn.notices.back().copied());
+                if let Some(mark) = mark {
                     still = false;
                     event!(self, "the socket of {dev} takes {mark}");
                     let connection = self.conn(dev);
                     self.router.on_written(&mut self.step, connection, mark);
                     self.model.on_written(self.now, dev, mark, &mut self.store.borrow_mut());
+                    self.settle();
+                }
+                if let Some(number) = notice {
+                    still = false;
+                    self.take_notices_as(dev, number);
+                    self.settle();
+                }
+                let device = &self.model.devices[dev];
+                if device.resumable && !device.notices.is_empty() {
+                    still = false;
+                    self.prove_as(dev, u64::MAX);
                     self.settle();
                 }
                 for nr in self.model.devices[dev].queue.clone() {
@@ -56,7 +68,7 @@ impl World {
         }
         for dev in &self.model.live {
             let device = &self.model.devices[*dev];
-            let left = device.queue.len();
+            let left = device.queue.len() + device.notices.len();
             assert!(device.conn.is_none() || left == 0, "{left} are never delivered to {dev}");
         }
     }

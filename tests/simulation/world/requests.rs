@@ -42,8 +42,7 @@ impl World {
     fn is_new(&self, from: Dev, to: Dev, id: MessageId, content: u64) -> bool {
         let known = self.model.memory(self.now, from, to, id, content);
         let mut unsettled = self.model.devices[to].queue.iter().map(|nr| &self.model.items[*nr]);
-        known == Memory::New
-            && !unsettled.any(|item| item.kind == Kind::Message(id) && item.from == from)
+        known == Memory::New && !unsettled.any(|item| item.kind.is_message(id) && item.from == from)
     }
 
     /// A message is sent again, with the same content or with other.
@@ -89,8 +88,7 @@ impl World {
             content: message.content,
             body: message.body.clone().into(),
         });
-        let connection = self.conn(from);
-        self.router.handle(&mut self.step, connection, [command]);
+        self.command(from, command);
         self.model.sent(self.now, from, &message, &mut self.store.borrow_mut());
     }
 
@@ -128,8 +126,7 @@ impl World {
         let before = self.router.observe().counts.delivered;
         let named = sender.map(|sender| self.model.devices[sender].id);
         let command = Command::Ack { message_id: id, sender: named };
-        let connection = self.conn(dev);
-        self.router.handle(&mut self.step, connection, [command]);
+        self.command(dev, command);
         let delivered = self.router.observe().counts.delivered > before;
         let out = &mut self.step.out;
         let before = out.len();
@@ -156,8 +153,7 @@ impl World {
         let recipient = self.model.devices[to].id.into();
         let key_id = key.to_string().into();
         let command = Command::KeyRotation { recipient, key_id, body: body.clone().into() };
-        let connection = self.conn(from);
-        self.router.handle(&mut self.step, connection, [command]);
+        self.command(from, command);
         let mut store = self.store.borrow_mut();
         self.model.key_rotated(self.now, from, to, key, &body, &mut store);
     }
@@ -165,7 +161,7 @@ impl World {
     pub(super) fn ack_key(&mut self, dev: Dev, to: Dev, key: u64) {
         let same = |nr: &usize| {
             let item = &self.model.items[*nr];
-            item.kind == Kind::KeyAck(key) && item.from == dev
+            matches!(item.kind, Kind::KeyAck(known) if known == key) && item.from == dev
         };
         if self.model.devices[to].queue.iter().any(same) {
             return self.pass_time();
@@ -178,8 +174,7 @@ impl World {
         let recipient = self.model.devices[to].id.into();
         let key_id = key.to_string().into();
         let command = Command::KeyRotationAck { recipient, key_id, body: body.clone().into() };
-        let connection = self.conn(dev);
-        self.router.handle(&mut self.step, connection, [command]);
+        self.command(dev, command);
         let delivered = self.router.observe().counts.delivered > before.counts.delivered;
         let mut store = self.store.borrow_mut();
         self.model.key_acked(self.now, dev, to, key, &body, &candidates, delivered, &mut store);
@@ -200,8 +195,7 @@ impl World {
                 event!(self, "{from} trusts {to}");
                 let recipient = self.model.devices[to].id.into();
                 let command = Command::AuthSuccess { recipient, body: body.clone().into() };
-                let connection = self.conn(from);
-                self.router.handle(&mut self.step, connection, [command]);
+                self.command(from, command);
                 let mut store = self.store.borrow_mut();
                 return self.model.auth_success_sent(self.now, from, to, &body, &mut store);
             }
@@ -210,8 +204,7 @@ impl World {
         event!(self, "{from} sends {step:?} to {named:?}");
         let recipient = named.map(|named| self.model.devices[named].id.into());
         let command = Command::Auth { step, recipient, body: body.clone().into() };
-        let connection = self.conn(from);
-        self.router.handle(&mut self.step, connection, [command]);
+        self.command(from, command);
         let mut store = self.store.borrow_mut();
         self.model.auth_step_sent(self.now, from, step, named, &body, &mut store);
     }

@@ -6,6 +6,7 @@ mod bounded;
 mod dedup;
 mod keys;
 mod limits;
+mod notices;
 mod presence;
 mod receipts;
 mod send;
@@ -23,6 +24,8 @@ use crate::protocol::frame::{Accept, AuthStep, Presence};
 use crate::protocol::refusal::Refusal;
 use crate::relay::command::{Command, Registration, Resume, SendCommand, TokenHash};
 use crate::relay::dedup::digest;
+use crate::relay::delivery::Delivery;
+use crate::relay::notice_queue::NoticeNumber;
 use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::RateLimit;
 use crate::store::Loaded;
@@ -35,10 +38,14 @@ const UNIX: u64 = 1_000;
 struct Disk {
     slow: bool,
     last: PutSeq,
-    /// Records that were put and not removed.
     /// Every record of a device that was put.
     devices: Vec<DeviceRecord>,
+    /// Records that were put and not removed.
     stored: usize,
+    /// Records that were replaced.
+    replaced: Vec<Seq>,
+    /// Fingerprints of messages that were never put.
+    fingerprints: usize,
 }
 
 impl Store for Disk {
@@ -52,14 +59,23 @@ impl Store for Disk {
         self.stored -= 1;
     }
 
+    fn replace(&mut self, record: MessageRecord<&Envelope>) {
+        self.replaced.push(record.seq);
+    }
+
+    fn put_fingerprint(&mut self, _: Fingerprint) {
+        self.fingerprints += 1;
+    }
+
     fn put_device(&mut self, device: DeviceRecord) {
         self.devices.push(device);
     }
 
     fn remove_device(&mut self, _: DeviceId) {}
 
-    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
-        PutOutcome::Durable
+    fn report_commit(&mut self, put_seq: PutSeq) -> PutOutcome {
+        self.last = put_seq;
+        if self.slow { PutOutcome::Pending } else { PutOutcome::Durable }
     }
 
     fn put_correspondent(&mut self, _: CorrespondentRecord) {}
@@ -77,14 +93,22 @@ impl Store for SharedDisk {
         self.0.borrow_mut().remove(seq, fingerprint);
     }
 
+    fn replace(&mut self, record: MessageRecord<&Envelope>) {
+        self.0.borrow_mut().replace(record);
+    }
+
+    fn put_fingerprint(&mut self, fingerprint: Fingerprint) {
+        self.0.borrow_mut().put_fingerprint(fingerprint);
+    }
+
     fn put_device(&mut self, device: DeviceRecord) {
         self.0.borrow_mut().put_device(device);
     }
 
     fn remove_device(&mut self, _: DeviceId) {}
 
-    fn report_commit(&mut self, _: PutSeq) -> PutOutcome {
-        PutOutcome::Durable
+    fn report_commit(&mut self, put_seq: PutSeq) -> PutOutcome {
+        self.0.borrow_mut().report_commit(put_seq)
     }
 
     fn put_correspondent(&mut self, _: CorrespondentRecord) {}
@@ -117,6 +141,8 @@ struct Relay {
     /// The deliveries of each connection that the test has not read.
     received: HashMap<ConnectionId, Vec<String>>,
     written: HashMap<ConnectionId, Seq>,
+    /// The newest notice of each connection.
+    noticed: HashMap<ConnectionId, NoticeNumber>,
     names: HashMap<MessageId, String>,
 }
 
@@ -153,6 +179,7 @@ fn relay() -> Relay {
         conns: HashMap::new(),
         received: HashMap::new(),
         written: HashMap::new(),
+        noticed: HashMap::new(),
         names: HashMap::new(),
     }
 }
@@ -223,6 +250,10 @@ impl Relay {
 
     fn resumes(&mut self, who: Who) {
         self.hello(who, false, false, true).unwrap();
+    }
+
+    fn resumes_with_receipts(&mut self, who: Who) {
+        self.hello(who, false, true, true).unwrap();
     }
 
     fn leaves(&mut self, who: Who) {
@@ -302,6 +333,8 @@ impl Relay {
         let conn = self.conns[&who.0];
         let through = self.written.get(&conn).copied().unwrap_or_default();
         self.router.on_written(&mut self.step, conn, through);
+        let through = self.noticed.get(&conn).copied().unwrap_or_default();
+        self.router.on_notices_written(&mut self.step, conn, through);
         self.collect();
     }
 
@@ -361,6 +394,10 @@ impl Relay {
                     self.written.insert(conn, seq);
                     let text = String::from_utf8(AsRef::<[u8]>::as_ref(&body).to_vec()).unwrap();
                     self.plainly(text)
+                }
+                Delivery::Notice { number, body, .. } => {
+                    self.noticed.insert(conn, number);
+                    self.plainly(body.to_string())
                 }
                 Delivery::Ack { id, status } => self.plainly(encode::ack(id, status)),
                 Delivery::Refused(refused) => {

@@ -84,7 +84,7 @@ fn a_resumable_sender_gets_its_receipts_and_errors_when_it_resumes() {
     relay.confirms(bob, "hi");
     relay.pass(5);
     relay.sweeps();
-    relay.resumes(alice);
+    relay.resumes_with_receipts(alice);
     assert_eq!(relay.received(alice), ["resumed 0", "ack hi processed", "410 gone"]);
 }
 

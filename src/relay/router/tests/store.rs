@@ -48,28 +48,13 @@ fn the_end_of_a_device_that_was_connected_is_written_at_the_start() {
         origin: Origin::NONE,
         used: true,
         accept: Accept::Anyone,
+        receipts: false,
     };
     let loaded = Loaded { devices: vec![record], ..Loaded::default() };
     let (now, allowance) = (relay.step.now, relay.allowance.clone());
     relay.router.restore(now, loaded, || allowance.clone());
     let forget_at = Some(BootTime { boot: 0, at: now.mono + Duration::from_secs(300) });
     assert_eq!(relay.disk().devices, [DeviceRecord { forget_at, ..record }]);
-}
-
-/// The end of a message was written before the sender's socket took the notice; after a crash between the two the sender
-/// never got a notice.
-#[test]
-fn a_notice_is_stored_until_the_socket_has_taken_it() {
-    let mut relay = relay();
-    let (alice, bob) = (relay.resumable(1), relay.resumable(2));
-    relay.leaves(bob);
-    relay.sends_for(alice, "gone", bob, Some(5));
-    relay.pass(5);
-    relay.sweeps();
-    assert_eq!(relay.received(alice), ["ack gone", "410 gone"]);
-    assert_eq!(relay.disk().stored, 1);
-    relay.takes(alice);
-    assert_eq!(relay.disk().stored, 0);
 }
 
 #[test]
