@@ -60,9 +60,13 @@ pub struct App {
     settings: Arc<Settings>,
     ingress: Arc<Ingress>,
     server: Server,
+    before_serving: BeforeServing,
     public: SocketAddr,
     admin: SocketAddr,
 }
+
+/// What runs on the first worker's thread when the core is there.
+type BeforeServing = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 #[derive(Clone)]
 pub struct ReloadHandle(Arc<Ingress>);
@@ -81,6 +85,7 @@ impl App {
             queue.file.publish([public, admin]);
         }
         let queue = Arc::new(Mutex::new(queue));
+        let before_serving = BeforeServing::default();
         let server = Server::build()
             .workers(settings.server.workers)
             .backlog(BACKLOG)
@@ -89,11 +94,15 @@ impl App {
             .disable_signals()
             .listen("relay", listener, {
                 let (ingress, settings) = (ingress.clone(), settings.clone());
+                let before_serving = before_serving.clone();
                 move || {
                     // This runs on each worker's own thread; the core lives on the first one's.
                     ingress.core.get_or_init(|| {
-                        let queue = queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-                        Arc::new(start_core(&settings, &clock, &ingress, queue))
+                        let queue = take(&queue);
+                        let core = Arc::new(start_core(&settings, &clock, &ingress, queue));
+                        let before_serving = take(&before_serving);
+                        before_serving.into_iter().for_each(|run| run());
+                        core
                     });
                     public_service(&ingress, settings.server.tcp_user_timeout)
                 }
@@ -103,7 +112,7 @@ impl App {
                 move || admin_service(&ingress)
             })?
             .run();
-        Ok(Self { settings, ingress, server, public, admin })
+        Ok(Self { settings, ingress, server, before_serving, public, admin })
     }
 
     /// Where the WebSocket is served; the port is the real one if the setting is port 0.
@@ -117,6 +126,11 @@ impl App {
 
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.ingress.clone())
+    }
+
+    /// Runs `hook` once, when the queue is restored and before the first connection is accepted.
+    pub fn before_serving(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.before_serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));
     }
 
     /// Serves until `shutdown`, then closes all sessions and ends.
@@ -144,6 +158,10 @@ impl ReloadHandle {
             log::error!("the core is too busy to hear of new settings; send the signal again");
         }
     }
+}
+
+fn take<T>(cell: &Mutex<Option<T>>) -> Option<T> {
+    cell.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Binds an address. An error names the setting, and the flag with which another address can be tried.

@@ -1,4 +1,5 @@
 use std::process::Command;
+use std::sync::atomic::AtomicUsize;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::oneshot;
@@ -107,5 +108,32 @@ async fn a_session_that_panics_ends_alone() {
         .await
         .expect("all");
     drop(stop);
+    running.await.expect("no panic").expect("a good end");
+}
+
+#[actix_rt::test]
+async fn the_hook_before_serving_runs_once_and_before_the_first_connection() {
+    let mut settings = Settings::default();
+    settings.server.listen.set_port(0);
+    settings.server.admin_listen.set_port(0);
+    settings.server.workers = 2;
+    settings.queue.durable = false;
+    let app = App::build(settings, Clock::system()).expect("free ports");
+    let (relay, runs) = (app.public_address(), Arc::new(AtomicUsize::new(0)));
+    app.before_serving({
+        let (runs, ingress) = (runs.clone(), app.ingress.clone());
+        move || {
+            assert!(ingress.core.get().is_none(), "nothing is served without a core");
+            runs.fetch_add(1, Relaxed);
+        }
+    });
+    assert_eq!(runs.load(Relaxed), 0);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = actix_rt::spawn(app.run(async {
+        let _ = stopped.await;
+    }));
+    let client = device(relay).await;
+    assert_eq!(runs.load(Relaxed), 1);
+    drop((client, stop));
     running.await.expect("no panic").expect("a good end");
 }

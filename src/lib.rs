@@ -6,7 +6,7 @@
 //! main → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
-//!                                             client_address, web_origin, abort_on_panic: ground
+//!                                             client_address, web_origin, abort_on_panic, signals: ground
 //! ```
 //!
 //! A frame goes one way, and no stage waits for an answer:
@@ -43,6 +43,7 @@ pub mod protocol;
 pub mod relay;
 #[warn(missing_docs)]
 pub mod settings;
+pub mod signals;
 pub mod store;
 #[warn(missing_docs)]
 pub mod transport;

@@ -22,6 +22,7 @@ use sealpost::clock::Clock;
 use sealpost::logging::{self, LogHandle};
 use sealpost::preflight;
 use sealpost::settings::{self, Settings};
+use sealpost::signals::{self, EndDuringStart};
 use sealpost::store::inspect;
 use sealpost::store::top::{self, Holder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,8 +37,6 @@ const EX_CONFIG: u8 = 78;
 const EX_USAGE: u8 = 64;
 /// The relay cannot start or has failed (EX_UNAVAILABLE).
 const EX_UNAVAILABLE: u8 = 69;
-/// A second signal came while draining.
-const EX_INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -131,12 +130,15 @@ fn look_at_queue(what: QueueCommand, settings: &Settings) -> ExitCode {
 
 async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<()> {
     // Before anything else, so that a signal starts an orderly end from the first log line on.
-    let stop = first_signal();
+    let stop = signals::first_signal();
+    let end_during_start = EndDuringStart::begin()
+        .inspect_err(|failed| log::warn!("signals wait for the end of the start error={failed}"));
     let hangup = signal(SignalKind::hangup());
     if let Some(warning) = raise_descriptor_limit(&settings) {
         log::warn!("{warning}");
     }
     let app = App::build(settings.clone(), Clock::system())?;
+    app.before_serving(|| drop(end_during_start));
     let mut bound = settings.clone();
     bound.server.listen = app.public_address();
     bound.server.admin_listen = app.admin_address();
@@ -153,32 +155,6 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     reloads.abort();
     log::info!("goodbye");
     ended
-}
-
-/// Waits for SIGTERM or SIGINT; the handlers are installed at once. A second signal ends the process without waiting for
-/// the drain.
-fn first_signal() -> impl Future<Output = ()> {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    async move {
-        let (Ok(mut term), Ok(mut int)) = signals else {
-            log::error!("signals cannot be heard; only SIGKILL will end the relay");
-            return std::future::pending().await;
-        };
-        let mut next = async move || {
-            tokio::select! {
-                _ = term.recv() => "SIGTERM",
-                _ = int.recv() => "SIGINT",
-            }
-        };
-        // Not in the arguments of the log line, which are not evaluated below the level of the log.
-        let first = next().await;
-        log::info!("signal={first}");
-        actix_rt::spawn(async move {
-            let second = next().await;
-            log::warn!("second signal={second}, ending at once");
-            std::process::exit(EX_INTERRUPTED);
-        });
-    }
 }
 
 /// On SIGHUP reads the settings again and applies those that a running relay can change.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Every module at the root, and the modules that it may import.
 const FLOORS: &[(&str, &str)] = &[
     // The store only for `sealpost queue`, while no relay runs.
-    ("main", "preflight app store banner cli clock logging metrics settings"),
+    ("main", "preflight app store banner cli clock logging metrics settings signals"),
     // The store only to look at the queue without changing anything.
     ("preflight", "app store banner settings"),
     ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
@@ -33,6 +33,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("logging", "settings"),
     ("metrics", ""),
     ("settings", "cli web_origin"),
+    ("signals", ""),
     ("web_origin", ""),
     // Declares the others.
     ("lib", ""),
@@ -42,7 +43,7 @@ const FLOORS: &[(&str, &str)] = &[
 const PLACES: &[(&str, &str, &str)] = &[
     ("actix_web_actors", "transport/ actors/session.rs", "upstream prefers actix-ws for new code"),
     ("actix", "transport/ actors/ web/ app.rs main.rs abort_on_panic.rs", "rules are plain code"),
-    ("tokio", "transport/ actors/ web/ app.rs main.rs", "rules do no I/O"),
+    ("tokio", "transport/ actors/ web/ app.rs main.rs signals.rs", "rules do no I/O"),
     ("crate::transport", "actors/session.rs web/ app.rs", "only sessions stand on it"),
     ("rustix", "store/ clock.rs", "files are used by handles in the store only"),
     ("Instant::now", "clock.rs transport/ store/writer.rs", "time is an argument"),

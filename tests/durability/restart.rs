@@ -1,5 +1,8 @@
 //! What survives a restart, and which process may use the directory.
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 
 use crate::setup::Setup;
@@ -311,4 +314,43 @@ async fn receipts_that_a_repeat_has_turned_on_and_the_wish_for_them_survive_kill
         let receipt = json!({"message_id": message_id(number), "status": "processed"});
         assert_eq!(alice.expect_frame("Ack").await, receipt);
     }
+}
+
+/// A start that read a large queue ignored signals until it served, so a service manager killed it.
+#[tokio::test]
+async fn a_signal_during_a_start_ends_the_process_and_leaves_the_queue_as_it_was() {
+    let data = tempfile::tempdir().expect("a place");
+    let setup = Setup::on(data.path());
+    let mut relay = setup.start().await;
+    let bob = Device::resumable(&relay).await;
+    let (id, token) = (bob.id.clone(), bob.token());
+    bob.leave(&relay).await;
+    let mut alice = Device::plain(&relay).await;
+    for number in 1..=5 {
+        alice.send_and_expect_ack(&id, number).await;
+    }
+    relay.kill();
+
+    // The start warns of this mode before it opens the queue.
+    set_permissions(data.path(), Permissions::from_mode(0o777)).expect("its owner may");
+    for (place, line) in [("sync", "OTHERS MAY WRITE"), ("core", "is listening on")] {
+        let held = setup.clone().held_at(place);
+        for signal in ["TERM", "INT"] {
+            let mut relay = held.spawn();
+            relay.expect_log(line).await;
+            relay.signal(signal);
+            assert_eq!(relay.exit().await, Some(0), "{}", relay.log);
+            for part in [&format!("signal=SIG{signal}"), "goodbye, no connection was served yet"] {
+                assert!(relay.log.contains(part), "{part} is not in\n{}", relay.log);
+            }
+        }
+    }
+    setup.expect_sound();
+    let relay = setup.start().await;
+    let mut bob = Device::resume(&relay, &token).await;
+    assert_eq!(bob.queued(), 5);
+    for number in 1..=5 {
+        bob.receive_and_ack(number).await;
+    }
+    bob.expect_nothing().await;
 }

@@ -30,12 +30,13 @@ pub struct Setup {
     settings: Vec<(String, String)>,
     strace: Vec<String>,
     clocks: Option<Arc<MovedClocks>>,
+    held_at: Option<&'static str>,
 }
 
 impl Setup {
     pub fn on(data: &Path) -> Self {
         let settings = GENEROUS.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        Self { data: data.to_owned(), settings, strace: Vec::new(), clocks: None }
+        Self { data: data.to_owned(), settings, strace: Vec::new(), clocks: None, held_at: None }
     }
 
     /// A setting as in the environment: `("SESSION__TTL", "1s")`.
@@ -47,6 +48,12 @@ impl Setup {
     /// With clocks that the test sets.
     pub fn with_clocks(self, clocks: &Arc<MovedClocks>) -> Self {
         Self { clocks: Some(clocks.clone()), ..self }
+    }
+
+    /// Stops for ever during its start: at "sync" while it opens the queue, at "core" before it restores the core.
+    pub fn held_at(self, place: &'static str) -> Self {
+        let clocks = Some(MovedClocks::new());
+        Self { clocks, held_at: Some(place), ..self }
     }
 
     /// Changes the results of some system calls, with strace.
@@ -86,6 +93,7 @@ impl Setup {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("SEALPOST__QUEUE__PATH", &self.data);
         command.envs(self.clocks.iter().flat_map(|clocks| clocks.environment()));
+        command.envs(self.held_at.map(|place| ("HELD_AT", place)));
         command.envs(self.settings.iter().map(|(key, value)| (format!("SEALPOST__{key}"), value)));
         command
     }
@@ -98,6 +106,11 @@ impl Setup {
         let is_ready = async || http::get(admin, "/readyz").await.body == "ready\n";
         eventually("readiness", is_ready).await;
         Started { binary, ready: started.elapsed() }
+    }
+
+    /// A relay that may never be ready.
+    pub fn spawn(&self) -> Binary {
+        Binary::spawn(self.command(&FREE_PORTS))
     }
 
     /// A relay that refuses to start, or another command: runs to its end.

@@ -46,18 +46,8 @@ impl Binary {
     }
 
     /// Runs a command that starts a relay, and waits until its log names its addresses.
-    pub async fn start(mut command: Command) -> Self {
-        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("the command starts; a few tests need strace");
-        let log = BufReader::new(child.stderr.take().expect("a log"));
-        let (line, lines) = unbounded_channel();
-        // A log that nobody reads would block the relay.
-        std::thread::spawn(move || {
-            log.lines().map_while(Result::ok).try_for_each(|text| line.send(text))
-        });
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let endpoints = Endpoints { public: nowhere, admin: nowhere };
-        let mut binary = Self { child, lines, log: String::new(), endpoints, _directory: None };
+    pub async fn start(command: Command) -> Self {
+        let mut binary = Self::spawn(command);
         let (public, admin) = ("is listening on ", "health: http://");
         binary.expect_log(public).await;
         if !binary.log.contains(admin) {
@@ -68,6 +58,21 @@ impl Binary {
             admin: address_after(&binary.log, admin),
         };
         binary
+    }
+
+    /// Runs a command that starts a relay; its addresses are not known.
+    pub fn spawn(mut command: Command) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the command starts; a few tests need strace");
+        let log = BufReader::new(child.stderr.take().expect("a log"));
+        let (line, lines) = unbounded_channel();
+        // A log that nobody reads would block the relay.
+        std::thread::spawn(move || {
+            log.lines().map_while(Result::ok).try_for_each(|text| line.send(text))
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let endpoints = Endpoints { public: nowhere, admin: nowhere };
+        Self { child, lines, log: String::new(), endpoints, _directory: None }
     }
 
     /// The next line of the log that contains `part`; the lines before are passed over.
