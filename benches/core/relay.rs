@@ -38,6 +38,8 @@ fn settings() -> Arc<Settings> {
 pub struct Relay {
     pub router: Router,
     pub step: Step,
+    /// Of the devices that join.
+    pub origin: Origin,
     allowance: Arc<Allowance>,
     connections: u64,
     names: u128,
@@ -61,6 +63,7 @@ impl Relay {
         Self {
             router: Router::new(settings(), Box::new(Memory)),
             step: Step::at(Now { mono: Moment(0), wall_ms: 1_678_886_400_000 }),
+            origin: Origin(1),
             allowance: Allowance::new(RatePlan::new(RateLimit::default(), Clock::still())),
             connections: 0,
             names: 0,
@@ -75,7 +78,7 @@ impl Relay {
         let hello = Registration {
             resumable,
             receipts: false,
-            origin: Origin(1),
+            origin: self.origin,
             accept: None,
             resume: None,
             fresh_id: id,
@@ -98,14 +101,16 @@ impl Relay {
         self.names += 1;
         let (id, body) = (MessageId::from_u128(self.names), ByteString::from_static(BODY));
         let message = SendCommand { recipient: to.id.into(), id, ttl: Some(ttl), content: 1, body };
-        self.router.handle(&mut self.step, from.conn, [Command::Send(message)]);
-        self.discard();
+        self.handle(from, Command::Send(message));
         id
     }
 
     pub fn confirm(&mut self, by: Device, message_id: MessageId) {
-        let command = Command::Ack { message_id, sender: None };
-        self.router.handle(&mut self.step, by.conn, [command]);
+        self.handle(by, Command::Ack { message_id, sender: None });
+    }
+
+    pub fn handle(&mut self, from: Device, command: Command) {
+        self.router.handle(&mut self.step, from.conn, [command]);
         self.discard();
     }
 
