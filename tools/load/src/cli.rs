@@ -72,6 +72,8 @@ pub enum Mode {
     /// Pairs at a fixed rate while nothing waits, while messages wait for devices that are away, and while all of these
     /// expire.
     Expiry(Expiry),
+    /// Two friends talk and newcomers write to one of them, while many devices do to him, and to the relay, whatever they may.
+    Attack(Attack),
 }
 
 /// See [`Mode::Pairs`].
@@ -200,6 +202,20 @@ pub struct Expiry {
     /// The relay's admin address, `http://host:port`: it says when they have expired.
     #[arg(long, required_unless_present = "stay")]
     pub admin: Option<String>,
+}
+
+/// See [`Mode::Attack`]. The relay has its default limits.
+#[derive(Debug, Args)]
+pub struct Attack {
+    /// Devices that attack, as many of them at a time as the relay lets in.
+    #[arg(long, default_value_t = 500)]
+    pub devices: usize,
+    /// Addresses from which they come in turn: 127.0.0.2 and those that follow.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=90))]
+    pub addresses: u8,
+    /// They register and do nothing: what to compare with.
+    #[arg(long)]
+    pub silent: bool,
 }
 
 /// Pairs of devices that send at a fixed rate, whatever comes back.

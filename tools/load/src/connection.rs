@@ -1,6 +1,7 @@
 //! One device's connection: opened, registered, then split into [`Writer`], which sends, and [`Reader`], which receives.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -81,7 +82,7 @@ impl Device {
         stream.write_all(&out).await?;
         let registered = response(&mut stream).await?;
         let (read, write) = stream.into_split();
-        let frames = Frames { read, parser: Parser::default() };
+        let frames = Frames::new(read);
         let reader = Reader { frames, nats: None };
         let id = registered.device_id.as_bytes();
         let id = *<&Id>::try_from(id).map_err(|_| io::Error::other("a device_id of odd length"))?;
@@ -95,7 +96,7 @@ impl Device {
         frame::write(&mut out, BINARY, &nats::connect(&id));
         stream.write_all(&out).await?;
         let (read, write) = stream.into_split();
-        let mut frames = Frames { read, parser: Parser::default() };
+        let mut frames = Frames::new(read);
         let mut nats = nats::Parser::default();
         let is_in = Cell::new(false);
         let mut handle_frame = |first: u8, payload: &[u8]| {
@@ -137,20 +138,66 @@ pub fn close_frame(out: &mut Vec<u8>) {
 }
 
 async fn open(route: &Route, number: usize) -> io::Result<TcpStream> {
-    let stream = if route.sources > 0 && route.address.is_ipv4() {
+    if route.sources > 0 && route.address.is_ipv4() {
         let last = (number % usize::from(route.sources)) as u8 + 1;
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into())?;
-        socket.connect(route.address).await?
-    } else {
-        TcpStream::connect(route.address).await?
-    };
+        return open_from(route, Ipv4Addr::new(127, 0, 0, last)).await;
+    }
+    let stream = TcpStream::connect(route.address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
+/// Connects from this address.
+///
+/// # Errors
+///
+/// When this machine has no such address or port, or the relay does not accept.
+pub async fn open_from(route: &Route, source: Ipv4Addr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let stream = socket.connect(route.address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The relay did not make a WebSocket of the connection; inside the [`io::Error`] of [`handshake`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct HandshakeRefused {
+    /// The first line of the response.
+    pub line: String,
+    /// The HTTP status; 0: there was none.
+    pub status: u16,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
+}
+
+impl HandshakeRefused {
+    fn read(head: &str) -> Self {
+        let line = head.lines().next().unwrap_or("nothing").to_owned();
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let retry_after = head
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))
+            .and_then(|(_, seconds)| seconds.trim().parse().ok());
+        Self { line, status, retry_after }
+    }
+}
+
+impl fmt::Display for HandshakeRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the handshake was answered: {}", self.line)
+    }
+}
+
+impl std::error::Error for HandshakeRefused {}
+
 /// Returns the bytes that followed the server's response head.
-async fn handshake(
+///
+/// # Errors
+///
+/// When the connection breaks, or with [`HandshakeRefused`].
+pub async fn handshake(
     stream: &mut TcpStream,
     Route { host, path, .. }: &Route,
 ) -> io::Result<Vec<u8>> {
@@ -171,8 +218,7 @@ async fn handshake(
     if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) {
         Ok(ahead)
     } else {
-        let line = head.lines().next().unwrap_or("nothing");
-        Err(io::Error::other(format!("the handshake was answered: {line}")))
+        Err(io::Error::other(HandshakeRefused::read(&head)))
     }
 }
 
@@ -200,7 +246,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    fn new(write: OwnedWriteHalf, id: Id) -> Rc<Self> {
+    /// Nothing is to be sent yet.
+    pub fn new(write: OwnedWriteHalf, id: Id) -> Rc<Self> {
         Rc::new(Self {
             id,
             out: RefCell::default(),
@@ -297,14 +344,19 @@ impl Reader {
 }
 
 /// The incoming frames.
-struct Frames {
+pub struct Frames {
     read: OwnedReadHalf,
     parser: Parser,
 }
 
 impl Frames {
+    /// Those that come from here.
+    pub fn new(read: OwnedReadHalf) -> Self {
+        Self { read, parser: Parser::default() }
+    }
+
     /// Reads once and calls `handle_frame` with each complete frame; an error says how the connection ended.
-    async fn read(
+    pub async fn read(
         &mut self,
         mut handle_frame: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
@@ -396,4 +448,19 @@ fn handle_frame(
         other => return Err(format!("a frame that begins with {other:#x}")),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HandshakeRefused;
+
+    #[test]
+    fn a_refused_handshake_has_its_status_and_how_long_to_wait() {
+        let head = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nRetry-After: 7\r\n\r\n";
+        let refused = HandshakeRefused::read(head);
+        assert_eq!((refused.status, refused.retry_after), (429, Some(7)));
+        let refused = HandshakeRefused::read("");
+        assert_eq!((refused.status, refused.retry_after), (0, None));
+        assert_eq!(refused.to_string(), "the handshake was answered: nothing");
+    }
 }

@@ -48,6 +48,7 @@ impl Dialect {
             Mode::Fanout(_) => "`fanout`",
             Mode::Hostile(_) => "`hostile`",
             Mode::Expiry(_) => "the queues of `expiry`",
+            Mode::Attack(_) => "the queues of `attack`",
         };
         let value = self.to_possible_value();
         let name = value.as_ref().map_or("this", |value| value.get_name());

@@ -1,13 +1,13 @@
 //! A load generator for the relay: how much, how fast, at what cost.
 //!
 //! `cargo run --release -p sealpost-load -- MODE [options]`, with MODE one of `pairs`, `offline`, `drain`, `idle`,
-//! `fanout`, `hostile` and `expiry`; `--help` explains them and their options. Give it the relay's process id (`--pid`) to learn the CPU time
+//! `fanout`, `hostile`, `expiry` and `attack`; `--help` explains them and their options. Give it the relay's process id (`--pid`) to learn the CPU time
 //! of a message, the figure that a busy machine moves least. Exit code 1: nothing was delivered, a connection ended by
 //! itself, or a message was lost.
 //!
 //! # The relay under test
 //!
-//! Its limits are made for people, so they must be lifted:
+//! Its limits are made for people, so they must be lifted, for all modes but `attack`, which is about them:
 //!
 //! ```sh
 //! export SEALPOST__LIMITS__EXEMPT_CIDRS=127.0.0.0/8 SEALPOST__LIMITS__CONNECTIONS=50000
@@ -48,6 +48,7 @@ mod cli;
 mod connection;
 mod dialect;
 mod frame;
+mod line;
 mod messages;
 mod modes;
 mod nats;
@@ -63,7 +64,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Mode};
-use modes::{drain, expiry, fanout, hostile, idle, offline, pairs};
+use modes::{attack, drain, expiry, fanout, hostile, idle, offline, pairs};
 use report::Report;
 use tokio::runtime;
 use tokio::task::LocalSet;
@@ -107,6 +108,7 @@ fn run(cli: &Cli) -> io::Result<Report> {
             Mode::Fanout(options) => fanout::run(common, options).await,
             Mode::Hostile(options) => hostile::run(common, options).await,
             Mode::Expiry(options) => expiry::run(common, options).await,
+            Mode::Attack(options) => attack::run(common, options).await,
         }
     })
 }

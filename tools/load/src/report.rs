@@ -46,6 +46,8 @@ pub struct Report {
     pub undelivered: u64,
     /// Connections that ended though they should not have.
     pub unexpected_closes: BTreeMap<String, u64>,
+    /// What else the relay should not have done.
+    pub failures: Vec<String>,
 }
 
 /// Latencies in microseconds.
@@ -108,7 +110,10 @@ impl Report {
 
     /// Whether the run was what it claims to be.
     pub fn is_sound(&self) -> bool {
-        self.unexpected_closes.is_empty() && self.unanswered == 0 && self.undelivered == 0
+        self.unexpected_closes.is_empty()
+            && self.unanswered == 0
+            && self.undelivered == 0
+            && self.failures.is_empty()
     }
 }
 
@@ -154,6 +159,9 @@ impl fmt::Display for Report {
                 "UNDELIVERED: {} messages were taken and did not arrive",
                 self.undelivered
             )?;
+        }
+        for failure in &self.failures {
+            writeln!(f, "FAILED: {failure}")?;
         }
         Ok(())
     }

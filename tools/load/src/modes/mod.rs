@@ -1,5 +1,6 @@
 //! One file for each thing that can be done.
 
+pub mod attack;
 pub mod drain;
 pub mod expiry;
 pub mod fanout;
