@@ -1,7 +1,7 @@
 //! Devices that do everything they may at once, to one device and to the relay, each within its own rate limit.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -14,10 +14,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::connection::Route;
 use crate::line::{Fields, Frame, Line, PATIENCE};
 
-/// An attacker is connected for so long at a stretch; then it resumes as often as it may, and others get its place.
-const SHIFT: Duration = Duration::from_secs(20);
-/// How often a device that has registered and left is added for each address, until all attackers have registered.
-const REGISTER_EVERY: Duration = Duration::from_secs(5);
+/// Devices that the attackers register and leave, to fill their queues: of all addresses together, and at least two of each.
+const ABSENT: usize = 24;
+/// How often one of an address comes back.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// To how many attackers it then writes.
+const AT_A_TIME: usize = 20;
 /// Resumes in a row when nothing refuses them: the default allowance and as many again.
 const RESUMES: u32 = 120;
 /// Bytes of `encrypted_data`, in turn.
@@ -68,16 +70,30 @@ pub struct Plan {
     pub addresses: u8,
     /// They connect and do nothing.
     pub silent: bool,
+    /// An attacker is connected for about this time at a stretch; then it resumes as often as it may, and others get its place.
+    pub shift: Duration,
     /// The victim's id.
     pub victim: String,
+}
+
+/// A device that has registered and left.
+struct Absent {
+    id: String,
+    token: String,
+    /// The number of its address.
+    address: u8,
+    /// To how many of the attackers it has written.
+    written: usize,
 }
 
 /// What all attackers share.
 struct Field {
     plan: Plan,
     attack: RefCell<Attack>,
+    /// The attackers' ids.
+    attackers: RefCell<Vec<String>>,
     /// Devices that have registered and left.
-    absent: RefCell<VecDeque<String>>,
+    absent: RefCell<Vec<Absent>>,
     /// `encrypted_data` of each size.
     bodies: Vec<String>,
 }
@@ -89,17 +105,16 @@ struct Field {
 /// None; the signature is that of background work.
 pub async fn attack(plan: Plan, enough: oneshot::Receiver<()>) -> io::Result<Attack> {
     let bodies = SIZES.iter().map(|size| "QUJD".repeat(size / 4)).collect();
-    let field = Field { plan, attack: RefCell::default(), absent: RefCell::default(), bodies };
+    let field = Field {
+        plan,
+        attack: RefCell::default(),
+        attackers: RefCell::default(),
+        absent: RefCell::default(),
+        bodies,
+    };
     let field = Rc::new(field);
     let mut tasks = JoinSet::new();
-    for number in 0..field.plan.devices {
-        tasks.spawn_local(field.clone().live(number));
-    }
-    if !field.plan.silent {
-        for address in 0..field.plan.addresses {
-            tasks.spawn_local(field.clone().register_others(address));
-        }
-    }
+    tasks.spawn_local(field.clone().begin());
     // A sender that is gone has the same meaning as the signal.
     let _ = enough.await;
     tasks.shutdown().await;
@@ -107,6 +122,20 @@ pub async fn attack(plan: Plan, enough: oneshot::Receiver<()>) -> io::Result<Att
 }
 
 impl Field {
+    /// Everything there is to do, until it is dropped.
+    async fn begin(self: Rc<Self>) {
+        let mut tasks = JoinSet::new();
+        let addresses = if self.plan.silent { 0 } else { self.plan.addresses };
+        for address in 0..addresses {
+            self.register_absent(address).await;
+            tasks.spawn_local(self.clone().keep_absent(address));
+        }
+        for number in 0..self.plan.devices {
+            tasks.spawn_local(self.clone().live(number));
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
     fn source(&self, number: usize) -> Ipv4Addr {
         let offset = (number % usize::from(self.plan.addresses.max(1))) as u8;
         Ipv4Addr::new(127, 0, 0, FIRST_ADDRESS + offset)
@@ -145,10 +174,13 @@ impl Field {
         let (mut line, fields) = self.enter(number, r#"{"resumable":true}"#).await;
         self.count(|attack| attack.let_in += 1);
         let (Some(own), Some(token)) = (fields.device_id, fields.resume_token) else { return };
+        self.attackers.borrow_mut().push(own.clone());
+        // Not all at once, and not in step with the victim.
+        let shift = self.plan.shift * (2 + number as u32 % 3) / 3;
         let resume = format!(r#"{{"resume_token":"{token}"}}"#);
         let mut step = number;
         loop {
-            let end = Instant::now() + SHIFT;
+            let end = Instant::now() + shift;
             let ended = if self.plan.silent {
                 self.watch(&mut line).await
             } else {
@@ -217,10 +249,11 @@ impl Field {
                 )).await
             }
             5 | 7 => {
-                let other = self.absent.borrow_mut().pop_front();
-                let Some(other) = other else { return self.send(line, number, own, step, victim).await };
-                self.absent.borrow_mut().push_back(other.clone());
-                self.send(line, number, own, step, &other).await
+                let other = {
+                    let absent = self.absent.borrow();
+                    absent.get((number + step / 2) % absent.len().max(1)).map(|absent| absent.id.clone())
+                };
+                self.send(line, number, own, step, other.as_deref().unwrap_or(victim)).await
             }
             _ => self.send(line, number, own, step, victim).await,
         }
@@ -298,22 +331,74 @@ impl Field {
         if code == 429 { payload.wait() } else { Duration::ZERO }
     }
 
-    /// Registers one device after the other and leaves it, slowly at first, so that the attackers get in.
-    async fn register_others(self: Rc<Self>, address: u8) {
-        for count in 0_u32.. {
-            let entered = self.enter(address.into(), r#"{"resumable":true}"#);
-            let (line, fields) = entered.await;
-            line.leave().await;
-            self.count(|attack| {
-                attack.open -= 1;
-                attack.registered += 1;
-            });
-            self.absent.borrow_mut().extend(fields.device_id);
-            let are_all_in = self.attack.borrow().let_in >= self.plan.devices as u64;
-            if count > 0 && !are_all_in {
-                sleep(REGISTER_EVERY).await;
+    /// Registers the devices of one address that are away.
+    async fn register_absent(&self, address: u8) {
+        let count = ABSENT.div_ceil(self.plan.addresses.max(1).into()).max(2);
+        for _ in 0..count {
+            self.register_one(address).await;
+        }
+    }
+
+    async fn register_one(&self, address: u8) {
+        let entered = self.enter(address.into(), r#"{"resumable":true}"#).await;
+        let (line, fields) = entered;
+        line.leave().await;
+        self.count(|attack| {
+            attack.open -= 1;
+            attack.registered += 1;
+        });
+        if let Some((id, token)) = fields.device_id.zip(fields.resume_token) {
+            self.absent.borrow_mut().push(Absent { id, token, address, written: 0 });
+        }
+    }
+
+    /// Lets the absent devices of one address come back in turn, each to write to attackers: those are its correspondents then,
+    /// and may fill its queue. When all attackers are in, as many further devices are registered as the relay permits.
+    async fn keep_absent(self: Rc<Self>, address: u8) {
+        for turn in 0_usize.. {
+            sleep(KEEP_EVERY).await;
+            let of_address: Vec<usize> = {
+                let absent = self.absent.borrow();
+                (0..absent.len()).filter(|index| absent[*index].address == address).collect()
+            };
+            if let Some(&index) = of_address.get(turn % of_address.len().max(1)) {
+                self.write_to_attackers(index).await;
+            }
+            if self.attackers.borrow().len() >= self.plan.devices {
+                self.register_one(address).await;
             }
         }
+    }
+
+    async fn write_to_attackers(&self, index: usize) {
+        let (id, payload, address, written) = {
+            let Absent { id, token, address, written } = &self.absent.borrow()[index];
+            let payload = format!(r#"{{"resume_token":"{token}"}}"#);
+            (id.clone(), payload, *address, *written)
+        };
+        let some = self.attackers.borrow().iter().skip(written).take(AT_A_TIME).cloned().collect();
+        let some: Vec<String> = some;
+        if some.is_empty() {
+            return;
+        }
+        let (mut line, _) = self.enter(address.into(), &payload).await;
+        for (offset, attacker) in some.iter().enumerate() {
+            let step = (written + offset) as u64;
+            let number = index + 0x0100_0000;
+            // Whether the attacker is there does not matter.
+            let text = format!(
+                r#"{{"type":"Send","payload":{{"message_id":"{number:08x}-0000-4000-8000-{step:012x}","recipient_id":"{attacker}","sender_id":"{id}","encrypted_data":"QUJD","ttl":0}}}}"#
+            );
+            if self.say_and_ping(&mut line, &text).await.is_err() {
+                break;
+            }
+        }
+        line.leave().await;
+        self.count(|attack| {
+            attack.open -= 1;
+            attack.resumes += 1;
+        });
+        self.absent.borrow_mut()[index].written = written + some.len();
     }
 }
 

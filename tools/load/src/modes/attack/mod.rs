@@ -39,10 +39,11 @@ pub async fn run(common: &Common, options: &Options) -> io::Result<Report> {
     let before = common.process().map(Process::run_time).transpose()?;
     let began = Instant::now();
     let (devices, addresses, silent) = (options.devices, options.addresses, options.silent);
-    let plan = Plan { route, devices, addresses, silent, victim: friends.bob.clone() };
+    let turn = TURN.min(common.measured() / 4);
+    let victim = friends.bob.clone();
+    let plan = Plan { route, devices, addresses, silent, shift: turn, victim };
     let (stop, enough) = oneshot::channel();
     let attacking = Background::begin(move || attackers::attack(plan, enough))?;
-    let turn = TURN.min(common.measured() / 4);
     let lives = [
         spawn_local(friends.clone().live_as_alice(alice)),
         spawn_local(friends.live_as_bob(bob, turn)),
