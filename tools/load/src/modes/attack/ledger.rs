@@ -41,9 +41,25 @@ pub struct Newcomers {
     pub acked: u64,
 }
 
+/// How long one message took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// Seconds since the run began at which the message was due.
+    pub at: f64,
+    /// Milliseconds.
+    pub took: f64,
+    /// Who sent the message.
+    pub sender: Sender,
+    /// Until the Ack, not until the message arrived.
+    pub is_ack: bool,
+}
+
 /// The books of one run.
 pub struct Ledger {
     entries: RefCell<HashMap<String, Entry>>,
+    began: Instant,
+    /// Each message that is in one of the latencies.
+    took: RefCell<Vec<Took>>,
     next: Cell<u64>,
     /// The number of Bob's connection; None: he is away.
     connection: Cell<Option<u64>>,
@@ -83,6 +99,8 @@ impl Ledger {
         };
         Rc::new(Self {
             entries: RefCell::default(),
+            began: Instant::now(),
+            took: RefCell::default(),
             next: Cell::default(),
             connection: Cell::default(),
             connections: Cell::default(),
@@ -128,7 +146,7 @@ impl Ledger {
         {
             entry.is_acked = true;
             if entry.sender == Sender::Alice {
-                record(&self.to_ack, entry.due);
+                self.record(entry, true);
             }
         }
     }
@@ -145,9 +163,30 @@ impl Ledger {
             && entry.connection.is_some()
             && entry.connection == self.connection.get()
         {
-            record(&self.to_receive, entry.due);
+            self.record(entry, false);
         }
         Some((entry.sender, is_first))
+    }
+
+    fn record(&self, entry: &Entry, is_ack: bool) {
+        let latencies = if is_ack { &self.to_ack } else { &self.to_receive };
+        let elapsed = entry.due.elapsed();
+        let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        latencies.borrow_mut().saturating_record(nanoseconds);
+        self.took.borrow_mut().push(Took {
+            at: (entry.due - self.began).as_secs_f64(),
+            took: elapsed.as_secs_f64() * 1000.0,
+            sender: entry.sender,
+            is_ack,
+        });
+    }
+
+    /// The slowest messages and Acks, slowest first.
+    pub fn slowest(&self, count: usize) -> Vec<Took> {
+        let mut all = self.took.borrow().clone();
+        all.sort_by(|a, b| b.took.total_cmp(&a.took));
+        all.truncate(count);
+        all
     }
 
     /// The frame of a message that is not acked yet.
@@ -268,11 +307,6 @@ impl Ledger {
         fault(auths.0 - auths.1, "authentications of Alice that were not verified");
         faults
     }
-}
-
-fn record(latencies: &Latencies, due: Instant) {
-    let nanoseconds = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    latencies.borrow_mut().saturating_record(nanoseconds);
 }
 
 #[cfg(test)]

@@ -22,10 +22,12 @@ use crate::report::{Percentiles, Report};
 use crate::stats::Stats;
 
 use attackers::Plan;
-use ledger::Sender;
+use ledger::{Sender, Took};
 
 /// Bob is there for so long and away for so long, or a quarter of a run each if that is shorter.
 const TURN: Duration = Duration::from_secs(15);
+/// So many of the slowest messages are named.
+const SLOWEST: usize = 12;
 /// At the end of the run the rest is waited for, while the attack goes on.
 const SETTLE: Duration = Duration::from_secs(60);
 
@@ -119,6 +121,10 @@ pub async fn run(common: &Common, options: &Options) -> io::Result<Report> {
     }
     for (how, count) in &attack.closes {
         eprintln!("attackers' connections that ended: {how}, {count} times");
+    }
+    for Took { at, took, sender, is_ack } in ledger.slowest(SLOWEST) {
+        let what = if is_ack { "Ack" } else { "message" };
+        eprintln!("slow: {sender:?}'s {what} of second {at:.1} took {took:.1} ms");
     }
     let name = if silent { "silent" } else { "attack" };
     let name = format!("{name}: {devices} devices of {addresses} address(es)");
