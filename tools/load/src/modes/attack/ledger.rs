@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
@@ -46,8 +48,8 @@ pub struct Newcomers {
 pub struct Took {
     /// Seconds since the run began at which the message was due.
     pub at: f64,
-    /// Milliseconds.
-    pub took: f64,
+    /// How long.
+    pub took: Duration,
     /// Who sent the message.
     pub sender: Sender,
     /// Until the Ack, not until the message arrived.
@@ -58,7 +60,7 @@ pub struct Took {
 pub struct Ledger {
     entries: RefCell<HashMap<String, Entry>>,
     began: Instant,
-    /// Each message that is in one of the latencies.
+    /// From when a message was due to its arriving, where both friends were connected all the time; and to its Ack, for Alice.
     took: RefCell<Vec<Took>>,
     next: Cell<u64>,
     /// The number of Bob's connection; None: he is away.
@@ -66,10 +68,6 @@ pub struct Ledger {
     connections: Cell<u64>,
     /// Nothing new is begun.
     is_stopping: Cell<bool>,
-    /// From when a message was due to its arriving, where both friends were connected all the time.
-    pub to_receive: Latencies,
-    /// From when a message of Alice was due to its Ack.
-    pub to_ack: Latencies,
     /// Errors that the friends got, by code, refused connections among them.
     pub errors: RefCell<BTreeMap<u16, u64>>,
     /// Connections of the friends that ended by themselves.
@@ -91,12 +89,6 @@ pub struct Ledger {
 impl Ledger {
     /// Empty books.
     pub fn new() -> Rc<Self> {
-        const LONGEST: u64 = 600_000_000_000;
-        let latencies = || {
-            RefCell::new(
-                Histogram::new_with_bounds(1, LONGEST, 3).expect("these bounds are possible"),
-            )
-        };
         Rc::new(Self {
             entries: RefCell::default(),
             began: Instant::now(),
@@ -105,8 +97,6 @@ impl Ledger {
             connection: Cell::default(),
             connections: Cell::default(),
             is_stopping: Cell::default(),
-            to_receive: latencies(),
-            to_ack: latencies(),
             errors: RefCell::default(),
             closes: RefCell::default(),
             keys: Cell::default(),
@@ -169,22 +159,32 @@ impl Ledger {
     }
 
     fn record(&self, entry: &Entry, is_ack: bool) {
-        let latencies = if is_ack { &self.to_ack } else { &self.to_receive };
         let elapsed = entry.due.elapsed();
-        let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        latencies.borrow_mut().saturating_record(nanoseconds);
         self.took.borrow_mut().push(Took {
             at: (entry.due - self.began).as_secs_f64(),
-            took: elapsed.as_secs_f64() * 1000.0,
+            took: elapsed,
             sender: entry.sender,
             is_ack,
         });
     }
 
+    /// Latencies of messages or of Acks that were due in these seconds of the run.
+    pub fn latencies(&self, is_ack: bool, due: Range<f64>) -> Latencies {
+        let longest = u64::MAX / 2;
+        let latencies = Histogram::new_with_bounds(1, longest, 3);
+        let mut latencies: Histogram<u64> = latencies.expect("these bounds are possible");
+        for took in self.took.borrow().iter() {
+            if took.is_ack == is_ack && due.contains(&took.at) {
+                latencies.saturating_record(u64::try_from(took.took.as_nanos()).unwrap_or(longest));
+            }
+        }
+        latencies.into()
+    }
+
     /// The slowest messages and Acks, slowest first.
     pub fn slowest(&self, count: usize) -> Vec<Took> {
         let mut all = self.took.borrow().clone();
-        all.sort_by(|a, b| b.took.total_cmp(&a.took));
+        all.sort_by(|a, b| b.took.cmp(&a.took));
         all.truncate(count);
         all
     }
@@ -340,7 +340,9 @@ mod tests {
         ledger.end_connection();
         ledger.begin_connection();
         ledger.receive(&unlucky);
-        assert_eq!(ledger.to_receive.borrow().len(), 1);
+        assert_eq!(ledger.latencies(false, 0.0..60.0).borrow().len(), 1);
+        assert_eq!(ledger.latencies(false, 60.0..99.0).borrow().len(), 0);
+        assert_eq!(ledger.latencies(true, 0.0..60.0).borrow().len(), 0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::background::Background;
 use crate::cli::{Attack as Options, Common};
+use crate::phase::Phase;
 use crate::process::Process;
 use crate::report::{Percentiles, Report};
 use crate::stats::Stats;
@@ -26,6 +27,9 @@ use ledger::{Sender, Took};
 
 /// Bob is there for so long and away for so long, or a quarter of a run each if that is shorter.
 const TURN: Duration = Duration::from_secs(15);
+/// The time, or a quarter of the run, in which the attackers spend the allowances that every device has saved up when it comes: it is
+/// reported by itself, too.
+const START: Duration = Duration::from_secs(30);
 /// So many of the slowest messages are named.
 const SLOWEST: usize = 12;
 /// At the end of the run the rest is waited for, while the attack goes on.
@@ -124,13 +128,35 @@ pub async fn run(common: &Common, options: &Options) -> io::Result<Report> {
     }
     for Took { at, took, sender, is_ack } in ledger.slowest(SLOWEST) {
         let what = if is_ack { "Ack" } else { "message" };
+        let took = took.as_secs_f64() * 1000.0;
         eprintln!("slow: {sender:?}'s {what} of second {at:.1} took {took:.1} ms");
     }
     let name = if silent { "silent" } else { "attack" };
     let name = format!("{name}: {devices} devices of {addresses} address(es)");
     let mut report = report.concluded(name, &stats);
     report.errors = errors;
-    report.to_receive_us = Percentiles::of(&ledger.to_receive);
-    report.to_ack_us = Percentiles::of(&ledger.to_ack);
+    let start = START.min(common.measured() / 4).as_secs_f64();
+    report.to_receive_us = Percentiles::of(&ledger.latencies(false, 0.0..seconds));
+    report.to_ack_us = Percentiles::of(&ledger.latencies(true, 0.0..seconds));
+    report.phases = [
+        ("messages, start", false, 0.0..start),
+        ("messages, then", false, start..seconds),
+        ("Acks, start", true, 0.0..start),
+        ("Acks, then", true, start..seconds),
+    ]
+    .map(|(name, is_ack, due)| {
+        let seconds = due.end - due.start;
+        let to_receive_us = Percentiles::of(&ledger.latencies(is_ack, due));
+        let delivered = to_receive_us.as_ref().map_or(0, |latencies| latencies.count);
+        Phase {
+            name,
+            seconds,
+            delivered,
+            relay_cores: None,
+            cpu_us_per_message: None,
+            to_receive_us,
+        }
+    })
+    .into();
     Ok(report)
 }
