@@ -1,6 +1,7 @@
 //! What the friends and the newcomers have sent, and what became of it.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
@@ -184,7 +185,7 @@ impl Ledger {
     /// The slowest messages and Acks, slowest first.
     pub fn slowest(&self, count: usize) -> Vec<Took> {
         let mut all = self.took.borrow().clone();
-        all.sort_by(|a, b| b.took.cmp(&a.took));
+        all.sort_by_key(|one| Reverse(one.took));
         all.truncate(count);
         all
     }
