@@ -176,7 +176,7 @@ impl Field {
         let (Some(own), Some(token)) = (fields.device_id, fields.resume_token) else { return };
         self.attackers.borrow_mut().push(own.clone());
         // Not all at once, and not in step with the victim.
-        let shift = self.plan.shift * (2 + number as u32 % 3) / 3;
+        let shift = self.plan.shift * (60 + number as u32 % 61) / 90;
         let resume = format!(r#"{{"resume_token":"{token}"}}"#);
         let mut step = number;
         loop {
