@@ -4,7 +4,7 @@
 //! benchmark fills a router with one kind of item until the count is 200 MiB, and compares the growth of the resident
 //! memory. Each kind has a process of its own, because an allocator that has memory to spare hides growth.
 //!
-//! `cargo bench --bench memory` takes about a minute; a part of a name after `--` chooses the kinds with this part. It
+//! `cargo bench --bench memory` takes two to three minutes; a part of a name after `--` chooses the kinds with this part. It
 //! fails if the larger of both figures is more than 1.5 times the smaller one.
 
 #[path = "../core/relay.rs"]

@@ -43,6 +43,9 @@ impl Origin {
 /// What an envelope costs beside its body and its key, bytes. (protocol: Limits)
 pub const ENVELOPE_OVERHEAD: u64 = 256;
 
+/// What an authentication message counts beside that, for the exchange that it belongs to, bytes. (protocol: Limits)
+pub const EXCHANGE_OVERHEAD: u64 = 256;
+
 impl Envelope {
     /// What the envelope counts in every byte limit. (protocol: Limits)
     pub fn bytes(&self) -> u64 {
@@ -52,12 +55,13 @@ impl Envelope {
 
 /// What an envelope with this subject and a body of `body` bytes counts in every byte limit.
 pub fn size(subject: &Subject, body: usize) -> u64 {
-    let key = match subject {
-        Subject::KeyRotation(key) | Subject::KeyRotationAck(key) => key.len(),
-        Subject::Message(_) | Subject::Auth => 0,
+    let more = match subject {
+        Subject::KeyRotation(key) | Subject::KeyRotationAck(key) => key.len() as u64,
+        Subject::Message(_) => 0,
+        Subject::Auth => EXCHANGE_OVERHEAD,
         Subject::Notice { bytes, .. } => return *bytes,
     };
-    (body as u64).saturating_add(key as u64).saturating_add(ENVELOPE_OVERHEAD)
+    (body as u64).saturating_add(more).saturating_add(ENVELOPE_OVERHEAD)
 }
 
 /// The kind of frame in an envelope, with the id that sender and recipient use for it.

@@ -60,6 +60,11 @@ impl Correspondents {
         if kept.hashes.len() >= MAX_CORRESPONDENTS {
             kept.hashes.pop_front();
         }
+        if kept.hashes.len() == kept.hashes.capacity() {
+            // A deque would double, and half of that would be empty.
+            let more = (kept.hashes.len() / 4).max(2);
+            kept.hashes.reserve_exact(more.min(MAX_CORRESPONDENTS - kept.hashes.len()));
+        }
         kept.hashes.push_back(hash);
         kept.next = number.saturating_add(1);
     }

@@ -268,6 +268,10 @@ impl Mailbox {
 
     fn push(&mut self, item: Item) {
         self.messages += usize::from(item.envelope.subject.is_counted());
+        if self.places.capacity() == 0 {
+            // Room for the one item that most mailboxes hold; a deque would begin with four.
+            self.places.reserve_exact(1);
+        }
         self.places.push_back(Place { seq: item.seq, item: Some(item) });
         self.trim_deadlines();
     }
@@ -333,6 +337,9 @@ impl Mailbox {
     fn count_held(&mut self, item: &Item) {
         self.usage.add(item);
         if item.deadline < Moment::NEVER {
+            if self.deadlines.capacity() == 0 {
+                self.deadlines.reserve_exact(1);
+            }
             self.deadlines.push(Reverse((item.deadline, item.seq)));
         }
     }

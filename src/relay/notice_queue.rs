@@ -73,6 +73,10 @@ impl NoticeQueue {
             _ => &mut self.lanes[0],
         };
         let handed_over = HandedOver::default();
+        if lane.notices.capacity() == 0 {
+            // Most queues hold one; a deque would begin with four.
+            lane.notices.reserve_exact(1);
+        }
         lane.notices.push_back(Notice { number: self.last, item, handed_over });
         self.last
     }

@@ -112,9 +112,12 @@ impl Allowance {
 pub struct ResumeRate(Bucket);
 
 impl ResumeRate {
-    /// Counts one resume, or returns the time to wait: `per_minute` may come at once, and one more whenever one is due.
+    /// Counts one resume, or returns the time to wait: a sixth of `per_minute` may come at once, and one more whenever one is
+    /// due.
     pub fn check(&mut self, now: Moment, per_minute: NonZeroU32) -> Result<(), Duration> {
-        let rate = Rate::per_minute(per_minute, per_minute);
+        // A resume costs far more than a message: many devices must not save up a minute of them.
+        let burst = NonZeroU32::new(per_minute.get() / 6).unwrap_or(NonZeroU32::MIN);
+        let rate = Rate::per_minute(per_minute, burst);
         self.0.check(now, &rate).map_err(|early| early.wait)
     }
 }
@@ -269,11 +272,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_resumes_so_often_in_a_minute_and_then_whenever_one_is_due() {
+    fn a_device_resumes_ten_times_at_once_and_then_whenever_one_is_due() {
         let (mut rate, limit) = (ResumeRate::default(), count(60));
         let now = Moment::default() + Duration::from_secs(7);
         let second = Duration::from_secs(1);
-        assert!((0..60).all(|_| rate.check(now, limit).is_ok()));
+        assert!((0..10).all(|_| rate.check(now, limit).is_ok()));
         assert_eq!(rate.check(now, limit), Err(second));
         assert_eq!(
             rate.check(now, limit),
@@ -284,8 +287,11 @@ mod tests {
         assert_eq!(rate.check(now + 2 * second, limit), Ok(()));
         assert_eq!(rate.check(now + 2 * second, limit), Err(second));
         let later = now + Duration::from_secs(3_600);
-        assert!((0..60).all(|_| rate.check(later, limit).is_ok()));
+        assert!((0..10).all(|_| rate.check(later, limit).is_ok()));
         assert!(rate.check(later, limit).is_err());
+        let mut rate = ResumeRate::default();
+        assert!(rate.check(later, NonZeroU32::MIN).is_ok(), "one is always free");
+        assert!(rate.check(later, NonZeroU32::MIN).is_err());
     }
 
     /// The bounds that the settings set for `rate_limit.*`: the limiter counts nanoseconds in 64 bits.

@@ -180,7 +180,7 @@ settings! {
         control_per_minute: NonZeroU32 = Count(1..=u32::MAX),
         /// Registrations from one address, each minute.
         registrations_per_minute: NonZeroU32 = Count(1..=u32::MAX),
-        /// Resumes of one device, each minute: each costs a write to disk. More are answered 429.
+        /// Resumes of one device, each minute, a sixth of them at once: each costs a write to disk. More are answered 429.
         resumes_per_minute: NonZeroU32 = Count(1..=u32::MAX),
         /// Failed attempts to resume from one address, each minute, so that tokens cannot be guessed.
         resume_failures_per_minute: NonZeroU32 = Count(1..=u32::MAX),

@@ -276,7 +276,7 @@ async fn a_message_for_this_moment_is_delivered_once_although_its_sender_repeats
     relay.kill();
     let relay = setup.start().await;
     let mut alice = Device::resume(&relay, &alice.token()).await;
-    let mut bob = Device::resume(&relay, &bob.token()).await;
+    let bob = Device::resume(&relay, &bob.token()).await;
     alice.send_message(&bob.id, 1, json!({"ttl": 0})).await;
     alice.expect_ack(1).await;
     bob.expect_nothing_and_close().await;

@@ -27,7 +27,7 @@ pub use restart::Restart;
 use std::collections::{HashMap, VecDeque};
 
 use sealpost::clock::{Moment, Now};
-use sealpost::protocol::envelope::{ENVELOPE_OVERHEAD, Origin, Seq};
+use sealpost::protocol::envelope::{ENVELOPE_OVERHEAD, EXCHANGE_OVERHEAD, Origin, Seq};
 use sealpost::protocol::id::{DeviceId, MessageId};
 use sealpost::protocol::refusal::{CloseReason, Refusal};
 use sealpost::protocol::{encode::Status, refusal::ErrorContext};
@@ -143,6 +143,7 @@ impl Item {
         }
         let key = match self.kind {
             Kind::Key(key) | Kind::KeyAck(key) => key.to_string().len() as u64,
+            Kind::Auth => EXCHANGE_OVERHEAD,
             _ => 0,
         };
         self.body.len() as u64 + key + ENVELOPE_OVERHEAD

@@ -251,7 +251,9 @@ impl Router {
     /// A `Send` came to nothing: its sender may use the message id again.
     pub(super) fn forget_send(&mut self, sender: DeviceId, recipient: DeviceId, id: MessageId) {
         if let Some(slot) = self.directory.find(sender) {
-            self.directory[slot].dedup.forget(recipient, id);
+            let dedup = &mut self.directory[slot].dedup;
+            dedup.forget(recipient, id);
+            dedup.trim();
         }
     }
 

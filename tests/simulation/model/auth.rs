@@ -1,7 +1,7 @@
 //! Authentications: which exchanges are open, and to whom a step goes.
 
 use sealpost::clock::Now;
-use sealpost::protocol::envelope::ENVELOPE_OVERHEAD;
+use sealpost::protocol::envelope::{ENVELOPE_OVERHEAD, EXCHANGE_OVERHEAD};
 use sealpost::protocol::frame::AuthStep;
 use sealpost::protocol::refusal::ErrorContext;
 use sealpost::protocol::refusal::Refusal;
@@ -15,6 +15,11 @@ pub(super) struct Exchange {
     b: Dev,
     stage: u8,
     pub(super) deadline: u64,
+}
+
+/// What a step counts.
+fn bytes_of(body: &str) -> u64 {
+    body.len() as u64 + ENVELOPE_OVERHEAD + EXCHANGE_OVERHEAD
 }
 
 impl Exchange {
@@ -81,7 +86,7 @@ impl Model {
             if !self.devices[to].is_present(now) {
                 return Err(Refusal::UnknownRecipient);
             }
-            let refused = self.no_room(now, from, to, body.len() as u64 + ENVELOPE_OVERHEAD, false);
+            let refused = self.no_room(now, from, to, bytes_of(body), false);
             refused.map_or(Ok(to), Err)
         });
         match outcome {
@@ -124,7 +129,7 @@ impl Model {
         if !self.devices[to].is_present(now) {
             return self.refuse_auth(from, Some(to), Refusal::UnknownRecipient);
         }
-        match self.no_room(now, from, to, body.len() as u64 + ENVELOPE_OVERHEAD, false) {
+        match self.no_room(now, from, to, bytes_of(body), false) {
             Some(refusal) => self.refuse_auth(from, Some(to), refusal),
             None => self.carry(from, to, deadline, body, store),
         }
