@@ -36,7 +36,8 @@ struct HandedOver {
 /// The notices of one kind, by rising number. The first `handed_over` have been handed over to the current connection.
 #[derive(Debug, Default)]
 struct Lane {
-    notices: VecDeque<Notice>,
+    /// Boxed: no number limits them, and a deque that grows moves all that it holds in one step.
+    notices: VecDeque<Box<Notice>>,
     handed_over: usize,
 }
 
@@ -77,7 +78,7 @@ impl NoticeQueue {
             // Most queues hold one; a deque would begin with four.
             lane.notices.reserve_exact(1);
         }
-        lane.notices.push_back(Notice { number: self.last, item, handed_over });
+        lane.notices.push_back(Box::new(Notice { number: self.last, item, handed_over }));
         self.last
     }
 
@@ -153,12 +154,12 @@ impl NoticeQueue {
     }
 
     /// Empties the receipts. None of them is handed over to the current connection.
-    pub fn take_receipts(&mut self) -> VecDeque<Notice> {
+    pub fn take_receipts(&mut self) -> VecDeque<Box<Notice>> {
         std::mem::take(&mut self.lanes[1]).notices
     }
 
     /// Empties the queue.
-    pub fn take_all(&mut self) -> [VecDeque<Notice>; 2] {
+    pub fn take_all(&mut self) -> [VecDeque<Box<Notice>>; 2] {
         std::mem::take(&mut self.lanes).map(|lane| lane.notices)
     }
 
@@ -204,7 +205,7 @@ impl NoticeQueue {
             let (mut low, mut high) = (0, lane.handed_over);
             while low < high {
                 let middle = usize::midpoint(low, high);
-                if lane.notices.get(middle).is_some_and(&fits) {
+                if lane.notices.get(middle).is_some_and(|notice| fits(notice)) {
                     low = middle + 1
                 } else {
                     high = middle
@@ -220,7 +221,7 @@ impl NoticeQueue {
 
 impl Lane {
     fn first_handed_over(&self, fits: impl Fn(&Notice) -> bool) -> bool {
-        self.handed_over > 0 && self.notices.front().is_some_and(fits)
+        self.handed_over > 0 && self.notices.front().is_some_and(|notice| fits(notice))
     }
 
     fn give_back_memory(&mut self) {

@@ -10,7 +10,7 @@ use super::notice_queue::Notice;
 #[derive(Debug)]
 pub enum Remaining {
     Mailbox(VecDeque<Place>),
-    Notices(VecDeque<Notice>),
+    Notices(VecDeque<Box<Notice>>),
 }
 
 impl Remaining {
