@@ -3,7 +3,7 @@
 //! Imports point down only:
 //!
 //! ```text
-//! main → preflight → app → web → actors → relay (rules) → store → protocol
+//! main → commands → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
 //!                                             client_address, web_origin, abort_on_panic, signals: ground
@@ -36,6 +36,7 @@ pub mod banner;
 pub mod cli;
 pub mod client_address;
 pub mod clock;
+pub mod commands;
 pub mod logging;
 pub mod preflight;
 #[warn(missing_docs)]

@@ -17,26 +17,18 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use sealpost::app::{App, ReloadHandle};
 use sealpost::banner;
-use sealpost::cli::{Cli, Command, Dropped, QueueCommand};
+use sealpost::cli::Cli;
 use sealpost::clock::Clock;
+use sealpost::commands::{self, EX_CONFIG, EX_UNAVAILABLE};
 use sealpost::logging::{self, LogHandle};
 use sealpost::preflight;
 use sealpost::settings::{self, Settings};
 use sealpost::signals::{self, EndDuringStart};
-use sealpost::store::inspect;
-use sealpost::store::top::{self, Holder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// See docs/performance.md for what it saves.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// The settings cannot be used (EX_CONFIG of sysexits.h).
-const EX_CONFIG: u8 = 78;
-/// The command line cannot be read (EX_USAGE).
-const EX_USAGE: u8 = 64;
-/// The relay cannot start or has failed (EX_UNAVAILABLE).
-const EX_UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -48,16 +40,16 @@ fn main() -> ExitCode {
         }
     };
     if cli.check_config {
-        return check(&settings);
+        return commands::check_config(&settings);
     }
     let unread = settings::unread_variables(std::env::vars_os().map(|(name, _)| name));
     if cli.print_config {
-        show("note: ", &unread);
+        commands::show("note: ", &unread);
         print!("{}", settings::print(&settings));
         return ExitCode::SUCCESS;
     }
-    if let Some(Command::Queue { what }) = cli.command {
-        return look_at_queue(what, &settings);
+    if let Some(command) = cli.command {
+        return commands::run(command, &settings);
     }
     let log = logging::init(&settings);
     logging::log_only_the_place_of_a_panic();
@@ -73,68 +65,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tries what a start would try, without serving. The exit status is that of a start.
-fn check(settings: &Settings) -> ExitCode {
-    let mut findings = preflight::try_settings(settings);
-    findings.notes.extend(settings::unread_variables(std::env::vars_os().map(|(name, _)| name)));
-    findings.notes.extend(logging::mistake_in_rust_log());
-    findings.notes.extend(raise_descriptor_limit(settings));
-    show("note: ", &findings.notes);
-    show("", &findings.problems);
-    if findings.problems.is_empty() {
-        println!("settings are valid");
-        return ExitCode::SUCCESS;
-    }
-    ExitCode::from(EX_UNAVAILABLE)
-}
-
-fn show(kind: &str, lines: &[String]) {
-    for line in lines {
-        eprintln!("{kind}{line}");
-    }
-}
-
-/// Prints what is on disk, without serving.
-fn look_at_queue(what: QueueCommand, settings: &Settings) -> ExitCode {
-    let queue = &settings.queue;
-    let looked = match what {
-        QueueCommand::Stats => {
-            inspect::stats(&queue.path, queue.dedup_window).map(|text| (text, true))
-        }
-        QueueCommand::Verify => {
-            inspect::verify(&queue.path).map(|(damaged, sound, text)| (text, damaged == 0 && sound))
-        }
-        QueueCommand::Top { count } => top::top(&queue.path, count).map(|text| (text, true)),
-        QueueCommand::Drop(Dropped { recipient, sender, origin }) => {
-            let [recipient, sender, origin] = [&recipient, &sender, &origin].map(Option::as_deref);
-            match Holder::parse(recipient, sender, origin) {
-                Ok(holder) => top::drop_held(&queue.path, holder).map(|text| (text, true)),
-                Err(sentence) => {
-                    eprintln!("{sentence}");
-                    return ExitCode::from(EX_USAGE);
-                }
-            }
-        }
-    };
-    match looked {
-        Ok((text, well)) => {
-            print!("{text}");
-            if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(unusable) => {
-            eprintln!("{unusable}");
-            ExitCode::from(EX_UNAVAILABLE)
-        }
-    }
-}
-
 async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<()> {
     // Before anything else, so that a signal starts an orderly end from the first log line on.
     let stop = signals::first_signal();
     let end_during_start = EndDuringStart::begin()
         .inspect_err(|failed| log::warn!("signals wait for the end of the start error={failed}"));
     let hangup = signal(SignalKind::hangup());
-    if let Some(warning) = raise_descriptor_limit(&settings) {
+    if let Some(warning) = preflight::raise_descriptor_limit(&settings) {
         log::warn!("{warning}");
     }
     let app = App::build(settings.clone(), Clock::system())?;
@@ -187,19 +124,5 @@ async fn reload_on_hangup(
         log.apply(&running);
         reload_handle.reload(&running);
         log::info!("settings reloaded");
-    }
-}
-
-/// Raises the limit of descriptors, because each connection needs one. Returns a warning if the limit stays too low, so that
-/// it is reported before connections fail under load.
-fn raise_descriptor_limit(settings: &Settings) -> Option<String> {
-    let connections = settings.limits.connections;
-    let needed = connections as u64 + 1024;
-    match rlimit::increase_nofile_limit(needed) {
-        Ok(limit) if limit < needed => Some(format!(
-            "only {limit} file descriptors for limits.connections = {connections}; raise LimitNOFILE or ulimit -n"
-        )),
-        Ok(_) => None,
-        Err(failed) => Some(format!("the descriptor limit cannot be read error={failed}")),
     }
 }

@@ -69,3 +69,17 @@ fn is_among(address: SocketAddr, addresses: &[SocketAddr]) -> bool {
     };
     addresses.is_empty() || addresses.iter().any(takes)
 }
+
+/// Raises the limit of descriptors, because each connection needs one. Returns a warning if the limit stays too low, so that
+/// it is reported before connections fail under load.
+pub fn raise_descriptor_limit(settings: &Settings) -> Option<String> {
+    let connections = settings.limits.connections;
+    let needed = connections as u64 + 1024;
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(limit) if limit < needed => Some(format!(
+            "only {limit} file descriptors for limits.connections = {connections}; raise LimitNOFILE or ulimit -n"
+        )),
+        Ok(_) => None,
+        Err(failed) => Some(format!("the descriptor limit cannot be read error={failed}")),
+    }
+}

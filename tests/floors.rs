@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// Every module at the root, and the modules that it may import.
 const FLOORS: &[(&str, &str)] = &[
-    // The store only for `sealpost queue`, while no relay runs.
-    ("main", "preflight app store banner cli clock logging metrics settings signals"),
+    ("main", "commands preflight app banner cli clock logging metrics settings signals"),
+    // What the binary does besides serving; the store only while no relay runs.
+    ("commands", "preflight store cli logging settings"),
     // The store only to look at the queue without changing anything.
     ("preflight", "app store banner settings"),
     ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
@@ -42,9 +43,9 @@ const FLOORS: &[(&str, &str)] = &[
 /// The beginning of a name, the only places under `src/` where it may stand, and why.
 const PLACES: &[(&str, &str, &str)] = &[
     ("actix_web_actors", "transport/ actors/session.rs", "upstream prefers actix-ws for new code"),
-    ("actix", "transport/ actors/ web/ app.rs main.rs abort_on_panic.rs", "rules are plain code"),
-    ("tokio", "transport/ actors/ web/ app.rs main.rs signals.rs", "rules do no I/O"),
-    ("crate::transport", "actors/session.rs web/ app.rs", "only sessions stand on it"),
+    ("actix", "transport/ actors/ web/ app/ main.rs abort_on_panic.rs", "rules are plain code"),
+    ("tokio", "transport/ actors/ web/ app/ main.rs signals.rs", "rules do no I/O"),
+    ("crate::transport", "actors/session.rs web/ app/", "only sessions stand on it"),
     ("rustix", "store/ clock.rs", "files are used by handles in the store only"),
     ("Instant::now", "clock.rs transport/ store/writer.rs", "time is an argument"),
     ("SystemTime::now", "clock.rs", "time is an argument"),
@@ -54,8 +55,8 @@ const PLACES: &[(&str, &str, &str)] = &[
 const VAGUE: &[&str] = &["so many", "whoever", "as far as"];
 
 /// The most lines without tests: all of `src/`, and its core.
-const BUDGET: usize = 15_800;
-const CORE_BUDGET: usize = 9_200;
+const BUDGET: usize = 22_000;
+const CORE_BUDGET: usize = 11_500;
 const CORE: &[&str] = &["protocol", "relay", "actors", "web", "app"];
 const LINES_PER_FILE: usize = 500;
 const LINES_PER_TEST_FILE: usize = 600;

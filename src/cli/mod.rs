@@ -1,9 +1,13 @@
 //! The command line. Its flags win over the environment and the file. There are few of them: each setting has one name,
 //! and only those that a first try needs have a flag.
 
+mod queue;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+pub use queue::{Dropped, QueueCommand};
 
 /// A self-hosted relay for end-to-end-encrypted devices.
 ///
@@ -47,39 +51,6 @@ pub enum Command {
         #[command(subcommand)]
         what: QueueCommand,
     },
-}
-
-/// Looks at the queue on disk, or ends a part of it.
-#[derive(Clone, Debug, Subcommand)]
-pub enum QueueCommand {
-    /// Count what waits, for how many, and until when
-    Stats,
-    /// Read and check everything; the exit status is 1 if anything is damaged
-    Verify,
-    /// Name the recipients, senders and origins that hold most
-    Top {
-        /// How many of each
-        #[arg(long, value_name = "N", default_value_t = 10)]
-        count: usize,
-    },
-    /// End what one recipient, sender or origin holds; the senders get an Error 410 at the next start
-    Drop(Dropped),
-}
-
-/// Whose messages to end.
-#[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct Dropped {
-    // Text, because the command line knows no ids.
-    /// All that waits for this device
-    #[arg(long, value_name = "ID")]
-    pub recipient: Option<String>,
-    /// All that this device sent and that waits
-    #[arg(long, value_name = "ID")]
-    pub sender: Option<String>,
-    /// All that the devices of this origin sent and that waits
-    #[arg(long, value_name = "ORIGIN")]
-    pub origin: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 use std::process::Command;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::oneshot;
@@ -7,8 +9,12 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
-use crate::actors::registry::Observe;
+use crate::abort_on_panic::EXIT_CODE;
+use crate::actors::abort_on_panic;
+use crate::actors::rate_limiter::RateLimiter;
+use crate::actors::registry::{Observe, Registry};
 use crate::actors::test_probe::RunOnActor;
+use crate::actors::ttl_sweeper::TtlSweeper;
 
 /// The environment variable that names the actor that panics in a child process of this test.
 const PANIC_IN: &str = "SEALPOST_TEST_PANIC_IN";

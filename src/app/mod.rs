@@ -1,0 +1,141 @@
+//! The relay as a whole: built bottom-up, run, drained. `main` and the tests use it alike.
+
+mod core;
+mod drain;
+mod listeners;
+mod queue;
+mod services;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix_server::Server;
+
+use self::core::start_core;
+use self::drain::drain;
+use self::queue::Queue;
+use self::services::{admin_service, public_service};
+use crate::actors::{rate_limiter, registry};
+use crate::clock::Clock;
+use crate::relay::rate_limit::RatePlan;
+use crate::settings::Settings;
+use crate::web::ingress::Ingress;
+
+pub use self::listeners::bind;
+
+/// Connections that wait for accept.
+const BACKLOG: u32 = 4096;
+
+/// A relay that is bound to its addresses.
+pub struct App {
+    settings: Arc<Settings>,
+    ingress: Arc<Ingress>,
+    server: Server,
+    before_serving: BeforeServing,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// What runs on the first worker's thread when the core is there.
+type BeforeServing = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+#[derive(Clone)]
+pub struct ReloadHandle(Arc<Ingress>);
+
+impl App {
+    /// Binds the addresses and prepares everything; no connection is served before [`Self::run`]. An error names the setting.
+    pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
+        let settings = Arc::new(settings);
+        let queue = Queue::open(&settings, &clock)?;
+        let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
+        let ingress = Arc::new(Ingress::new(settings.clone(), plan, clock.clone()));
+        let listener = bind("server.listen", settings.server.listen)?;
+        let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
+        let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        if let Some(queue) = &queue {
+            queue.file.publish([public, admin]);
+        }
+        let queue = Arc::new(Mutex::new(queue));
+        let before_serving = BeforeServing::default();
+        let server = Server::build()
+            .workers(settings.server.workers)
+            .backlog(BACKLOG)
+            // A full worker would silently stop accepting, also on the admin listener. The public listener has its own counter.
+            .max_concurrent_connections(usize::MAX)
+            .disable_signals()
+            .listen("relay", listener, {
+                let (ingress, settings) = (ingress.clone(), settings.clone());
+                let before_serving = before_serving.clone();
+                move || {
+                    // This runs on each worker's own thread; the core lives on the first one's.
+                    ingress.core.get_or_init(|| {
+                        let queue = take(&queue);
+                        let core = Arc::new(start_core(&settings, &clock, &ingress, queue));
+                        let before_serving = take(&before_serving);
+                        before_serving.into_iter().for_each(|run| run());
+                        core
+                    });
+                    public_service(&ingress, settings.server.tcp_user_timeout)
+                }
+            })?
+            .listen("admin", admin_listener, {
+                let ingress = ingress.clone();
+                move || admin_service(&ingress)
+            })?
+            .run();
+        Ok(Self { settings, ingress, server, before_serving, public, admin })
+    }
+
+    /// Where the WebSocket is served; the port is the real one if the setting is port 0.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(self.ingress.clone())
+    }
+
+    /// Runs `hook` once, when the queue is restored and before the first connection is accepted.
+    pub fn before_serving(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.before_serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));
+    }
+
+    /// Serves until `shutdown`, then closes all sessions and ends.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let handle = self.server.handle();
+        let mut server = actix_rt::spawn(self.server);
+        tokio::select! {
+            ended = &mut server => return ended.map_err(io::Error::other)?,
+            () = shutdown => {}
+        }
+        drain(&self.ingress, &handle, self.settings.server.drain_timeout).await;
+        server.await.map_err(io::Error::other)?
+    }
+}
+
+impl ReloadHandle {
+    /// Replaces the settings that a running relay can take over.
+    pub fn reload(&self, settings: &Settings) {
+        let settings = Arc::new(settings.clone());
+        self.0.reload(settings.clone());
+        let Some(core) = self.0.core.get() else { return };
+        let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
+        let rules = core.registry.try_send(registry::Reload(settings));
+        if limits.is_err() || rules.is_err() {
+            log::error!("the core is too busy to hear of new settings; send the signal again");
+        }
+    }
+}
+
+fn take<T>(cell: &Mutex<Option<T>>) -> Option<T> {
+    cell.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+#[cfg(test)]
+mod tests;

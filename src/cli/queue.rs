@@ -1,0 +1,36 @@
+//! `sealpost queue`: the queue on disk, while no relay uses it.
+
+use clap::{Args, Subcommand};
+
+/// Looks at the queue on disk, or ends a part of it.
+#[derive(Clone, Debug, Subcommand)]
+pub enum QueueCommand {
+    /// Count what waits, for how many, and until when
+    Stats,
+    /// Read and check everything; the exit status is 1 if anything is damaged
+    Verify,
+    /// Name the recipients, senders and origins that hold most
+    Top {
+        /// How many of each
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        count: usize,
+    },
+    /// End what one recipient, sender or origin holds; the senders get an Error 410 at the next start
+    Drop(Dropped),
+}
+
+/// Whose messages to end.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Dropped {
+    // Text, because the command line knows no ids.
+    /// All that waits for this device
+    #[arg(long, value_name = "ID")]
+    pub recipient: Option<String>,
+    /// All that this device sent and that waits
+    #[arg(long, value_name = "ID")]
+    pub sender: Option<String>,
+    /// All that the devices of this origin sent and that waits
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Option<String>,
+}
