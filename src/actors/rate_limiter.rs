@@ -331,6 +331,17 @@ impl Handler<ResumeFailed> for RateLimiter {
     }
 }
 
+/// A question without an answer: the time until it is handled is what the mailbox costs.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Probe;
+
+impl Handler<Probe> for RateLimiter {
+    type Result = ();
+
+    fn handle(&mut self, _: Probe, _: &mut Self::Context) {}
+}
+
 impl Handler<Reload> for RateLimiter {
     type Result = ();
 

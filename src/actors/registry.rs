@@ -21,7 +21,7 @@ use crate::protocol::refusal::CloseReason;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{Router, Snapshot, Sweep, Ticket};
+use crate::relay::router::{Measured, Router, Snapshot, Sweep, Ticket};
 use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
@@ -116,6 +116,17 @@ pub struct Reload(pub Arc<Settings>);
 #[rtype(result = "Snapshot")]
 pub struct Observe;
 
+/// Asks for everything that is counted.
+#[derive(Message)]
+#[rtype(result = "CoreMetrics")]
+pub struct Measure;
+
+pub struct CoreMetrics {
+    pub router: Measured,
+    /// The most messages that one round handled since the last time: the depth of the mailbox.
+    pub longest_round: u64,
+}
+
 pub struct Registry {
     clock: Clock,
     router: Router,
@@ -133,6 +144,9 @@ pub struct Registry {
     /// A [`ContinueWork`] is on its way.
     continues: bool,
     work_since_yield: usize,
+    /// Messages of this round, and of the longest one since the last [`Measure`].
+    round: u64,
+    longest_round: u64,
 }
 
 impl Registry {
@@ -154,6 +168,8 @@ impl Registry {
             draining: false,
             continues: false,
             work_since_yield: 0,
+            round: 0,
+            longest_round: 0,
         }
     }
 
@@ -178,6 +194,7 @@ impl Registry {
     ) -> T {
         self.step.now = self.clock.now();
         self.dirty.set(true);
+        self.round += 1;
         self.watermarks.exchange(&mut self.written);
         self.work_since_yield += 1 + work + self.written.len();
         for Written { connection, items, notices } in self.written.drain(..) {
@@ -211,6 +228,7 @@ impl Registry {
 
     /// Ends a round: the store's changes are one unit, and each session gets its batch.
     fn send_batches(&mut self) {
+        self.longest_round = self.longest_round.max(std::mem::take(&mut self.round));
         self.router.store_mut().flush();
         while let Some((connection, session, batch)) = self.connections.next_batch() {
             let Err(failed) = session.try_send(batch) else { continue };
@@ -410,6 +428,16 @@ impl Handler<Observe> for Registry {
 
     fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
         MessageResult(self.step(0, ctx, |router, _| router.observe()))
+    }
+}
+
+impl Handler<Measure> for Registry {
+    type Result = MessageResult<Measure>;
+
+    fn handle(&mut self, _: Measure, ctx: &mut Self::Context) -> Self::Result {
+        let router = self.step(0, ctx, |router, _| router.measure());
+        let longest_round = std::mem::take(&mut self.longest_round);
+        MessageResult(CoreMetrics { router, longest_round })
     }
 }
 

@@ -10,7 +10,7 @@ use slab::Slab;
 use subtle::ConstantTimeEq;
 
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::{Origin, Seq, Subject};
+use crate::protocol::envelope::{Origin, Seq};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
@@ -112,8 +112,8 @@ impl Connection {
         }
         self.last_seq = item.seq;
         let body = item.envelope.body.clone();
-        let key_update = matches!(item.envelope.subject, Subject::KeyRotation(_));
-        step.deliver(self.id, Delivery::Frame { seq: item.seq, body, key_update });
+        let kind = item.envelope.subject.outgoing();
+        step.deliver(self.id, Delivery::Frame { seq: item.seq, body, kind });
     }
 
     /// Whether an Ack was expected.

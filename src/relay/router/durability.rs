@@ -266,6 +266,9 @@ impl Router {
             return;
         }
         let Subject::Message(id) = item.envelope.subject else { return };
+        if let Some(age) = item.age(step.now.mono) {
+            self.times.ack.observe(age);
+        }
         let (from, receipts) = (item.envelope.from, item.envelope.receipts);
         let status = Status::Queued(step.now.unix_at(item.deadline));
         let status = (receipts && self.wants_receipts(from)).then_some(status);

@@ -80,6 +80,10 @@ impl Router {
     /// The connection's socket has taken everything through the frame `through`.
     pub fn on_written(&mut self, step: &mut Step, connection: ConnectionId, through: Seq) {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
+        let newest = self.directory[slot].mailbox.direct(through);
+        if let Some(age) = newest.and_then(|item| item.age(step.now.mono)) {
+            self.times.forward.observe(age);
+        }
         let mut settled = std::mem::take(&mut self.settled);
         self.directory[slot].mailbox.on_written(through, |item| settled.push(item));
         for item in settled.drain(..) {
