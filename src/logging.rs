@@ -4,9 +4,11 @@
 //! stands before it, behind a lock that is taken only for lines that the most verbose target would log. Callers log no
 //! payload, key or token, and a client's text only through [`shorten_and_escape`].
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use env_filter::Filter;
 use log::{LevelFilter, Log, Metadata, Record};
@@ -116,12 +118,49 @@ impl Log for ReloadableFilter {
         let wanted = self.filter.read().unwrap_or_else(PoisonError::into_inner).matches(record);
         if wanted {
             self.writer.log(record);
+            if record.level() <= log::Level::Warn {
+                remember(record);
+            }
         }
     }
 
     fn flush(&self) {
         self.writer.flush();
     }
+}
+
+/// A warning or an error that was logged.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Logged {
+    /// Unix seconds.
+    pub at: u64,
+    pub level: &'static str,
+    /// Shortened, on one line.
+    pub message: String,
+}
+
+/// The newest warnings and errors, the oldest first.
+static RECENT: Mutex<VecDeque<Logged>> = Mutex::new(VecDeque::new());
+/// How many of them are kept.
+const RECENT_LINES: usize = 10;
+/// Characters that are kept of each.
+const RECENT_CHARACTERS: usize = 300;
+
+/// The newest warnings and errors, the oldest first; for an operator who looks at a relay that runs.
+pub fn recent() -> Vec<Logged> {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+}
+
+fn remember(record: &Record<'_>) {
+    let message = record.args().to_string();
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let level = record.level().as_str();
+    let message = message.chars().take(RECENT_CHARACTERS).flat_map(char::escape_debug).collect();
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if recent.len() == RECENT_LINES {
+        recent.pop_front();
+    }
+    recent.push_back(Logged { at, level, message });
 }
 
 /// Writes every record that it receives, in the given format.

@@ -15,7 +15,10 @@ const FLOORS: &[(&str, &str)] = &[
     // The store only to look at the queue without changing anything.
     ("preflight", "app web store banner settings"),
     ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
-    ("web", "actors relay protocol transport client_address clock metrics settings web_origin"),
+    (
+        "web",
+        "actors relay protocol transport client_address clock logging metrics settings web_origin",
+    ),
     (
         "actors",
         "relay store protocol transport abort_on_panic client_address clock metrics settings",
@@ -49,18 +52,18 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("rustix", "store/ clock.rs", "files are used by handles in the store only"),
     (
         "Instant::now",
-        "clock.rs transport/ store/writer.rs store/queue_writer.rs",
+        "clock.rs transport/ commands/ store/writer.rs store/queue_writer.rs",
         "time is an argument",
     ),
-    ("SystemTime::now", "clock.rs", "time is an argument"),
+    ("SystemTime::now", "clock.rs logging.rs", "time is an argument"),
 ];
 
 /// A comment with one of these phrases is vague and must be rewritten.
 const VAGUE: &[&str] = &["so many", "whoever", "as far as"];
 
 /// The most lines without tests: all of `src/`, and its core.
-const BUDGET: usize = 22_000;
-const CORE_BUDGET: usize = 11_500;
+const BUDGET: usize = 27_000;
+const CORE_BUDGET: usize = 14_000;
 const CORE: &[&str] = &["protocol", "relay", "actors", "web", "app"];
 const LINES_PER_FILE: usize = 500;
 const LINES_PER_TEST_FILE: usize = 600;

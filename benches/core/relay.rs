@@ -94,7 +94,7 @@ impl Relay {
     }
 
     pub fn leave(&mut self, device: Device) {
-        self.router.disconnect(&mut self.step, device.conn);
+        self.router.disconnect(&mut self.step, device.conn, 1000);
         self.step.out.clear();
     }
 

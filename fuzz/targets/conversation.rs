@@ -214,7 +214,7 @@ impl Relay {
                     expect_json(&encode::error(refused.refusal, &refused.context));
                 }
                 Delivery::Close(_) => self.disconnect(number),
-                Delivery::Pong | Delivery::UnmatchedAck => {}
+                Delivery::Pong | Delivery::UnmatchedAck | Delivery::Describe(_) => {}
             }
         }
     }
@@ -222,7 +222,7 @@ impl Relay {
     fn disconnect(&mut self, number: usize) {
         if let Some(connection) = self.connection(number) {
             self.states[number] = State::Closed;
-            self.router.disconnect(&mut self.now, connection);
+            self.router.disconnect(&mut self.now, connection, 1000);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::protocol::refusal::CloseReason;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{Measured, Router, Snapshot, Sweep, Ticket};
+use crate::relay::router::{Measured, Router, Snapshot, Stuck, Sweep, Ticket};
 use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
@@ -69,6 +69,8 @@ pub struct Disconnected {
     pub connection: ConnectionId,
     /// Decoded before the end and not sent yet.
     pub commands: Vec<Command>,
+    /// The code of the Close frame; 1006 without one (RFC 6455, 7.1.5).
+    pub code: u16,
 }
 
 #[derive(Message)]
@@ -119,7 +121,10 @@ pub struct Observe;
 /// Asks for everything that is counted.
 #[derive(Message)]
 #[rtype(result = "CoreMetrics")]
-pub struct Measure;
+pub struct Measure {
+    /// The longest round counts anew from now on.
+    pub resets: bool,
+}
 
 pub struct CoreMetrics {
     pub router: Measured,
@@ -237,15 +242,15 @@ impl Registry {
             }
             // The session takes no more batches, so its connection has ended. What waits again may expire or be delivered
             // elsewhere, which fills batches of other sessions.
-            self.forget(connection);
+            self.forget(connection, CloseReason::SlowConsumer.code());
             self.router.store_mut().flush();
         }
     }
 
     /// A connection has ended: what was in flight to it waits again.
-    fn forget(&mut self, connection: ConnectionId) {
+    fn forget(&mut self, connection: ConnectionId, code: u16) {
         self.connections.remove(connection);
-        self.router.disconnect(&mut self.step, connection);
+        self.router.disconnect(&mut self.step, connection, code);
         self.stage();
     }
 }
@@ -340,9 +345,9 @@ impl Handler<Disconnected> for Registry {
     type Result = ();
 
     fn handle(&mut self, message: Disconnected, ctx: &mut Self::Context) {
-        let Disconnected { connection, commands } = message;
+        let Disconnected { connection, commands, code } = message;
         self.step(commands.len(), ctx, |router, step| router.handle(step, connection, commands));
-        self.forget(connection);
+        self.forget(connection, code);
     }
 }
 
@@ -350,9 +355,17 @@ impl Handler<NextExpired> for Registry {
     type Result = MessageResult<NextExpired>;
 
     fn handle(&mut self, message: NextExpired, ctx: &mut Self::Context) -> Self::Result {
-        MessageResult(
-            self.step(0, ctx, |router, step| router.next_expired(step.now, message.limit)),
-        )
+        let (sweep, stuck) = self.step(0, ctx, |router, step| {
+            let stuck = router.find_stuck(step.now.mono, message.limit);
+            (router.next_expired(step.now, message.limit), stuck)
+        });
+        for Stuck { device, since, waiting } in stuck {
+            log::warn!(
+                "a connected device takes nothing: its window has stayed full device={device:?} for_s={} waiting={waiting}",
+                since.as_secs()
+            );
+        }
+        MessageResult(sweep)
     }
 }
 
@@ -434,13 +447,18 @@ impl Handler<Observe> for Registry {
 impl Handler<Measure> for Registry {
     type Result = MessageResult<Measure>;
 
-    fn handle(&mut self, _: Measure, ctx: &mut Self::Context) -> Self::Result {
-        let router = self.step(0, ctx, |router, _| router.measure());
-        let longest_round = std::mem::take(&mut self.longest_round);
+    fn handle(&mut self, Measure { resets }: Measure, ctx: &mut Self::Context) -> Self::Result {
+        let router = self.step(0, ctx, |router, step| router.measure(step.now));
+        let longest_round = self.longest_round;
+        if resets {
+            self.longest_round = 0;
+        }
         MessageResult(CoreMetrics { router, longest_round })
     }
 }
 
+#[path = "registry_operator.rs"]
+pub mod operator;
 #[cfg(test)]
 #[path = "registry_tests.rs"]
 mod tests;

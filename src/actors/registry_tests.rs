@@ -69,7 +69,7 @@ impl TestRelay {
 
     async fn disconnects(&self, number: u64) {
         let connection = ConnectionId(number);
-        self.sends(Disconnected { connection, commands: Vec::new() }).await;
+        self.sends(Disconnected { connection, commands: Vec::new(), code: 1000 }).await;
     }
 
     async fn sends<M>(&self, message: M)

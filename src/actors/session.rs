@@ -17,16 +17,16 @@ use bytestring::ByteString;
 
 use super::connection_table::DeliveryBatch;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
-use super::registry::{CommandBatch, Connected, Disconnected, Registry, WriteProgress};
-use super::write_watermarks::{WriteWatermarks, Written};
+use super::registry::{CommandBatch, Connected, Disconnected, Registry};
+use super::write_watermarks::WriteWatermarks;
 use crate::metrics::worker;
-use crate::protocol::encode::{self, ClientLimits, Extension, Token};
+use crate::protocol::encode::{self, Extension, Token};
 use crate::protocol::frame::Register;
 use crate::protocol::kind::Outgoing;
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::{Command, ConnectionId};
 use crate::relay::connection_state::{Registered, Request, Unregistered};
-use crate::relay::delivery::{Delivery, RegistrationAccepted};
+use crate::relay::delivery::{Delivery, ReportTo, SessionReport};
 use crate::relay::notice_pings::NoticePings;
 use crate::relay::rate_limit::{Allowance, Class, Verdict};
 use crate::settings::Settings;
@@ -38,6 +38,8 @@ const PAUSE_READ_AT: usize = 64;
 const SPARE_BATCHES: usize = 64;
 /// Maximum of delivery batches that can wait in the mailbox.
 const MAILBOX_MAX: usize = 65_536;
+/// Stands for a connection that ended without a Close frame (RFC 6455, 7.1.5).
+const NO_CLOSE_FRAME: u16 = 1006;
 /// The pause before a full Registry is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -265,54 +267,6 @@ impl Session {
         self.replay_buffered(State::Unregistered, ctx);
     }
 
-    fn on_registered(&mut self, accepted: RegistrationAccepted, ctx: &mut Ctx) {
-        let RegistrationAccepted { device, allowance, resumed, queued, token } = accepted;
-        let session = &self.settings.session;
-        let ttl = if token.is_some() { session.ttl } else { session.plain_ttl };
-        let extended = matches!(self.state, State::Registering { extended: true, .. });
-        let extension = extended.then(|| {
-            let (session_ttl, limits) = (ttl.as_secs(), client_limits(&self.settings));
-            Box::new(Extension {
-                protocol: encode::PROTOCOL,
-                resumable: token.is_some(),
-                resume_token: token,
-                resumed,
-                queued,
-                session_ttl,
-                limits,
-            })
-        });
-        self.writer.text(encode::register_response(device, extension.as_deref()));
-        worker::count(|metrics| {
-            metrics.sent(Outgoing::RegisterResponse);
-            metrics.registrations.increase(usize::from(resumed));
-        });
-        self.allowance = allowance;
-        let (core, id) = (self.core.clone(), self.id);
-        self.socket.on_written(move |[items, notices]| {
-            if core.watermarks.record(Written { connection: id, items, notices }) {
-                // A Registry with a full mailbox reads the watermarks before each of its other messages.
-                let _ = core.registry.try_send(WriteProgress);
-            }
-        });
-        if let Some(deadline) = self.register_deadline.take() {
-            ctx.cancel_future(deadline);
-        }
-        log::debug!("registered connection={} device={device:?} resumed={resumed}", self.id.0);
-        self.replay_buffered(State::Registered { me: Registered { device }, extension }, ctx);
-    }
-
-    /// The registration is accepted or refused: handles what the client sent meanwhile.
-    fn replay_buffered(&mut self, state: State, ctx: &mut Ctx) {
-        let former = std::mem::replace(&mut self.state, state);
-        self.socket.pause(false);
-        if let State::Registering { buffered, .. } = former {
-            for text in buffered {
-                self.on_text(text, ctx);
-            }
-        }
-    }
-
     /// Adds a command to the batch, which is sent when no more input can be read now.
     fn enqueue_command(&mut self, command: Command) {
         self.batch.push(command);
@@ -392,7 +346,8 @@ impl Actor for Session {
     #[allow(clippy::disallowed_methods)]
     fn stopped(&mut self, _: &mut Self::Context) {
         let commands = std::mem::take(&mut self.batch);
-        self.core.registry.do_send(Disconnected { connection: self.id, commands });
+        let code = self.socket.close_code().unwrap_or(NO_CLOSE_FRAME);
+        self.core.registry.do_send(Disconnected { connection: self.id, commands, code });
     }
 }
 
@@ -461,6 +416,11 @@ impl Handler<DeliveryBatch> for Session {
                     }
                 }
                 Delivery::Close(reason) => self.close(reason, ctx),
+                Delivery::Describe(ReportTo(report)) => report(SessionReport {
+                    address: self.address,
+                    silence: self.socket.silence(),
+                    unwritten_bytes: self.socket.backlog(),
+                }),
             }
         }
         if self.watermark != before && self.writer.is_open() {
@@ -477,23 +437,10 @@ impl Handler<DeliveryBatch> for Session {
     }
 }
 
-/// The limits in a `RegisterResponse`. (protocol: Register)
-fn client_limits(settings: &Settings) -> ClientLimits {
-    ClientLimits {
-        message_bytes: settings.limits.message_bytes,
-        messages_per_minute: settings.rate_limit.messages_per_minute.get(),
-        burst: settings.rate_limit.burst.get(),
-        control_per_minute: settings.rate_limit.control_per_minute.get(),
-        queue_messages: settings.queue.messages,
-        queue_bytes: settings.queue.bytes as u64,
-        max_ttl: settings.queue.max_ttl.as_secs(),
-        default_ttl: settings.queue.default_ttl.as_secs(),
-        window: settings.delivery.window,
-    }
-}
-
 #[path = "session_proof.rs"]
 mod proof;
+#[path = "session_registration.rs"]
+mod registration;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;

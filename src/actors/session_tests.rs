@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::{Message as Ws, protocol::Role};
 
 use super::*;
 use crate::actors::abort_on_panic;
+use crate::actors::registry::WriteProgress;
 use crate::actors::test_probe::{RunOnActor, look};
 use crate::clock::Clock;
 use crate::relay::rate_limit::{Allowance, RatePlan};

@@ -129,6 +129,7 @@ impl App {
         tokio::select! {
             ended = &mut server => return ended.map_err(io::Error::other)?,
             () = shutdown => {}
+            () = self.ingress.shutdown.notified() => {}
         }
         drain(&self.ingress, &handle, self.settings.server.drain_timeout).await;
         server.await.map_err(io::Error::other)?

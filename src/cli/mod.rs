@@ -1,12 +1,16 @@
 //! The command line. Its flags win over the environment and the file. There are few of them: each setting has one name,
 //! and only those that a first try needs have a flag.
 
+mod device;
 mod queue;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
+pub use device::{DeviceCommand, One};
 pub use queue::{Dropped, QueueCommand};
 
 /// A self-hosted relay for end-to-end-encrypted devices.
@@ -51,7 +55,36 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Look at the queue in queue.path, or end a part of it; no relay may be using it
+    /// Show the same again and again
+    Top {
+        /// The time between two looks
+        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+        interval: Duration,
+        /// End after N looks instead of at Ctrl-C
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Look at devices of a running relay, or do something to one
+    Device {
+        /// What to do
+        #[command(subcommand)]
+        what: DeviceCommand,
+    },
+    /// Shut a running relay down, as SIGTERM does
+    Drain {
+        /// Print the relay's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+    /// Look at the queue in queue.path, or end a part of it; top and drop ask a relay that runs
     Queue {
         /// What to look for
         #[command(subcommand)]

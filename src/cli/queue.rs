@@ -9,13 +9,16 @@ pub enum QueueCommand {
     Stats,
     /// Read and check everything; the exit status is 1 if anything is damaged
     Verify,
-    /// Name the recipients, senders and origins that hold most
+    /// Name the recipients, senders, origins and access tokens that hold most
     Top {
         /// How many of each
         #[arg(long, value_name = "N", default_value_t = 10)]
         count: usize,
+        /// Print JSON; of a relay that runs only
+        #[arg(long)]
+        json: bool,
     },
-    /// End what one recipient, sender or origin holds; the senders get an Error 410 at the next start
+    /// End what one recipient, sender, origin or access token holds; the senders get an Error 410, at the next start if no relay runs
     Drop(Dropped),
 }
 
@@ -33,4 +36,7 @@ pub struct Dropped {
     /// All that the devices of this origin sent and that waits
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Option<String>,
+    /// All that the devices of this access token sent and that waits; of a relay that runs only
+    #[arg(long, value_name = "NAME")]
+    pub access: Option<String>,
 }

@@ -1,8 +1,13 @@
 //! What the binary does besides serving. Each command prints what it found and returns an exit status of sysexits.h.
 
 pub mod admin_client;
+mod device;
+mod drain;
+mod live_queue;
+mod manual;
 mod queue;
 mod status;
+mod text;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -27,6 +32,11 @@ pub fn run(command: Command, settings: &Settings) -> ExitCode {
     match command {
         Command::Queue { what } => queue::run(what, settings),
         Command::Status { json } => answer(status::run(settings, json)),
+        Command::Top { interval, count } => answer(status::top(settings, interval, count)),
+        Command::Device { what } => answer(device::run(settings, what)),
+        Command::Drain { json } => answer(drain::run(settings, json)),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man => manual::page(),
     }
 }
 

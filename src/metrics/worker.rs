@@ -11,9 +11,9 @@ const CODES: [&str; 11] =
     ["400", "401", "403", "404", "409", "410", "413", "429", "503", "507", "other"];
 
 /// How connections end: the code of the Close frame; `gone` without one, `stalled` where the client did not read.
-const CLOSED: [&str; 16] = [
-    "1000", "1001", "1002", "1003", "1005", "1007", "1008", "1009", "1011", "1013", "4401", "4408",
-    "4409", "gone", "stalled", "other",
+const CLOSED: [&str; 18] = [
+    "1000", "1001", "1002", "1003", "1005", "1007", "1008", "1009", "1011", "1012", "1013", "4401",
+    "4403", "4408", "4409", "gone", "stalled", "other",
 ];
 
 /// Why a socket did not become a WebSocket.

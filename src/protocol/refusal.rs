@@ -29,6 +29,8 @@ pub enum Refusal {
     NobodyYet,
     /// 401: before `RegisterResponse`, only Register, Ping and Pong are allowed.
     NotRegistered,
+    /// 403: an operator has blocked the device.
+    Blocked,
     /// 401: the resume token is unknown, expired or wrong. One text for all three, so that a guess reveals nothing.
     BadToken,
     /// 403: the `sender_id` is not the connection's device.
@@ -85,7 +87,7 @@ impl Refusal {
             | Self::ServerOnly(_)
             | Self::NobodyYet => 400,
             Self::NotRegistered | Self::BadToken => 401,
-            Self::ForeignSender | Self::ForeignDevice | Self::NotVerified => 403,
+            Self::Blocked | Self::ForeignSender | Self::ForeignDevice | Self::NotVerified => 403,
             Self::UnknownRecipient | Self::NoExchange => 404,
             Self::OtherContent | Self::Ambiguous | Self::Replaced => 409,
             Self::Expired(..) => 410,
@@ -141,6 +143,7 @@ impl fmt::Display for Refusal {
                 "Name the recipient: set recipient_id in the payload, this device has exchanged messages with nobody yet."
             }
             Self::NotRegistered => "Not registered: send Register first.",
+            Self::Blocked => "This device is blocked.",
             Self::BadToken => "Resume token refused: register afresh.",
             Self::ForeignSender => "The sender_id is not this connection's device.",
             Self::ForeignDevice => "The device_id is not this connection's device.",
@@ -216,10 +219,14 @@ pub enum CloseReason {
     Flooding,
     /// 1011: an error of the relay.
     Internal,
+    /// 1012: an operator has closed the connection; the client may come back.
+    Kicked,
     /// 1013: the client does not read what the relay sends.
     SlowConsumer,
     /// 4401: no Register within the time limit.
     NotRegistered,
+    /// 4403: an operator has blocked the device.
+    Blocked,
     /// 4408: no frame within the time limit.
     Idle,
     /// 4409: a newer connection of the same device replaced this one.
@@ -245,8 +252,10 @@ impl CloseReason {
             Self::Strikes => (1008, "too many malformed messages"),
             Self::Flooding => (1008, "flooding"),
             Self::Internal => (1011, "internal error"),
+            Self::Kicked => (1012, "closed by the operator"),
             Self::SlowConsumer => (1013, "slow consumer"),
             Self::NotRegistered => (4401, "no Register in time"),
+            Self::Blocked => (4403, "blocked by the operator"),
             Self::Idle => (4408, "idle"),
             Self::Replaced => (4409, "replaced by a newer connection"),
         }
@@ -274,8 +283,10 @@ mod tests {
             CloseReason::Strikes,
             CloseReason::Flooding,
             CloseReason::Internal,
+            CloseReason::Kicked,
             CloseReason::SlowConsumer,
             CloseReason::NotRegistered,
+            CloseReason::Blocked,
             CloseReason::Idle,
             CloseReason::Replaced,
         ] {

@@ -102,6 +102,15 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// How many frames would pass now.
+    fn left(&self, now: Moment, rate: &Rate) -> u64 {
+        let latest = now.0.saturating_add(rate.tolerance);
+        let full_at = self.full_at.max(self.promises.filled(now, rate)).0;
+        latest.checked_sub(full_at).map_or(0, |ahead| ahead / rate.interval.max(1) + 1)
+    }
+}
+
 /// A [`Bucket`] that several connections of one device may use at the same time.
 #[derive(Debug, Default)]
 pub(super) struct SharedBucket {
@@ -127,6 +136,12 @@ impl SharedBucket {
                 return checked;
             }
         }
+    }
+
+    pub fn left(&self, now: Moment, rate: &Rate) -> u64 {
+        let [full_at, promised] =
+            [&self.full_at, &self.promised].map(|moment| Moment(moment.load(Ordering::Relaxed)));
+        Bucket { full_at, promises: Promises(promised) }.left(now, rate)
     }
 
     pub fn refill(&self) {

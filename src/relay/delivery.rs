@@ -1,5 +1,7 @@
 //! What the router has for connections.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,27 @@ pub enum Delivery {
     /// The device acked a message that does not await an Ack. Nothing is sent; the session charges the allowance.
     UnmatchedAck,
     Close(CloseReason),
+    /// An operator wants to know how the session does.
+    Describe(ReportTo),
+}
+
+/// How a session does.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionReport {
+    pub address: IpAddr,
+    /// Since the last byte of the client; since the start of the connection if there was none.
+    pub silence: Duration,
+    /// Bytes that the socket has not taken.
+    pub unwritten_bytes: usize,
+}
+
+/// Where a [`SessionReport`] goes.
+pub struct ReportTo(pub Box<dyn FnOnce(SessionReport) + Send>);
+
+impl fmt::Debug for ReportTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReportTo")
+    }
 }
 
 #[derive(Debug)]

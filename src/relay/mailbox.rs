@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::item::{Item, SettledBy};
-use super::mailbox_quota::{Applicant, MailboxQuota, MailboxUsage};
+use super::mailbox_quota::{Applicant, MailboxQuota, MailboxUsage, Usage};
 use super::on_demand::Empty;
 use super::remaining::Remaining;
 use crate::clock::Moment;
@@ -81,6 +81,11 @@ impl Mailbox {
         self.places.len() - self.holes - self.in_flight
     }
 
+    /// The item that is delivered next.
+    pub fn first_waiting(&self) -> Option<&Item> {
+        self.places.iter().skip(self.in_flight).find_map(|place| place.item.as_ref())
+    }
+
     /// Messages and key rotations, waiting or in flight.
     pub fn messages(&self) -> usize {
         self.messages
@@ -94,6 +99,11 @@ impl Mailbox {
     /// Whether an item of `bytes` could be in flight at once, overtaking nothing.
     pub fn has_credit(&self, credit: Credit, bytes: u64) -> bool {
         self.waiting() == 0 && self.credit_covers(credit, bytes)
+    }
+
+    /// What counts against the quota.
+    pub fn usage(&self) -> Usage {
+        self.usage.total
     }
 
     pub fn is_full(&self, quota: MailboxQuota, from: Applicant, bytes: u64) -> bool {
@@ -258,6 +268,11 @@ impl Mailbox {
 
     pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
         self.places.iter().filter_map(|place| place.item.as_ref())
+    }
+
+    /// The items in `count` places from `first` on.
+    pub fn items_at(&self, first: usize, count: usize) -> impl Iterator<Item = &Item> {
+        self.places.iter().skip(first).take(count).filter_map(|place| place.item.as_ref())
     }
 
     fn item_at(&self, index: usize) -> Option<&Item> {

@@ -90,6 +90,12 @@ impl Allowance {
         Arc::new(Self { plan, buckets: Default::default(), generation })
     }
 
+    /// How many messages would pass now.
+    pub fn messages_left(&self) -> u64 {
+        let (_, rate) = self.plan.rate(Class::Message);
+        self.buckets[Class::Message as usize].left(self.plan.clock.moment(), &rate)
+    }
+
     /// Counts one frame. New rates take effect here.
     pub fn check(&self, class: Class) -> Verdict {
         let generation = self.plan.generation.load(Ordering::Acquire);

@@ -233,6 +233,8 @@ settings! {
         window: usize = Count(1..=4096),
         /// Bytes in flight to one connection. Never below `limits.message_bytes`.
         bytes: usize = Size(KIB..=GIB),
+        /// How long a connected device may confirm nothing while messages wait before the relay says so.
+        stuck_after: Duration = Span(S..=DAY),
     }
     /// Section `session`: how long a device is remembered after its connection ended.
     session: Session {

@@ -9,6 +9,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub(super) frame_seen: Cell<bool>,
     /// When the socket last yielded bytes.
     pub(super) last_read_at: Cell<Option<Instant>>,
+    began_at: Instant,
     /// Since when a frame or message is unfinished, while the input is read.
     pub(super) unfinished: Cell<Option<Instant>>,
     /// The peer will send nothing more.
@@ -79,6 +81,7 @@ impl SocketHandle {
             budget: Cell::default(),
             frame_seen: Cell::default(),
             last_read_at: Cell::default(),
+            began_at: Instant::now(),
             unfinished: Cell::default(),
             ended: Cell::default(),
             violation: Cell::default(),
@@ -116,6 +119,16 @@ impl SocketHandle {
     /// Bytes that the actor has written and the socket has not accepted.
     pub fn backlog(&self) -> usize {
         self.0.backlog.get()
+    }
+
+    /// How long the peer has sent nothing, since the connection began at most.
+    pub fn silence(&self) -> Duration {
+        self.0.last_read_at.get().unwrap_or(self.0.began_at).elapsed()
+    }
+
+    /// The code of our Close frame, or of the peer's; `None` while there is neither.
+    pub fn close_code(&self) -> Option<u16> {
+        self.0.sent_close.get().or(self.0.received_close.get())
     }
 
     /// The limits that this connection was given.

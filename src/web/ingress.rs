@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
+use super::admin::entry::{NOT_READY, Refused};
 use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
@@ -52,9 +55,12 @@ pub struct Ingress {
     admin_token: RwLock<Option<AdminToken>>,
     /// Empty until the first worker has started the core, before any connection is served.
     pub core: OnceLock<Arc<CoreHandles>>,
+    /// An operator asks for the end of the relay.
+    pub shutdown: Notify,
     /// No WebSocket is accepted from now on.
     pub draining: AtomicBool,
     pub(super) clock: Clock,
+    pub(super) started_at: Moment,
     /// When a refused Origin, and a refused name of the admin address, is a warning again.
     origin_warning_due: WarningDue,
     host_warning_due: WarningDue,
@@ -77,7 +83,9 @@ impl Ingress {
             plan,
             admin_token: RwLock::new(admin_token),
             core: OnceLock::new(),
+            shutdown: Notify::new(),
             draining: AtomicBool::new(false),
+            started_at: clock.moment(),
             clock,
             origin_warning_due: WarningDue::default(),
             host_warning_due: WarningDue::default(),
@@ -95,6 +103,11 @@ impl Ingress {
         self.origin_warning_due.reset();
         self.host_warning_due.reset();
         self.operator_warning_due.reset();
+    }
+
+    /// The core actors, for an operator.
+    pub(super) fn core(&self) -> Result<Arc<CoreHandles>, Refused> {
+        self.core.get().cloned().ok_or(NOT_READY)
     }
 
     pub fn admin_token(&self) -> Option<AdminToken> {

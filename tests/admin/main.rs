@@ -5,5 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod devices;
 mod entry;
 mod metrics;
+mod queue;
+mod status;

@@ -18,6 +18,7 @@ use crate::relay::command::{ConnectionId, TokenHash};
 use crate::relay::correspondents::Correspondents;
 use crate::relay::dedup::DedupWindow;
 use crate::relay::delivery::{Delivery, Step};
+use crate::relay::history::History;
 use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
 use crate::relay::notice_queue::NoticeQueue;
@@ -40,7 +41,11 @@ pub(super) struct Device {
     /// How often the device may resume.
     pub resumes: ResumeRate,
     pub allowance: Arc<Allowance>,
-    pub connection: Option<Connection>,
+    /// Boxed: most devices of a large relay are away.
+    pub connection: Option<Box<Connection>>,
+    /// How the last connection ended.
+    pub last_end: Option<ConnectionEnd>,
+    pub history: OnDemand<History>,
     /// The connection there is, or the last one, asked for receipts.
     pub receipts: bool,
     pub mailbox: OnDemand<Mailbox>,
@@ -75,6 +80,21 @@ pub(super) struct Connection {
     /// Messages that were delivered and not acked yet. This many Acks are expected, even of a plain device, whose messages
     /// do not await an Ack.
     pub unacked: u32,
+    pub connected_at: Moment,
+    /// When a command last came.
+    pub heard_at: Moment,
+    /// Since when messages wait although the device is there: the window is full, and nothing was confirmed since.
+    pub full_since: Option<Moment>,
+    /// The connection has an entry among those to look at, see [`super::stuck::StuckConnections`].
+    pub is_watched: bool,
+    pub is_stuck: bool,
+}
+
+/// How a connection ended: seconds since the boot, and the code of its Close frame, 1006 without one (RFC 6455, 7.1.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ConnectionEnd {
+    pub at_s: u32,
+    pub code: u16,
 }
 
 /// The devices with which a connection has exchanged messages: what an `Auth*` without recipient needs to know.
@@ -107,8 +127,19 @@ impl Peers {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId) -> Self {
-        Self { id, delivery_paused: false, last_seq: 0, peers: Peers::None, unacked: 0 }
+    pub fn new(id: ConnectionId, now: Moment) -> Box<Self> {
+        Box::new(Self {
+            id,
+            delivery_paused: false,
+            last_seq: 0,
+            peers: Peers::None,
+            unacked: 0,
+            connected_at: now,
+            heard_at: now,
+            full_since: None,
+            is_watched: false,
+            is_stuck: false,
+        })
     }
 
     pub fn deliver(&mut self, step: &mut Step, item: &Item) {
@@ -176,6 +207,10 @@ impl Directory {
 
     pub fn get(&self, slot: Slot) -> Option<&Device> {
         self.devices.get(slot as usize)
+    }
+
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Device> {
+        self.devices.get_mut(slot as usize)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Device)> {
@@ -247,6 +282,8 @@ impl Directory {
             resumes: ResumeRate::default(),
             allowance,
             connection: None,
+            last_end: None,
+            history: OnDemand::default(),
             receipts: false,
             mailbox: OnDemand::default(),
             notices: OnDemand::default(),
@@ -280,15 +317,15 @@ impl Directory {
         Some(device)
     }
 
-    pub fn attach(&mut self, slot: Slot, connection: Connection) {
+    pub fn attach(&mut self, slot: Slot, connection: Box<Connection>) {
         self.by_connection.insert(connection.id, slot);
         self[slot].connection = Some(connection);
     }
 
-    pub fn detach(&mut self, slot: Slot) {
-        if let Some(connection) = self[slot].connection.take() {
-            self.by_connection.remove(&connection.id);
-        }
+    pub fn detach(&mut self, slot: Slot) -> Option<Box<Connection>> {
+        let connection = self[slot].connection.take()?;
+        self.by_connection.remove(&connection.id);
+        Some(connection)
     }
 
     /// Drops outdated fingerprints of some devices, of others at the next call.

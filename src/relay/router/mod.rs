@@ -5,20 +5,26 @@
 
 mod audit;
 mod counters;
+mod device_report;
 mod directory;
 mod durability;
 mod expiry_queue;
+mod holders;
 mod notices;
+mod oldest;
+mod operator;
 mod origins;
 mod pending;
 mod registration;
 mod renewal;
 mod room;
 mod routing;
+mod stuck;
 mod sweep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
@@ -28,16 +34,18 @@ use self::directory::{Directory, Slot};
 use self::durability::Recovery;
 use self::expiry_queue::ExpiryQueue;
 use self::notices::Reported;
+use self::oldest::OldestWaiting;
 use self::origins::Origins;
 use self::pending::{Acks, Pending, PendingPuts};
 use self::renewal::Renewal;
+use self::stuck::StuckConnections;
 use super::auth_exchange::Exchanges;
 use super::command::ConnectionId;
 use super::delivery::Step;
 use super::item::{Item, SettledBy};
 use super::mailbox::{Credit, Next};
 use super::mailbox_quota::MailboxQuota;
-use crate::clock::Moment;
+use crate::clock::{Moment, Now};
 use crate::metrics::histogram::Histogram;
 use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
@@ -48,7 +56,10 @@ use crate::store::records::{Fingerprint, HashKey};
 use crate::store::{PutOutcome, PutSeq, Store, StoreStats};
 
 pub use counters::Counts;
+pub use device_report::{Cause, DeviceReport, Listed, ListedDevice};
 pub use expiry_queue::Ticket;
+pub use holders::{Cursor, Held, Holder, HolderSlice};
+pub use stuck::Stuck;
 pub use sweep::{ExpiryNotice, Sweep};
 
 /// Items, devices and exchanges that one step visits at most, so that no other connection waits for long. What is left is
@@ -64,6 +75,8 @@ pub struct Router {
     exchanges: Exchanges,
     expiry: ExpiryQueue,
     origins: Origins,
+    stuck: StuckConnections,
+    oldest: OldestWaiting,
     /// For hashes of devices.
     hash_key: HashKey,
     /// The number of the current boot in the store.
@@ -92,6 +105,8 @@ pub struct Snapshot {
     pub connected: usize,
     /// Authentications under way.
     pub exchanges: usize,
+    /// Connected devices that have confirmed nothing for `delivery.stuck_after` although messages wait.
+    pub stuck: usize,
     #[serde(flatten)]
     pub counts: Counts,
 }
@@ -114,6 +129,8 @@ pub struct Measured {
     pub snapshot: Snapshot,
     pub times: Times,
     pub store: StoreStats,
+    /// The age of the oldest of the messages that wait; see [`Router::oldest_waiting`].
+    pub oldest_waiting: Option<Duration>,
 }
 
 impl Router {
@@ -125,6 +142,8 @@ impl Router {
             exchanges: Exchanges::default(),
             expiry: ExpiryQueue::default(),
             origins: Origins::default(),
+            stuck: StuckConnections::default(),
+            oldest: OldestWaiting::default(),
             hash_key: HashKey::default(),
             boot: 0,
             pending: PendingPuts::default(),
@@ -149,13 +168,19 @@ impl Router {
             devices: self.directory.len(),
             connected: self.directory.connected(),
             exchanges: self.exchanges.len(),
+            stuck: self.stuck.len(),
             counts: self.counters.counts(),
         }
     }
 
     /// Everything that is counted here, for `/metrics`.
-    pub fn measure(&self) -> Measured {
-        Measured { snapshot: self.observe(), times: self.times, store: self.store.stats() }
+    pub fn measure(&self, now: Now) -> Measured {
+        Measured {
+            snapshot: self.observe(),
+            times: self.times,
+            store: self.store.stats(),
+            oldest_waiting: self.oldest_waiting(now),
+        }
     }
 
     pub fn last_put(&self) -> PutSeq {
@@ -210,6 +235,9 @@ impl Router {
             pending.push(Pending::Item { recipient: device.id, seq });
         }
         counters.accepted(&item, in_flight);
+        if item.envelope.subject.is_counted() {
+            device.history.accepted = device.history.accepted.saturating_add(1);
+        }
         match &mut device.connection {
             Some(connection) if in_flight => {
                 connection.deliver(step, &item);
@@ -232,15 +260,17 @@ impl Router {
     /// Delivers what waits for a device until there is no more credit.
     fn dispatch(&mut self, step: &mut Step, slot: Slot) {
         let credit = self.credit();
-        let Self { directory, expiry, counters, .. } = self;
+        let Self { directory, expiry, counters, stuck, settings, .. } = self;
         let device = &mut directory[slot];
-        let connection = device.connection.as_mut().filter(|current| !current.delivery_paused);
-        let Some(connection) = connection else { return };
-        let mut expired = 0;
+        let Some(connection) = &mut device.connection else { return };
+        if connection.delivery_paused {
+            return stuck.window_is_open(connection);
+        }
+        let (mut expired, mut moved) = (0, false);
         // What is behind more expired items is delivered when the sweeper has dropped those.
         while expired < EXPIRED_PER_DISPATCH {
             match device.mailbox.next_deliverable(step.now.mono, credit) {
-                Next::Nothing => return,
+                Next::Nothing => break,
                 Next::Expired(item) => {
                     counters.found_expired(&item);
                     expiry.push(device.id, item);
@@ -249,8 +279,15 @@ impl Router {
                 Next::InFlight(item) => {
                     counters.dispatched(item);
                     connection.deliver(step, item);
+                    moved = true;
                 }
             }
+        }
+        if device.mailbox.waiting() == 0 {
+            stuck.window_is_open(connection);
+        } else {
+            let (now, stuck_after) = (step.now.mono, settings.delivery.stuck_after);
+            stuck.window_is_full(slot, connection, now, moved, stuck_after);
         }
     }
 
@@ -258,6 +295,10 @@ impl Router {
     fn delivered(&mut self, step: &mut Step, recipient: Slot, item: Item, status: Status) {
         self.counters.delivered(&item);
         let is_remembered = self.is_remembered_at_delivery(recipient, &item.envelope);
+        if item.envelope.subject.is_counted() {
+            let history = &mut self.directory[recipient].history;
+            history.delivered = history.delivered.saturating_add(1);
+        }
         let recipient = self.directory[recipient].id;
         if item.stored {
             let fingerprint = self.fingerprint_to_store(step, recipient, &item);

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::directory::{Connection, Slot};
+use super::directory::{Connection, ConnectionEnd, Slot};
 use super::renewal::replace;
 use super::{Router, STEP_ENTRIES};
 use crate::protocol::encode::{Status, Token};
 use crate::protocol::envelope::{Origin, Seq};
 use crate::protocol::frame::Presence;
-use crate::protocol::refusal::Refusal;
+use crate::protocol::refusal::{CloseReason, Refusal};
 use crate::relay::command::{ConnectionId, Registration, Resume};
 use crate::relay::delivery::{Delivery, Refused, RegistrationAccepted, Step};
 use crate::relay::on_demand::{Empty as _, OnDemand};
@@ -36,10 +36,13 @@ impl Router {
             fresh_id,
             fresh_token,
         } = registration;
-        let connection = Connection::new(connection);
+        let connection = Connection::new(connection, step.now.mono);
         if let Some(Resume { token, hash, renew, barred }) = resume {
             let slot = self.directory.find_by_token(step.now, hash);
             let slot = slot.ok_or(barred.unwrap_or(Refusal::BadToken.into()))?;
+            if self.directory[slot].blocked {
+                return Err(Refusal::Blocked.into());
+            }
             if origin != Origin::NONE {
                 self.count_resume(step, slot)?;
             }
@@ -69,11 +72,11 @@ impl Router {
         Ok(())
     }
 
-    /// A connection has ended. One that its device has replaced already changes nothing.
-    pub fn disconnect(&mut self, step: &mut Step, connection: ConnectionId) {
+    /// A connection has ended, with this code. One that its device has replaced already changes nothing.
+    pub fn disconnect(&mut self, step: &mut Step, connection: ConnectionId, code: u16) {
         self.renewals.remove(&connection);
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
-        self.detach(step, slot);
+        self.detach(step, slot, code);
         let device = &mut self.directory[slot];
         let session = &self.settings.session;
         let absence = if device.is_resumable() { session.ttl } else { session.plain_ttl };
@@ -130,13 +133,14 @@ impl Router {
         &mut self,
         step: &mut Step,
         slot: Slot,
-        connection: Connection,
+        connection: Box<Connection>,
         resumed: bool,
         token: Option<Token>,
     ) {
-        if let Some(Connection { id: older, .. }) = self.directory[slot].connection {
+        if let Some(older) = self.directory[slot].connection.as_ref().map(|older| older.id) {
             replace(step, older);
-            self.detach(step, slot);
+            self.detach(step, slot, CloseReason::Replaced.code());
+            self.directory[slot].history.count_replaced(step.now.mono);
         }
         // What has expired does not count as waiting, except for what one step does not find.
         self.expire_mailbox(slot, step.now.mono, STEP_ENTRIES);
@@ -171,8 +175,12 @@ impl Router {
     }
 
     /// Takes the device's connection away: what was in flight waits again.
-    fn detach(&mut self, step: &mut Step, slot: Slot) {
-        self.directory.detach(slot);
+    fn detach(&mut self, step: &mut Step, slot: Slot, code: u16) {
+        if let Some(ended) = self.directory.detach(slot) {
+            self.stuck.ended(&ended);
+        }
+        let at_s = u32::try_from(step.now.boot_ms() / 1_000).unwrap_or(u32::MAX);
+        self.directory[slot].last_end = Some(ConnectionEnd { at_s, code });
         let Self { directory, expiry, counters, .. } = self;
         let device = &mut directory[slot];
         let mut dropped = Vec::new();

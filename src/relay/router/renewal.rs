@@ -15,7 +15,7 @@ use crate::store::PutOutcome;
 #[derive(Debug)]
 pub(super) struct Renewal {
     device: DeviceId,
-    connection: Connection,
+    connection: Box<Connection>,
     /// The token with which the connection resumes.
     token: Token,
     /// The one that it gets.
@@ -29,7 +29,7 @@ impl Router {
         &mut self,
         step: &mut Step,
         slot: Slot,
-        connection: Connection,
+        connection: Box<Connection>,
         token: Token,
         fresh: Option<(Token, TokenHash)>,
     ) {
@@ -56,6 +56,9 @@ impl Router {
         };
         if self.directory[slot].connection.as_ref().is_some_and(|newer| newer.id > id) {
             return replace(step, id);
+        }
+        if self.directory[slot].blocked {
+            return step.refuse(id, Refusal::Blocked, ErrorContext::NOTHING);
         }
         if !committed && renewal.fresh.is_some() {
             self.directory.set_next_token(slot, None);

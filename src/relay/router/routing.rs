@@ -44,12 +44,22 @@ impl Router {
     ) {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
         self.settle_long_delivered(step, slot);
-        let device = &self.directory[slot];
+        let device = &mut self.directory[slot];
+        if device.blocked {
+            // Its connection is being closed.
+            return;
+        }
+        if let Some(connection) = &mut device.connection {
+            connection.heard_at = step.now.mono;
+        }
         let from = Sender { slot, id: device.id, connection, origin: device.origin };
         for command in commands {
             let is_last = matches!(command, Command::Unregister);
             let (subject, recipient) = (command.subject(), command.recipient());
             if let Err(refusal) = self.handle_one(step, from, command) {
+                if let Some(slot) = recipient.and_then(|to| self.directory.find(to.id)) {
+                    self.directory[slot].history.count_refusal(step.now.mono, refusal);
+                }
                 let context = ErrorContext::about(subject.as_ref(), recipient);
                 step.refuse(connection, refusal, context);
             }

@@ -35,6 +35,7 @@ impl Router {
         let mut visits = STEP_ENTRIES;
         visits -= self.exchanges.expire(now.mono, visits);
         self.directory.prune_dedup(now, self.settings.queue.dedup_window);
+        self.walk_for_oldest(now);
         self.find_expired(now, limit.saturating_sub(self.expiry.len()), &mut visits);
         while self.expiry.len() < limit
             && visits > 0
@@ -76,6 +77,7 @@ impl Router {
             }
             // An item that expired in flight has given back its credit.
             if let Some(slot) = self.directory.find(expired.recipient) {
+                self.directory[slot].history.count_expired(step.now.mono);
                 self.dispatch(step, slot);
             }
         }

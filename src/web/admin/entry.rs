@@ -1,21 +1,28 @@
 //! Who may look and act: this machine, or who has the operator's token.
 
+use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_http::StatusCode;
 use actix_http::header::{self, HeaderMap};
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::{JsonPayloadError, QueryPayloadError};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpResponse, web};
+use actix_web::{Error, HttpRequest, HttpResponse, ResponseError, web};
 use serde::Serialize;
 
 use super::token::AdminToken;
 use crate::web::handshake::single;
 use crate::web::ingress::Ingress;
 
+/// How long the core may take to answer a slice of a question.
+const CORE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Why a request of an operator is not served; the body of the answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Refused {
     #[serde(skip)]
     pub status: StatusCode,
@@ -36,7 +43,55 @@ const FROM_OUTSIDE: Refused = Refused {
     error: "Without server.admin_token_file only this machine may do this.",
 };
 
+pub const NOT_FOUND: Refused = Refused {
+    status: StatusCode::NOT_FOUND,
+    error: "No such device: it never registered, has unregistered, or was away for too long.",
+};
+pub const NOT_READY: Refused =
+    Refused { status: StatusCode::SERVICE_UNAVAILABLE, error: "The relay is starting." };
+const NO_ANSWER: Refused = Refused {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    error: "The core of the relay does not answer.",
+};
+
+/// The answer of a core actor.
+pub async fn ask<T>(
+    asked: impl Future<Output = Result<T, actix::MailboxError>>,
+) -> Result<T, Refused> {
+    let answer = tokio::time::timeout(CORE_TIMEOUT, asked).await;
+    answer.ok().and_then(Result::ok).ok_or(NO_ANSWER)
+}
+
+pub(super) fn bad_json(_: JsonPayloadError, _: &HttpRequest) -> Error {
+    Refused::bad("the body is not the JSON that this request needs").into()
+}
+
+pub(super) fn bad_query(_: QueryPayloadError, _: &HttpRequest) -> Error {
+    Refused::bad("the query is not understood").into()
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.error)
+    }
+}
+
+impl ResponseError for Refused {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.response()
+    }
+}
+
 impl Refused {
+    /// 400, with a sentence.
+    pub const fn bad(error: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error }
+    }
+
     pub fn response(self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
         if self.status == StatusCode::UNAUTHORIZED {

@@ -2,7 +2,10 @@
 //!
 //! `sealpost status` and the other commands are its clients. No answer has a payload or a token in it.
 
-mod entry;
+mod devices;
+mod drain;
+pub(super) mod entry;
+mod queue;
 mod status;
 pub mod token;
 
@@ -21,6 +24,14 @@ pub fn scope() -> Scope<
     >,
 > {
     web::scope("/admin")
+        .app_data(web::JsonConfig::default().error_handler(entry::bad_json))
+        .app_data(web::QueryConfig::default().error_handler(entry::bad_query))
         .service(web::resource("/status").get(status::get))
+        .service(web::resource("/devices").get(devices::list))
+        .service(web::resource("/devices/{id}").get(devices::show))
+        .service(web::resource("/devices/{id}/{action}").post(devices::act))
+        .service(web::resource("/queue/top").get(queue::top))
+        .service(web::resource("/queue/drop").post(queue::drop_held))
+        .service(web::resource("/drain").post(drain::post))
         .wrap(from_fn(entry::operators_only))
 }

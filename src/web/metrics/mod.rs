@@ -59,7 +59,7 @@ struct Answers {
 /// Asks the core actors, and takes the time of each answer: what waits in a mailbox is before the question.
 async fn measure(core: &CoreHandles, clock: &Clock) -> Option<Answers> {
     let asked = clock.moment();
-    let measured = core.registry.send(Measure).await.ok()?;
+    let measured = core.registry.send(Measure { resets: true }).await.ok()?;
     let registry_wait = clock.moment() - asked;
     let asked = clock.moment();
     core.limiter.send(rate_limiter::Probe).await.ok()?;
@@ -204,6 +204,11 @@ fn add_core(families: &mut Families, answers: &Answers) {
             counts.in_flight as f64,
         ),
         (
+            "sealpost_stuck_devices",
+            "Connected devices that have confirmed nothing for delivery.stuck_after although messages wait.",
+            snapshot.stuck as f64,
+        ),
+        (
             "sealpost_store_failing",
             "1 while the disk takes no writes: messages that must wait are answered 503.",
             f64::from(u8::from(store.is_failing)),
@@ -212,6 +217,11 @@ fn add_core(families: &mut Families, answers: &Answers) {
     ] {
         families.number(name, help, number);
     }
+    families.number(
+        "sealpost_oldest_waiting_seconds",
+        "The age of the oldest message that waits; 0 if none does.",
+        router.oldest_waiting.map_or(0.0, |age| age.as_secs_f64()),
+    );
     let times = &router.times;
     for (name, help, histogram) in [
         (

@@ -59,7 +59,9 @@ impl Model {
                     self.check_reply(conn, Reply::Refused(refused.refusal, refused.context));
                 }
                 Delivery::Close(_) => panic!("a connection is closed without a reason"),
-                Delivery::Pong | Delivery::UnmatchedAck => panic!("nothing asked for this"),
+                Delivery::Pong | Delivery::UnmatchedAck | Delivery::Describe(_) => {
+                    panic!("nothing asked for this")
+                }
             }
         }
         assert!(self.expected_replies.is_empty(), "missing replies: {:?}", self.expected_replies);

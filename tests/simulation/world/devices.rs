@@ -126,7 +126,7 @@ impl World {
         event!(self, "{dev} leaves");
         let conn = self.model.conn(dev);
         let (id, mark) = (conn.id, conn.marks.back().copied().unwrap_or(u64::MAX));
-        self.router.disconnect(&mut self.step, id);
+        self.router.disconnect(&mut self.step, id, 1000);
         self.model.left(self.now, dev, &mut self.store.borrow_mut());
         self.stale.push((id, mark));
         if self.stale.len() > 32 {
@@ -142,7 +142,7 @@ impl World {
         let (conn, mark) = self.stale[self.chance.below(self.stale.len())];
         event!(self, "{conn:?} is late");
         match self.chance.below(3) {
-            0 => self.router.disconnect(&mut self.step, conn),
+            0 => self.router.disconnect(&mut self.step, conn, 1000),
             1 => self.router.on_written(&mut self.step, conn, mark),
             _ => {
                 let command = Command::Status(Presence::Offline);

@@ -76,7 +76,7 @@ fn a_million_devices_that_end_together_are_forgotten_in_slices() {
         };
         let allowance = relay.allowance.clone();
         relay.router.register(&mut relay.step, connection, hello, allowance).unwrap();
-        relay.router.disconnect(&mut relay.step, connection);
+        relay.router.disconnect(&mut relay.step, connection, 1000);
         relay.step.out.clear();
     }
     relay.pass(300);

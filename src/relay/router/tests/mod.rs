@@ -261,7 +261,7 @@ impl Relay {
 
     fn leaves(&mut self, who: Who) {
         let conn = self.conns[&who.0];
-        self.router.disconnect(&mut self.step, conn);
+        self.router.disconnect(&mut self.step, conn, 1000);
         self.collect();
     }
 
@@ -409,6 +409,7 @@ impl Relay {
                 Delivery::Close(reason) => format!("closed {}", reason.code()),
                 Delivery::Pong => "pong".into(),
                 Delivery::UnmatchedAck => "unmatched ack".into(),
+                Delivery::Describe(_) => "describe".into(),
             };
             self.received.entry(conn).or_default().push(text);
         }

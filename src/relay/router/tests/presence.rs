@@ -28,7 +28,7 @@ fn the_newest_connection_wins_and_a_late_disconnect_changes_nothing() {
     let older = relay.conns[&bob.0];
     relay.resumes(bob);
     assert_eq!(relay.received.remove(&older).unwrap(), ["409", "closed 4409"]);
-    relay.router.disconnect(&mut relay.step, older);
+    relay.router.disconnect(&mut relay.step, older, 1000);
     relay.sends(alice, "hi", bob);
     assert_eq!(relay.received(bob), ["resumed 0", "hi"]);
     assert_eq!(relay.router.observe().connected, 2);
