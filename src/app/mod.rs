@@ -1,18 +1,22 @@
 //! The relay as a whole: built bottom-up, run, drained. `main` and the tests use it alike.
 
+mod activation;
 mod core;
 mod drain;
 mod listeners;
 mod queue;
 mod services;
+mod watchdog;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix_server::Server;
 
+use self::activation::inherited_or_bound;
 use self::core::start_core;
 use self::drain::drain;
 use self::queue::Queue;
@@ -23,7 +27,9 @@ use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::web::ingress::Ingress;
 
+pub use self::activation::InheritedSockets;
 pub use self::listeners::bind;
+pub use self::watchdog::{Health, HealthCheck};
 
 /// Connections that wait for accept.
 const BACKLOG: u32 = 4096;
@@ -47,12 +53,24 @@ pub struct ReloadHandle(Arc<Ingress>);
 impl App {
     /// Binds the addresses and prepares everything; no connection is served before [`Self::run`]. An error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
+        Self::build_on(InheritedSockets::default(), settings, clock)
+    }
+
+    /// As [`Self::build`], on sockets that are bound already, where there are such.
+    pub fn build_on(
+        inherited: InheritedSockets,
+        settings: Settings,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
         let ingress = Arc::new(Ingress::new(settings.clone(), plan, clock.clone()));
-        let listener = bind("server.listen", settings.server.listen)?;
-        let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
+        let InheritedSockets { public, admin } = inherited;
+        ingress.socket_is_inherited.store(public.is_some(), Relaxed);
+        let listener = inherited_or_bound(public, "server.listen", settings.server.listen)?;
+        let admin_listener =
+            inherited_or_bound(admin, "server.admin_listen", settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
         if let Some(queue) = &queue {
             queue.file.publish([public, admin]);
@@ -99,6 +117,10 @@ impl App {
 
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.ingress.clone())
+    }
+
+    pub fn health_check(&self) -> HealthCheck {
+        HealthCheck(self.ingress.clone())
     }
 
     /// Runs `hook` once, when the queue is restored and before the first connection is accepted.

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::boots::{BootRecord, BootTime, Boots};
+use super::commit_time::CommitTime;
 use super::database::{Changes, Database};
 use super::open::OpenError;
 use super::pending_changes::{Change, PendingChanges};
@@ -101,6 +102,7 @@ struct Shared {
     /// Number of changes for which the writer is woken.
     batch: usize,
     failing: AtomicBool,
+    commit_time: CommitTime,
     /// Size of `pending` at its last change, for a reader that must not wait for the lock.
     len: AtomicUsize,
     bytes: AtomicUsize,
@@ -150,6 +152,7 @@ impl QueueWriter {
             changed: Condvar::new(),
             batch: policy.batch,
             failing: AtomicBool::default(),
+            commit_time: CommitTime::default(),
             len: AtomicUsize::default(),
             bytes: AtomicUsize::default(),
         });
@@ -249,6 +252,10 @@ impl Store for QueueWriter {
         !self.shared.is_failing()
             && (self.shared.len.load(Ordering::Relaxed) + self.staged.len() > BACKLOG_CHANGES
                 || self.shared.bytes.load(Ordering::Relaxed) + self.staged_bytes > BACKLOG_BYTES)
+    }
+
+    fn commit_for(&self) -> Duration {
+        self.shared.commit_time.passed()
     }
 
     fn close(&mut self) {
@@ -367,7 +374,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
                 closed.insert(opened.map_err(error)?)
             }
         };
-        let committed = database.commit(changes);
+        let committed = self.shared.commit_time.measure(|| database.commit(changes));
         if committed.is_err() {
             self.database = None;
         } else if self.sync_failed.get() {

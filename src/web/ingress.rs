@@ -48,6 +48,8 @@ pub struct Ingress {
     pub core: OnceLock<Arc<CoreHandles>>,
     /// No WebSocket is accepted from now on.
     pub draining: AtomicBool,
+    /// The listening socket outlives this process, and connections wait in its backlog meanwhile.
+    pub socket_is_inherited: AtomicBool,
     clock: Clock,
     /// When a refused Origin, and a refused name of the admin address, is a warning again.
     origin_warning_due: WarningDue,
@@ -64,6 +66,7 @@ impl Ingress {
             plan,
             core: OnceLock::new(),
             draining: AtomicBool::new(false),
+            socket_is_inherited: AtomicBool::new(false),
             clock,
             origin_warning_due: WarningDue::default(),
             host_warning_due: WarningDue::default(),

@@ -1,0 +1,84 @@
+//! Sockets that the process inherits: systemd listens before the relay runs and while it restarts (socket activation), so
+//! that connections wait in the backlog instead of being refused. The protocol is that of sd_listen_fds(3).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+use socket2::SockRef;
+
+/// The names that `FileDescriptorName=` of a socket unit can have.
+const PUBLIC: &str = "public";
+const ADMIN: &str = "admin";
+
+/// Listening sockets that another process has bound. The settings' addresses are not bound in their place.
+#[derive(Debug, Default)]
+pub struct InheritedSockets {
+    pub(super) public: Option<TcpListener>,
+    pub(super) admin: Option<TcpListener>,
+}
+
+impl InheritedSockets {
+    /// Takes the sockets that are meant for this process, at most once: `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`. A
+    /// single socket needs no name.
+    ///
+    /// Call this before there are other threads, because it changes the environment.
+    ///
+    /// # Errors
+    ///
+    /// A socket has no name that is known, or the same as another one, or does not listen for TCP.
+    pub fn from_env() -> io::Result<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        // Without it, descriptors would be taken that were meant for another process.
+        if std::env::var_os("LISTEN_PID").is_none() {
+            return Ok(Self::default());
+        }
+        Self::take(ListenFd::from_env(), &names)
+    }
+
+    fn take(mut sockets: ListenFd, names: &str) -> io::Result<Self> {
+        let mut taken = Self::default();
+        let mut names = names.split(':');
+        let is_single = sockets.len() == 1;
+        for index in 0..sockets.len() {
+            let name = names.next().unwrap_or_default();
+            let refuse = |why: &str| {
+                Err(io::Error::other(format!("socket activation: socket {index} ({name:?}) {why}")))
+            };
+            let place = match name {
+                ADMIN => &mut taken.admin,
+                PUBLIC => &mut taken.public,
+                // systemd calls it like its unit if nobody has named it.
+                _ if is_single => &mut taken.public,
+                _ => return refuse("must be named public or admin by FileDescriptorName="),
+            };
+            if place.is_some() {
+                return refuse("comes twice; one socket with an IPv6 address serves IPv4, too");
+            }
+            let socket = match sockets.take_tcp_listener(index) {
+                Ok(Some(socket)) => socket,
+                Ok(None) => return refuse("cannot be taken"),
+                Err(_) => return refuse("is no TCP socket: use ListenStream= with an address"),
+            };
+            if !SockRef::from(&socket).is_listener().unwrap_or(false) {
+                return refuse("does not listen: use Accept=no");
+            }
+            *place = Some(socket);
+        }
+        Ok(taken)
+    }
+}
+
+/// A listener for a setting: the inherited one, or one that is bound.
+pub(super) fn inherited_or_bound(
+    inherited: Option<TcpListener>,
+    key: &str,
+    address: SocketAddr,
+) -> io::Result<TcpListener> {
+    let Some(listener) = inherited else { return super::bind(key, address) };
+    log::info!(
+        "socket activation: listening on {}, {key} = {address} is not used",
+        listener.local_addr()?
+    );
+    Ok(listener)
+}
