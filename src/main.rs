@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         }
     };
     if cli.check_config {
-        return commands::check_config(&settings);
+        return commands::check_config(&settings, !cli.skip_addresses);
     }
     let unread = settings::unread_variables(std::env::vars_os().map(|(name, _)| name));
     if cli.print_config {
@@ -86,7 +86,7 @@ async fn serve(
     let app = App::build_on(sockets, settings.clone(), Clock::system())?;
     let mut bound = settings.clone();
     bound.server.listen = app.public_address();
-    bound.server.admin_listen = app.admin_address();
+    bound.server.admin_listen = app.admin_address().clone();
     for line in banner::first_lines(&bound).lines() {
         log::info!("{line}");
     }

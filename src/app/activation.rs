@@ -1,11 +1,15 @@
 //! Sockets that the process inherits: systemd listens before the relay runs and while it restarts (socket activation), so
 //! that connections wait in the backlog instead of being refused. The protocol is that of sd_listen_fds(3).
 
+use std::fmt::Display;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 use socket2::SockRef;
+
+use super::listeners::{AdminListener, bind, bind_admin};
+use crate::settings::AdminAddress;
 
 /// The names that `FileDescriptorName=` of a socket unit can have.
 const PUBLIC: &str = "public";
@@ -67,18 +71,25 @@ impl InheritedSockets {
         }
         Ok(taken)
     }
+
+    /// The listener for devices: the inherited one, or one that is bound.
+    pub(super) fn public_or(&mut self, address: SocketAddr) -> io::Result<TcpListener> {
+        const KEY: &str = "server.listen";
+        let Some(listener) = self.public.take() else { return bind(KEY, address) };
+        log_unused(&listener, KEY, &address)?;
+        Ok(listener)
+    }
+
+    /// The listener for operators: the inherited one, or one that is bound.
+    pub(super) fn admin_or(&mut self, address: &AdminAddress) -> io::Result<AdminListener> {
+        let Some(listener) = self.admin.take() else { return bind_admin(address) };
+        log_unused(&listener, "server.admin_listen", address)?;
+        Ok(AdminListener::Tcp(listener))
+    }
 }
 
-/// A listener for a setting: the inherited one, or one that is bound.
-pub(super) fn inherited_or_bound(
-    inherited: Option<TcpListener>,
-    key: &str,
-    address: SocketAddr,
-) -> io::Result<TcpListener> {
-    let Some(listener) = inherited else { return super::bind(key, address) };
-    log::info!(
-        "socket activation: listening on {}, {key} = {address} is not used",
-        listener.local_addr()?
-    );
-    Ok(listener)
+fn log_unused(listener: &TcpListener, key: &str, address: &impl Display) -> io::Result<()> {
+    let inherited = listener.local_addr()?;
+    log::info!("socket activation: listening on {inherited}, {key} = {address} is not used");
+    Ok(())
 }
