@@ -19,11 +19,12 @@ class Refused(Exception):
 
 
 class Device:
-    def __init__(self, url, register, ca=None, bearer=None, at=None):
+    def __init__(self, url, register, ca=None, bearer=None, at=None, source=None, headers=()):
         parts = urllib.parse.urlsplit(url)
         secure = parts.scheme == "wss"
         address = at or (parts.hostname, parts.port or (443 if secure else 80))
-        self.socket = socket.create_connection(address, timeout=20)
+        source = (source, 0) if source else None
+        self.socket = socket.create_connection(address, timeout=20, source_address=source)
         if secure:
             context = ssl.create_default_context(cafile=ca)
             self.socket = context.wrap_socket(self.socket, server_hostname=parts.hostname)
@@ -35,6 +36,7 @@ class Device:
             "Upgrade: websocket",
             "Sec-WebSocket-Version: 13",
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+            *headers,
         ]
         if bearer:
             head.append(f"Authorization: Bearer {bearer}")
