@@ -6,7 +6,7 @@
 //! main → commands → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
-//!                                             client_address, web_origin, abort_on_panic, signals, systemd: ground
+//!                                             client_address, web_origin, metrics, abort_on_panic, signals, systemd: ground
 //! ```
 //!
 //! A frame goes one way, and no stage waits for an answer:
@@ -38,6 +38,8 @@ pub mod client_address;
 pub mod clock;
 pub mod commands;
 pub mod logging;
+#[warn(missing_docs)]
+pub mod metrics;
 pub mod preflight;
 #[warn(missing_docs)]
 pub mod protocol;

@@ -261,6 +261,7 @@ impl RateLimiter {
             resumable: admit.resumable,
             receipts: admit.receipts,
             origin: self.origin(admit.address),
+            access: None,
             accept: admit.accept,
             resume,
             fresh_id: DeviceId::random(),
@@ -329,6 +330,17 @@ impl Handler<ResumeFailed> for RateLimiter {
         };
         self.barred.extend(until.map(|until| (key, until)));
     }
+}
+
+/// A question without an answer: the time until it is handled is what the mailbox costs.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Probe;
+
+impl Handler<Probe> for RateLimiter {
+    type Result = ();
+
+    fn handle(&mut self, _: Probe, _: &mut Self::Context) {}
 }
 
 impl Handler<Reload> for RateLimiter {

@@ -22,7 +22,7 @@ use crate::protocol::refusal::CloseReason;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{Router, Snapshot, Sweep, Ticket};
+use crate::relay::router::{Measured, Router, Snapshot, Sweep, Ticket};
 use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
@@ -130,6 +130,17 @@ pub struct StoreHealth {
     pub commit_for: Duration,
 }
 
+/// Asks for everything that is counted.
+#[derive(Message)]
+#[rtype(result = "CoreMetrics")]
+pub struct Measure;
+
+pub struct CoreMetrics {
+    pub router: Measured,
+    /// The most messages that one round handled since the last time: the depth of the mailbox.
+    pub longest_round: u64,
+}
+
 pub struct Registry {
     clock: Clock,
     router: Router,
@@ -147,6 +158,9 @@ pub struct Registry {
     /// A [`ContinueWork`] is on its way.
     continues: bool,
     work_since_yield: usize,
+    /// Messages of this round, and of the longest one since the last [`Measure`].
+    round: u64,
+    longest_round: u64,
 }
 
 impl Registry {
@@ -168,6 +182,8 @@ impl Registry {
             draining: false,
             continues: false,
             work_since_yield: 0,
+            round: 0,
+            longest_round: 0,
         }
     }
 
@@ -192,6 +208,7 @@ impl Registry {
     ) -> T {
         self.step.now = self.clock.now();
         self.dirty.set(true);
+        self.round += 1;
         self.watermarks.exchange(&mut self.written);
         self.work_since_yield += 1 + work + self.written.len();
         for Written { connection, items, notices } in self.written.drain(..) {
@@ -225,6 +242,7 @@ impl Registry {
 
     /// Ends a round: the store's changes are one unit, and each session gets its batch.
     fn send_batches(&mut self) {
+        self.longest_round = self.longest_round.max(std::mem::take(&mut self.round));
         self.router.store_mut().flush();
         while let Some((connection, session, batch)) = self.connections.next_batch() {
             let Err(failed) = session.try_send(batch) else { continue };
@@ -436,6 +454,16 @@ impl Handler<ObserveStore> for Registry {
             is_failing: store.is_failing(),
             commit_for: store.commit_for(),
         })
+    }
+}
+
+impl Handler<Measure> for Registry {
+    type Result = MessageResult<Measure>;
+
+    fn handle(&mut self, _: Measure, ctx: &mut Self::Context) -> Self::Result {
+        let router = self.step(0, ctx, |router, _| router.measure());
+        let longest_round = std::mem::take(&mut self.longest_round);
+        MessageResult(CoreMetrics { router, longest_round })
     }
 }
 

@@ -19,8 +19,10 @@ use super::connection_table::DeliveryBatch;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
 use super::registry::{CommandBatch, Connected, Disconnected, Registry, WriteProgress};
 use super::write_watermarks::{WriteWatermarks, Written};
+use crate::metrics::worker;
 use crate::protocol::encode::{self, ClientLimits, Extension, Token};
 use crate::protocol::frame::Register;
+use crate::protocol::kind::Outgoing;
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::{Command, ConnectionId};
 use crate::relay::connection_state::{Registered, Request, Unregistered};
@@ -81,6 +83,8 @@ enum State {
     /// What the client sends before the answer is buffered.
     Registering {
         extended: bool,
+        /// A resume token was presented.
+        resuming: bool,
         buffered: Vec<ByteString>,
     },
     Registered {
@@ -134,6 +138,10 @@ impl Session {
             State::Registered { me, .. } => me.parse(&text, max_bytes),
         };
         let is_malformed = parsed.as_ref().is_err_and(|(refusal, _)| refusal.is_malformed());
+        worker::count(|metrics| match &parsed {
+            Ok(request) => metrics.received(request.kind()),
+            Err(_) => metrics.received_refused(is_malformed),
+        });
         self.strikes = if is_malformed { self.strikes + 1 } else { 0 };
         if parsed.is_err() {
             self.note_alive();
@@ -164,7 +172,7 @@ impl Session {
                     self.note_alive();
                     // A Pong follows everything that the device sent before.
                     if self.batch.is_empty() && !self.batch_in_flight {
-                        self.writer.text(ByteString::from_static(encode::PONG));
+                        self.pong();
                     } else {
                         self.enqueue_command(Command::Ping);
                     }
@@ -201,6 +209,7 @@ impl Session {
         match self.allowance.check(class) {
             Verdict::Allowed => true,
             Verdict::Limited { limit, retry_after_ms } => {
+                worker::count(|metrics| metrics.limited.increase(class as usize));
                 let context = ErrorContext { retry_after_ms: Some(retry_after_ms), ..context() };
                 self.refuse(Refusal::RateLimited(limit), &context);
                 false
@@ -215,9 +224,14 @@ impl Session {
     fn register(&mut self, register: Register<'_>, ctx: &mut Ctx) {
         if let State::Registered { me, extension } = &self.state {
             self.writer.text(encode::register_response(me.device, extension.as_deref()));
+            worker::count(|metrics| metrics.sent(Outgoing::RegisterResponse));
             return;
         }
-        self.state = State::Registering { extended: register.extended, buffered: Vec::new() };
+        self.state = State::Registering {
+            extended: register.extended,
+            resuming: register.resume_token.is_some(),
+            buffered: Vec::new(),
+        };
         self.socket.pause(true);
         let admit = Admit {
             connection: self.id,
@@ -237,9 +251,13 @@ impl Session {
 
     fn on_refused(&mut self, refusal: Refusal, context: &ErrorContext, ctx: &mut Ctx) {
         self.refuse(refusal, context);
-        if !matches!(self.state, State::Registering { .. }) {
-            return;
-        }
+        let State::Registering { resuming, .. } = self.state else { return };
+        worker::count(|metrics| {
+            metrics.registrations.increase_of("refused");
+            if matches!(refusal, Refusal::RateLimited(_)) {
+                metrics.limited.increase_of(if resuming { "resume" } else { "registration" });
+            }
+        });
         if refusal == Refusal::BadToken {
             // Only a count: one may be lost while the limiter's mailbox is full.
             let _ = self.core.limiter.try_send(ResumeFailed(self.address));
@@ -265,6 +283,10 @@ impl Session {
             })
         });
         self.writer.text(encode::register_response(device, extension.as_deref()));
+        worker::count(|metrics| {
+            metrics.sent(Outgoing::RegisterResponse);
+            metrics.registrations.increase(usize::from(resumed));
+        });
         self.allowance = allowance;
         let (core, id) = (self.core.clone(), self.id);
         self.socket.on_written(move |[items, notices]| {
@@ -323,7 +345,16 @@ impl Session {
         self.update_read_pause();
     }
 
+    fn pong(&self) {
+        self.writer.text(ByteString::from_static(encode::PONG));
+        worker::count(|metrics| metrics.sent(Outgoing::Pong));
+    }
+
     fn refuse(&self, refusal: Refusal, context: &ErrorContext) {
+        worker::count(|metrics| {
+            metrics.sent(Outgoing::Error);
+            metrics.rejected.increase_of(refusal.code_name());
+        });
         self.writer.text(encode::error(refusal, context));
     }
 
@@ -399,13 +430,16 @@ impl Handler<DeliveryBatch> for Session {
         for delivery in batch.deliveries {
             match delivery {
                 Delivery::Registered(accepted) => self.on_registered(*accepted, ctx),
-                Delivery::Frame { seq, body, key_update } => {
+                Delivery::Frame { seq, body, kind } => {
                     self.writer.text(body);
-                    self.free_key_acks = self.free_key_acks.saturating_add(u32::from(key_update));
+                    worker::count(|metrics| metrics.sent(kind));
+                    let is_key = kind == Outgoing::KeyRotation;
+                    self.free_key_acks = self.free_key_acks.saturating_add(u32::from(is_key));
                     self.watermark[0] = seq;
                 }
-                Delivery::Notice { number, body, needs_proof } => {
+                Delivery::Notice { number, body, kind, needs_proof } => {
                     self.writer.text(body);
+                    worker::count(|metrics| metrics.sent(kind));
                     self.watermark[1] = number;
                     if needs_proof {
                         let pings = self.notice_pings.get_or_insert_default();
@@ -414,8 +448,9 @@ impl Handler<DeliveryBatch> for Session {
                 }
                 Delivery::Ack { id, status } => {
                     self.writer.compose(|text| encode::write_ack(text, id, status));
+                    worker::count(|metrics| metrics.sent(Outgoing::Ack));
                 }
-                Delivery::Pong => self.writer.text(ByteString::from_static(encode::PONG)),
+                Delivery::Pong => self.pong(),
                 Delivery::Refused(refused) => {
                     self.on_refused(refused.refusal, &refused.context, ctx);
                 }

@@ -6,7 +6,9 @@ use actix::AsyncContext as _;
 use bytestring::ByteString;
 
 use super::{Ctx, Session};
+use crate::metrics::worker;
 use crate::protocol::encode;
+use crate::protocol::kind::Outgoing;
 use crate::protocol::refusal::ErrorContext;
 use crate::relay::command::Command;
 use crate::relay::rate_limit::Class;
@@ -67,6 +69,7 @@ impl Session {
         if let Some(unanswered) = self.unanswered_pings.checked_add(1) {
             self.unanswered_pings = unanswered;
             self.writer.text(ByteString::from_static(encode::PING));
+            worker::count(|metrics| metrics.sent(Outgoing::Ping));
         }
     }
 }

@@ -81,7 +81,7 @@ async fn a_session_reads_its_socket_again_when_an_overloaded_registry_has_caught
     }
     for seq in 1..3 {
         let body = ByteString::from(format!("mail {seq}"));
-        let deliveries = vec![Delivery::Frame { seq, body, key_update: false }];
+        let deliveries = vec![Delivery::Frame { seq, body, kind: Outgoing::Receive }];
         session
             .send(DeliveryBatch { deliveries, ..DeliveryBatch::default() })
             .await

@@ -89,6 +89,7 @@ impl App {
                 let (ingress, settings) = (ingress.clone(), settings.clone());
                 let before_serving = before_serving.clone();
                 move || {
+                    ingress.workers.enter();
                     // This runs on each worker's own thread; the core lives on the first one's.
                     ingress.core.get_or_init(|| {
                         let queue = take(&queue);

@@ -11,8 +11,9 @@ use crate::settings::Settings;
 use crate::store::database::Database;
 use crate::store::memory::Memory;
 use crate::store::open::{Directory, QueueFile};
+use crate::store::queue_writer::QueueWriter;
 use crate::store::sync_watch::SyncFailed;
-use crate::store::writer::{CommitPolicy, Outcome, QueueWriter};
+use crate::store::writer::{CommitPolicy, Outcome};
 use crate::store::{Loaded, Store, boots};
 
 /// The queue on disk as it was found, before any connection is served.

@@ -19,7 +19,7 @@ use actix_web::{App as Site, web};
 use super::listeners::tune;
 use crate::web::http::HEAD_TIMEOUT;
 use crate::web::ingress::Ingress;
-use crate::web::{admin, health, hosts, http, ws};
+use crate::web::{admin, health, hosts, http, metrics, ws};
 
 pub(super) fn public_service(
     ingress: &Arc<Ingress>,
@@ -80,6 +80,7 @@ where
         .service(web::resource("/livez").get(health::livez))
         .service(web::resource("/readyz").get(health::readyz))
         .service(web::resource("/healthz").get(health::healthz))
+        .service(web::resource("/metrics").get(metrics::get))
         .service(admin::scope())
         .wrap(from_fn(hosts::own_only));
     let http = HttpService::build()

@@ -149,7 +149,7 @@ async fn the_hook_before_serving_runs_once_and_before_the_first_connection() {
 async fn a_core_that_hangs_is_not_reported_as_alive() {
     let mut settings = Settings::default();
     settings.server.listen.set_port(0);
-    settings.server.admin_listen.set_port(0);
+    settings.server.admin_listen = AdminAddress::Tcp(settings.server.listen);
     settings.queue.durable = false;
     let app = App::build(settings, Clock::system()).expect("free ports");
     let (relay, ingress, check) = (app.public_address(), app.ingress.clone(), app.health_check());

@@ -3,6 +3,7 @@
 use bytestring::ByteString;
 
 use super::id::{DeviceId, Letters, MessageId};
+use super::kind::Outgoing;
 
 /// Sequence number of an item in a mailbox: it increases with each arrival and is never used again.
 pub type Seq = u64;
@@ -94,6 +95,18 @@ pub enum NoticeKind {
 }
 
 impl Subject {
+    /// The type of the frame that leaves.
+    pub fn outgoing(&self) -> Outgoing {
+        match self {
+            Self::Message(_) => Outgoing::Receive,
+            Self::KeyRotation(_) => Outgoing::KeyRotation,
+            Self::KeyRotationAck(_) => Outgoing::KeyRotationAck,
+            Self::Auth => Outgoing::Auth,
+            Self::Notice { kind: NoticeKind::Error, .. } => Outgoing::Error,
+            Self::Notice { kind: NoticeKind::Receipt, .. } => Outgoing::Ack,
+        }
+    }
+
     /// Whether the counters include it: accepted = delivered + expired + queued + in flight.
     pub fn is_counted(&self) -> bool {
         !matches!(self, Self::Auth | Self::Notice { .. })

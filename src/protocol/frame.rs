@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use super::id::{DeviceId, MessageId, Recipient};
+use super::kind::Kind;
 
 /// One frame of a client. Its shape is checked; nothing else is. (protocol: Core messages and after)
 #[derive(Debug, PartialEq)]
@@ -95,6 +96,17 @@ pub enum AuthStep {
     Response,
     /// `AuthVerify`, the third step.
     Verify,
+}
+
+impl AuthStep {
+    /// The type of the frame.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Request => Kind::AuthRequest,
+            Self::Response => Kind::AuthResponse,
+            Self::Verify => Kind::AuthVerify,
+        }
+    }
 }
 
 /// The payload of `AuthRequest`, `AuthResponse` or `AuthVerify`. (protocol: Authentication messages)

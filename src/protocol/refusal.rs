@@ -96,6 +96,23 @@ impl Refusal {
         }
     }
 
+    /// The code as text.
+    pub fn code_name(self) -> &'static str {
+        match self.code() {
+            400 => "400",
+            401 => "401",
+            403 => "403",
+            404 => "404",
+            409 => "409",
+            410 => "410",
+            413 => "413",
+            429 => "429",
+            503 => "503",
+            507 => "507",
+            _ => "other",
+        }
+    }
+
     /// Whether the frame itself is malformed, which costs a strike. (protocol: Error codes)
     pub fn is_malformed(self) -> bool {
         self.code() == 400 && self != Self::NobodyYet

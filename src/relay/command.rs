@@ -1,11 +1,14 @@
 //! What connections ask of the router.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 
 use crate::protocol::encode::Token;
 use crate::protocol::envelope::{Origin, Subject};
 use crate::protocol::frame::{Accept, AuthStep, Presence};
 use crate::protocol::id::{DeviceId, MessageId, Recipient};
+use crate::protocol::kind::Kind;
 use crate::protocol::refusal::ErrorContext;
 use crate::relay::delivery::Refused;
 use crate::relay::notice_queue::NoticeNumber;
@@ -27,6 +30,8 @@ pub struct Registration {
     /// Where a new device comes from.
     pub origin: Origin,
     pub accept: Option<Accept>,
+    /// The name of the access token by which a new device registers.
+    pub access: Option<Arc<str>>,
     /// The token of the device that the connection wants to be again.
     pub resume: Option<Resume>,
     /// For a new device.
@@ -97,6 +102,23 @@ pub struct SendCommand {
 }
 
 impl Command {
+    /// The type of the frame that asked for this.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Send(_) => Kind::Send,
+            Self::Ack { .. } => Kind::Ack,
+            Self::Auth { step, .. } => step.kind(),
+            Self::AuthSuccess { .. } => Kind::AuthSuccess,
+            Self::KeyRotation { .. } => Kind::KeyRotationUpdate,
+            Self::KeyRotationAck { .. } => Kind::KeyRotationAck,
+            Self::Status(_) => Kind::Status,
+            Self::Unregister => Kind::Unregister,
+            Self::Ping => Kind::Ping,
+            // A session makes these of pongs and of frames without a command.
+            Self::NoticesReceived(_) | Self::Alive => Kind::Pong,
+        }
+    }
+
     /// What an `Error` that answers this command refers to.
     pub fn error_context(&self) -> ErrorContext {
         ErrorContext::about(self.subject().as_ref(), self.recipient())

@@ -8,6 +8,7 @@ use crate::protocol::decode;
 use crate::protocol::encode::{Forwarded, splice};
 use crate::protocol::frame::{ClientFrame, Register};
 use crate::protocol::id::DeviceId;
+use crate::protocol::kind::Kind;
 use crate::protocol::refusal::{ErrorContext, Refusal};
 
 #[derive(Debug)]
@@ -72,6 +73,15 @@ impl Registered {
 }
 
 impl Request<'_> {
+    /// The type of the frame.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Register(_) => Kind::Register,
+            Self::Pong => Kind::Pong,
+            Self::Command(command) => command.kind(),
+        }
+    }
+
     fn error_context(&self) -> ErrorContext {
         match self {
             Self::Command(command) => command.error_context(),

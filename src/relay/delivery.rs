@@ -12,6 +12,7 @@ use crate::clock::Now;
 use crate::protocol::encode::{Status, Token};
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::{DeviceId, MessageId};
+use crate::protocol::kind::Outgoing;
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 
 /// One thing for one connection.
@@ -23,14 +24,15 @@ pub enum Delivery {
     Frame {
         seq: Seq,
         body: ByteString,
-        /// A `KeyRotationUpdate`: one `KeyRotationAck` is free.
-        key_update: bool,
+        /// A `KeyRotationUpdate` makes one `KeyRotationAck` free.
+        kind: Outgoing,
     },
     /// A receipt or an `Error` about a frame of this device. The session reports the `number` when the socket has taken the
     /// frame, and of a resumable device when the device has proved that it has the frame.
     Notice {
         number: NoticeNumber,
         body: ByteString,
+        kind: Outgoing,
         needs_proof: bool,
     },
     /// A message of this device was accepted, delivered or processed; `status` only if the device asked for receipts.

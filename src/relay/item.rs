@@ -1,5 +1,7 @@
 //! An envelope in a mailbox, and what settles it.
 
+use std::time::Duration;
+
 use crate::clock::Moment;
 use crate::protocol::envelope::{Envelope, Seq, Subject};
 use crate::protocol::id::DeviceId;
@@ -41,10 +43,20 @@ pub struct Item {
     pub in_flight: bool,
     /// Whether any connection ever had the item; set by the mailbox.
     pub handed_over: bool,
+    /// Whether the item went in flight when it was accepted; set by the mailbox.
+    pub is_direct: bool,
     pub envelope: Envelope,
 }
 
 impl Item {
+    /// Since when the relay has the message: for all that waits as long as it says it may.
+    pub fn age(&self, now: Moment) -> Option<Duration> {
+        let is_message = matches!(self.envelope.subject, Subject::Message(_));
+        let accepted_at =
+            (self.deadline - Moment::default()).checked_sub(Duration::from_secs(self.envelope.ttl));
+        accepted_at.filter(|_| is_message).map(|at| (now - Moment::default()).saturating_sub(at))
+    }
+
     /// A new item for a device that is resumable or plain: not stored, not in flight.
     pub fn new(seq: Seq, deadline: Moment, envelope: Envelope, resumable: bool) -> Self {
         Self {
@@ -55,6 +67,7 @@ impl Item {
             owed_acks: 0,
             in_flight: false,
             handed_over: false,
+            is_direct: false,
             envelope,
         }
     }

@@ -102,6 +102,7 @@ impl Mailbox {
 
     /// Adds an item that is in flight at once; only where [`Self::has_credit`] is true.
     pub fn push_in_flight(&mut self, item: Item) {
+        let item = Item { is_direct: true, ..item };
         if item.settles == SettledBy::Ack {
             self.count_held(&item);
         }
@@ -148,6 +149,13 @@ impl Mailbox {
             }
         }
         self.give_back_memory();
+    }
+
+    /// The item in flight with this number, if it never waited.
+    pub fn direct(&self, seq: Seq) -> Option<&Item> {
+        let index = self.places.partition_point(|place| place.seq < seq);
+        let place = self.places.get(index).filter(|place| place.seq == seq)?;
+        place.item.as_ref().filter(|item| item.is_direct && item.in_flight)
     }
 
     /// The recipient acks a message, from that sender if the Ack names one. Only what a connection had can be acked.

@@ -7,10 +7,12 @@ pub mod boots;
 mod commit_time;
 pub mod database;
 pub mod examine;
+mod handover;
 pub mod inspect;
 pub mod memory;
 pub mod open;
 mod pending_changes;
+pub mod queue_writer;
 pub mod records;
 pub mod sync_watch;
 pub mod top;
@@ -18,6 +20,7 @@ pub mod writer;
 
 use std::time::Duration;
 
+use crate::metrics::histogram::Histogram;
 use crate::protocol::envelope::{Envelope, Seq};
 use crate::protocol::id::DeviceId;
 use boots::Boots;
@@ -85,8 +88,23 @@ pub trait Store {
         Duration::ZERO
     }
 
+    /// How the store does, for `/metrics`.
+    fn stats(&self) -> StoreStats {
+        StoreStats::default()
+    }
+
     /// Writes what is staged, and ends. Waits for the disk, so that a drained relay has lost nothing.
     fn close(&mut self) {}
+}
+
+/// How a store does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreStats {
+    pub is_failing: bool,
+    /// Size of the database's file, when it was last looked at.
+    pub disk_bytes: u64,
+    /// How long commits take, their sync included.
+    pub commits: Histogram,
 }
 
 /// The content of a store at start.

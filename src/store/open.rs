@@ -260,6 +260,10 @@ impl DatabaseFile for QueueFile {
         }
     }
 
+    fn bytes(&self) -> u64 {
+        fs::symlink_metadata(self.path()).map_or(0, |file| file.len())
+    }
+
     fn check(&self) -> Result<(), OpenError> {
         use io::ErrorKind::{Interrupted, OutOfMemory, PermissionDenied};
         for (name, inode) in self.inodes {

@@ -1,29 +1,23 @@
-//! The durable store: the Registry's thread stages changes, a thread of its own commits them, many in one sync.
+//! The writer: a thread of its own that commits what [`super::queue_writer`] hands over, many changes in one sync.
 //!
-//! The Registry never waits for the disk. The writer reports each commit as an [`Outcome`]; only then a sender gets its Ack.
-//! A record that is removed before its commit is never written. The changes between two flushes are in one commit: an
-//! expired message and the notice to its sender are both safe, or neither is.
+//! The writer reports each commit as an [`Outcome`]; only then a sender gets its Ack.
 
 use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::PutSeq;
 use super::boots::{BootRecord, BootTime, Boots};
-use super::commit_time::CommitTime;
 use super::database::{Changes, Database};
+use super::handover::Shared;
 use super::open::OpenError;
-use super::pending_changes::{Change, PendingChanges};
-use super::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
+use super::pending_changes::PendingChanges;
 use super::sync_watch::SyncFailed;
-use super::{PutOutcome, PutSeq, Store};
 use crate::abort_on_panic::AbortOnPanic;
 use crate::clock::Clock;
-use crate::protocol::envelope::{Envelope, Seq};
-use crate::protocol::id::DeviceId;
 
 /// Shortest pause between two attempts while the disk fails.
 const RETRY: Duration = Duration::from_millis(250);
@@ -34,15 +28,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// How often the path of the database and the offset of the wall clock are checked. A check is a few system calls, made
 /// between two commits.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Uncommitted changes above which senders are slowed down.
-const BACKLOG_CHANGES: usize = 64 * 1024;
-
-/// Bytes of uncommitted messages above which senders are slowed down.
-const BACKLOG_BYTES: usize = 64 * 1024 * 1024;
-
-/// Changes for which memory is kept from flush to flush.
-const STAGED_CAPACITY: usize = 4096;
 
 /// Exit status after a failed sync, or when the database's file is gone (EX_IOERR of sysexits.h).
 pub const EXIT_CODE: i32 = 74;
@@ -67,6 +52,9 @@ pub trait DatabaseFile {
     /// The file cannot be opened now, or is lost: see [`OpenError::is_lost`].
     fn reopen(&self) -> Result<Database, OpenError>;
 
+    /// The size of the file; 0 if it is not known.
+    fn bytes(&self) -> u64;
+
     /// Whether the path still leads to the open file. Messages that are committed to another file are lost with it.
     ///
     /// # Errors
@@ -85,197 +73,7 @@ pub struct CommitPolicy {
     pub dedup_window: Duration,
 }
 
-#[derive(Debug)]
-pub struct QueueWriter {
-    shared: Arc<Shared>,
-    /// Changes since the last flush.
-    staged: Vec<Change>,
-    staged_bytes: usize,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What the Registry's thread and the writer's thread share.
-#[derive(Debug)]
-struct Shared {
-    pending: Mutex<PendingChanges>,
-    changed: Condvar,
-    /// Number of changes for which the writer is woken.
-    batch: usize,
-    failing: AtomicBool,
-    commit_time: CommitTime,
-    /// Size of `pending` at its last change, for a reader that must not wait for the lock.
-    len: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, PendingChanges> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_while<'a>(
-        &self,
-        pending: MutexGuard<'a, PendingChanges>,
-        longest: Duration,
-        condition: impl FnMut(&mut PendingChanges) -> bool,
-    ) -> MutexGuard<'a, PendingChanges> {
-        let waited = self.changed.wait_timeout_while(pending, longest, condition);
-        waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Acquire)
-    }
-
-    fn measure(&self, pending: &PendingChanges) {
-        self.len.store(pending.changes.len(), Ordering::Relaxed);
-        self.bytes.store(pending.bytes, Ordering::Relaxed);
-    }
-}
-
-impl QueueWriter {
-    /// Starts the writer's thread, on which `report` and the methods of `file` are called.
-    ///
-    /// # Errors
-    ///
-    /// The thread cannot be created.
-    pub fn start(
-        database: Database,
-        file: impl DatabaseFile + Send + 'static,
-        sync_failed: SyncFailed,
-        policy: CommitPolicy,
-        (clock, boots): (Clock, &Boots),
-        report: impl Fn(Outcome) + Send + 'static,
-    ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            pending: Mutex::default(),
-            changed: Condvar::new(),
-            batch: policy.batch,
-            failing: AtomicBool::default(),
-            commit_time: CommitTime::default(),
-            len: AtomicUsize::default(),
-            bytes: AtomicUsize::default(),
-        });
-        let database = Some(database);
-        let writer = Writer {
-            shared: shared.clone(),
-            database,
-            file,
-            checked: Instant::now(),
-            sync_failed,
-            policy,
-            clock,
-            boot: Cell::new(boots.current()),
-            boot_written: Cell::new(!boots.is_new),
-            report,
-        };
-        let thread = std::thread::Builder::new()
-            .name("sealpost-store".to_owned())
-            .spawn(move || writer.run())?;
-        Ok(Self { shared, staged: Vec::new(), staged_bytes: 0, thread: Some(thread) })
-    }
-}
-
-impl Store for QueueWriter {
-    fn put(&mut self, record: MessageRecord<&Envelope>, put_seq: PutSeq) -> PutOutcome {
-        if self.shared.is_failing() {
-            return PutOutcome::Rejected;
-        }
-        let MessageRecord { seq, to, expires_at, envelope } = record;
-        self.staged_bytes += envelope.body.len();
-        let record = MessageRecord { seq, to, expires_at, envelope: envelope.clone() };
-        self.staged.push(Change::Put(put_seq, record));
-        PutOutcome::Pending
-    }
-
-    fn remove(&mut self, seq: Seq, fingerprint: Option<Fingerprint>) {
-        self.staged.push(Change::Remove(seq, fingerprint));
-    }
-
-    fn replace(&mut self, record: MessageRecord<&Envelope>) {
-        let MessageRecord { seq, to, expires_at, envelope } = record;
-        let record = MessageRecord { seq, to, expires_at, envelope: envelope.clone() };
-        self.staged.push(Change::Replace(record));
-    }
-
-    fn put_fingerprint(&mut self, fingerprint: Fingerprint) {
-        self.staged.push(Change::Fingerprint(fingerprint));
-    }
-
-    fn put_device(&mut self, device: DeviceRecord) {
-        self.staged.push(Change::Device(device.id, Some(device)));
-    }
-
-    fn remove_device(&mut self, id: DeviceId) {
-        self.staged.push(Change::Device(id, None));
-    }
-
-    fn report_commit(&mut self, put_seq: PutSeq) -> PutOutcome {
-        if self.shared.is_failing() {
-            return PutOutcome::Rejected;
-        }
-        self.staged.push(Change::Report(put_seq));
-        PutOutcome::Pending
-    }
-
-    fn put_correspondent(&mut self, correspondent: CorrespondentRecord) {
-        self.staged.push(Change::Correspondent(correspondent));
-    }
-
-    fn flush(&mut self) {
-        if self.staged.is_empty() {
-            return;
-        }
-        let mut pending = self.shared.lock();
-        let (before, was_empty) = (pending.changes.len(), pending.is_empty());
-        for change in self.staged.drain(..) {
-            pending.apply(change);
-        }
-        self.staged.shrink_to(STAGED_CAPACITY);
-        self.staged_bytes = 0;
-        let after = pending.changes.len();
-        pending.since.get_or_insert_with(Instant::now);
-        self.shared.measure(&pending);
-        drop(pending);
-        let is_full = before < self.shared.batch && after >= self.shared.batch;
-        if was_empty || is_full {
-            self.shared.changed.notify_one();
-        }
-    }
-
-    fn is_failing(&self) -> bool {
-        self.shared.is_failing()
-    }
-
-    fn is_backlogged(&self) -> bool {
-        // Waiting for a disk that fails would not end; its puts are rejected instead.
-        !self.shared.is_failing()
-            && (self.shared.len.load(Ordering::Relaxed) + self.staged.len() > BACKLOG_CHANGES
-                || self.shared.bytes.load(Ordering::Relaxed) + self.staged_bytes > BACKLOG_BYTES)
-    }
-
-    fn commit_for(&self) -> Duration {
-        self.shared.commit_time.passed()
-    }
-
-    fn close(&mut self) {
-        self.flush();
-        self.shared.lock().closing = true;
-        self.shared.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the writer has ended the process already.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for QueueWriter {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-struct Writer<F, R> {
+pub(super) struct Writer<F, R> {
     shared: Arc<Shared>,
     /// `None` after a failure, until the database is opened again.
     database: Option<Database>,
@@ -292,12 +90,40 @@ struct Writer<F, R> {
 }
 
 impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
-    fn run(mut self) {
+    pub fn new(
+        shared: Arc<Shared>,
+        database: Database,
+        file: F,
+        sync_failed: SyncFailed,
+        policy: CommitPolicy,
+        (clock, boots): (Clock, &Boots),
+        report: R,
+    ) -> Self {
+        Self {
+            shared,
+            database: Some(database),
+            file,
+            checked: Instant::now(),
+            sync_failed,
+            policy,
+            clock,
+            boot: Cell::new(boots.current()),
+            boot_written: Cell::new(!boots.is_new),
+            report,
+        }
+    }
+
+    /// Commits until the store is closed.
+    pub fn run(mut self) {
         // Dropped before `self`: after a panic the database must not be closed, because closing writes.
         let _guard = AbortOnPanic(format_args!("the queue's writer panicked, the process ends"));
         while let Some((changes, last_put)) = self.next_batch() {
+            let began = Instant::now();
             match self.write(&changes) {
-                Ok(()) => (self.report)(Outcome::Committed(last_put)),
+                Ok(()) => {
+                    self.observe(began.elapsed());
+                    (self.report)(Outcome::Committed(last_put));
+                }
                 Err(error) => self.on_failure(changes, &error),
             }
             self.check_file_if_due();
@@ -467,9 +293,14 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
         probed
     }
 
+    fn observe(&self, commit: Duration) {
+        self.shared.commits.lock().unwrap_or_else(PoisonError::into_inner).observe(commit);
+    }
+
     fn check_file_if_due(&mut self) {
         if self.checked.elapsed() >= CHECK_INTERVAL {
             let _ = end_if_lost(self.file.check());
+            self.shared.disk_bytes.store(self.file.bytes(), Ordering::Relaxed);
             self.checked = Instant::now();
         }
     }

@@ -4,8 +4,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
+use crate::protocol::envelope::Seq;
+use crate::protocol::id::DeviceId;
 use crate::store::database::tests::{Dice, Loss, Sim, message};
+use crate::store::queue_writer::QueueWriter;
+use crate::store::records::{Fingerprint, MessageRecord};
 use crate::store::{Loaded, database};
+use crate::store::{PutOutcome, Store};
 
 struct Fixture {
     store: QueueWriter,
@@ -103,6 +108,10 @@ impl DatabaseFile for SimFile {
         self.check()?;
         let opened = Database::open_existing(self.sim.clone());
         opened.map_err(|failed| OpenError::of(Path::new("a disk"), &failed))
+    }
+
+    fn bytes(&self) -> u64 {
+        0
     }
 
     fn check(&self) -> Result<(), OpenError> {

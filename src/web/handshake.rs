@@ -9,7 +9,8 @@ use actix_http::header::{self, HeaderMap, HeaderName};
 use actix_http::{RequestHead, StatusCode, Version, ws};
 use actix_web::HttpResponse;
 
-use super::hosts::{self, FOREIGN_ORIGIN};
+use super::hosts::{self, FOREIGN_HOST, FOREIGN_ORIGIN};
+use crate::metrics::worker::count;
 use crate::settings::Server;
 
 /// A refusal before the upgrade.
@@ -29,6 +30,22 @@ impl HandshakeRejection {
 
     const fn with(self, name: &'static str, value: &'static str) -> Self {
         Self { hint: Some((name, value)), ..self }
+    }
+
+    /// Counts the refusal by its reason.
+    pub(super) fn count(self) {
+        let reason = match self {
+            DRAINING => "draining",
+            FULL => "full",
+            TOO_MANY => "address",
+            NOT_HERE => "not_found",
+            FOREIGN_ORIGIN => "origin",
+            FOREIGN_HOST => "host",
+            Self { status: StatusCode::REQUEST_TIMEOUT, .. } => "timeout",
+            Self { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, .. } => "too_large",
+            _ => "malformed",
+        };
+        count(|metrics| metrics.handshakes.increase_of(reason));
     }
 
     /// The refusal as an answer to a request that does not ask for an upgrade.

@@ -112,6 +112,7 @@ where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     log::debug!("request refused status={}", refused.status.as_u16());
+    refused.count();
     send_refusal(framed, refused).await
 }
 

@@ -12,6 +12,7 @@ use super::handshake::HandshakeRejection;
 use super::hosts;
 use crate::actors::session::CoreHandles;
 use crate::clock::{Clock, Moment};
+use crate::metrics::worker::{Workers, count};
 use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
@@ -44,6 +45,8 @@ pub struct Ingress {
     pub connections: Arc<ConnectionCounter>,
     /// Sockets of the public listener, WebSockets or not.
     pub sockets: Arc<ConnectionCounter>,
+    /// What each worker's thread counts.
+    pub workers: Workers,
     pub plan: Arc<RatePlan>,
     /// What the admin listener asks for over TCP.
     admin_token: RwLock<Option<AdminToken>>,
@@ -53,7 +56,7 @@ pub struct Ingress {
     pub draining: AtomicBool,
     /// The listening socket outlives this process, and connections wait in its backlog meanwhile.
     pub socket_is_inherited: AtomicBool,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// When a refused Origin, and a refused name of the admin address, is a warning again.
     origin_warning_due: WarningDue,
     host_warning_due: WarningDue,
@@ -72,6 +75,7 @@ impl Ingress {
             in_force: RwLock::new(settings.into()),
             connections: Arc::default(),
             sockets: Arc::default(),
+            workers: Workers::default(),
             plan,
             admin_token: RwLock::new(admin_token),
             core: OnceLock::new(),
@@ -107,6 +111,7 @@ impl Ingress {
     /// Logs a request that was refused. One whose cause may be in the settings is a warning, at most one a minute of each
     /// kind, because any page can cause them.
     pub(super) fn log_refusal(&self, refused: HandshakeRejection) {
+        refused.count();
         let status = refused.status.as_u16();
         let (advice, due) = match refused {
             hosts::FOREIGN_ORIGIN => (ORIGIN_ADVICE, &self.origin_warning_due),
@@ -127,7 +132,11 @@ impl Ingress {
 
     /// Counts a socket that was just accepted, unless a cap is reached.
     pub fn admit(&self, peer: IpAddr) -> Option<Permit> {
-        self.sockets.permit(peer, &socket_caps(&self.in_force().settings)).ok()
+        let admitted = self.sockets.permit(peer, &socket_caps(&self.in_force().settings));
+        if admitted.is_err() {
+            count(|metrics| metrics.handshakes.increase_of("sockets"));
+        }
+        admitted.ok()
     }
 
     pub fn next_connection(&self) -> ConnectionId {

@@ -7,4 +7,5 @@ pub mod health;
 pub mod hosts;
 pub mod http;
 pub mod ingress;
+pub mod metrics;
 pub mod ws;

@@ -16,8 +16,9 @@ use super::http;
 use super::ingress::{InForce, Ingress, connection_caps, socket_caps};
 use crate::actors::session::Session;
 use crate::client_address::{FORWARDED, client_address};
+use crate::metrics::worker::count;
 use crate::relay::rate_limit::Allowance;
-use crate::transport;
+use crate::transport::{self, CloseOutcome};
 
 type Socket = Framed<TcpStream, h1::Codec>;
 
@@ -66,6 +67,7 @@ pub async fn upgrade(
         Session::new(id, address, settings, core, allowance, socket)
     });
     actix_rt::spawn(connection.map(move |ending| {
+        count(|metrics| metrics.closed.increase_of(name(ending)));
         log::debug!("connection over connection={} ending={ending:?}", id.0);
         drop(permits);
     }));
@@ -77,7 +79,34 @@ pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>
     let peer = request.peer_addr().map(|peer| peer.ip());
     let settings = ingress.in_force().settings;
     let refused = validate(request.head(), peer, &settings.server).err();
-    refused.unwrap_or(handshake::NOT_HERE).response()
+    let refused = refused.unwrap_or(handshake::NOT_HERE);
+    refused.count();
+    refused.response()
+}
+
+/// How a connection ended, for a metric: a code that a client made up is `other`.
+fn name(ending: CloseOutcome) -> &'static str {
+    match ending {
+        CloseOutcome::Closed(code) => match code {
+            1000 => "1000",
+            1001 => "1001",
+            1002 => "1002",
+            1003 => "1003",
+            1005 => "1005",
+            1007 => "1007",
+            1008 => "1008",
+            1009 => "1009",
+            1011 => "1011",
+            1013 => "1013",
+            4401 => "4401",
+            4408 => "4408",
+            4409 => "4409",
+            _ => "other",
+        },
+        CloseOutcome::Gone => "gone",
+        CloseOutcome::Stalled => "stalled",
+        CloseOutcome::Panicked => "1011",
+    }
 }
 
 /// The response that accepts a handshake. The names of its headers are spelt as in RFC 6455, section 4.2.2: the encoder of

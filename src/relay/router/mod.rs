@@ -38,13 +38,14 @@ use super::item::{Item, SettledBy};
 use super::mailbox::{Credit, Next};
 use super::mailbox_quota::MailboxQuota;
 use crate::clock::Moment;
+use crate::metrics::histogram::Histogram;
 use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 use crate::settings::Settings;
 use crate::store::boots::BootTime;
 use crate::store::records::{Fingerprint, HashKey};
-use crate::store::{PutOutcome, PutSeq, Store};
+use crate::store::{PutOutcome, PutSeq, Store, StoreStats};
 
 pub use counters::Counts;
 pub use expiry_queue::Ticket;
@@ -77,6 +78,7 @@ pub struct Router {
     /// Devices with more settled notices than one step removes.
     unfinished: Vec<Slot>,
     counters: Counters,
+    times: Times,
     next_seq: Seq,
     /// Memory for the items that one write settles, kept from step to step.
     settled: Vec<Item>,
@@ -92,6 +94,26 @@ pub struct Snapshot {
     pub exchanges: usize,
     #[serde(flatten)]
     pub counts: Counts,
+}
+
+/// How long messages take. (operations: Seeing it)
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    /// From the acceptance of a message for a device that is there to the write of its last byte: of the newest message in each
+    /// write.
+    pub forward: Histogram,
+    /// From the acceptance of a message that is stored to the commit that lets its Ack leave.
+    pub ack: Histogram,
+    /// From the deadline of an expired item to the step that finds it.
+    pub sweep_lag: Histogram,
+}
+
+/// What [`Router::measure`] returns.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    pub snapshot: Snapshot,
+    pub times: Times,
+    pub store: StoreStats,
 }
 
 impl Router {
@@ -111,6 +133,7 @@ impl Router {
             unregistered: Vec::new(),
             unfinished: Vec::new(),
             counters: Counters::default(),
+            times: Times::default(),
             next_seq: 1,
             settled: Vec::new(),
         }
@@ -128,6 +151,11 @@ impl Router {
             exchanges: self.exchanges.len(),
             counts: self.counters.counts(),
         }
+    }
+
+    /// Everything that is counted here, for `/metrics`.
+    pub fn measure(&self) -> Measured {
+        Measured { snapshot: self.observe(), times: self.times, store: self.store.stats() }
     }
 
     pub fn last_put(&self) -> PutSeq {

@@ -123,7 +123,8 @@ impl Router {
         let needs_proof = device.token.is_some();
         while let Some(notice) = device.notices.hand_over(window, step.now.mono, behind) {
             let body = notice.item.envelope.body.clone();
-            step.deliver(id, Delivery::Notice { number: notice.number, body, needs_proof });
+            let kind = notice.item.envelope.subject.outgoing();
+            step.deliver(id, Delivery::Notice { number: notice.number, body, kind, needs_proof });
         }
     }
 

@@ -112,11 +112,12 @@ impl Router {
 
     /// Moves at most `limit` expired items out of a mailbox.
     pub(super) fn expire_mailbox(&mut self, slot: Slot, now: Moment, limit: usize) {
-        let Self { directory, expiry, counters, .. } = self;
+        let Self { directory, expiry, counters, times, .. } = self;
         let device = &mut directory[slot];
         expiry.unschedule_due(slot, device, now);
         let id = device.id;
         device.mailbox.expire(now, limit, |item| {
+            times.sweep_lag.observe(now - item.deadline);
             counters.found_expired(&item);
             expiry.push(id, item);
         });

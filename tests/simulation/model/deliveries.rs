@@ -50,7 +50,7 @@ impl Model {
                     assert!(queued.contains(&accepted.queued), "{} queued", accepted.queued);
                 }
                 Delivery::Frame { seq, body, .. } => self.check_frame(now, dev, seq, body.as_ref()),
-                Delivery::Notice { number, body, needs_proof } => {
+                Delivery::Notice { number, body, needs_proof, .. } => {
                     assert_eq!(needs_proof, self.devices[dev].resumable);
                     self.check_notice(now, dev, number, body.as_ref());
                 }
