@@ -15,7 +15,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sealpost::app::{App, ReloadHandle};
+use sealpost::app::{App, Health, InheritedSockets, ReloadHandle};
 use sealpost::banner;
 use sealpost::cli::Cli;
 use sealpost::clock::Clock;
@@ -24,6 +24,7 @@ use sealpost::logging::{self, LogHandle};
 use sealpost::preflight;
 use sealpost::settings::{self, Settings};
 use sealpost::signals::{self, EndDuringStart};
+use sealpost::systemd::{self, LongStart};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// See docs/performance.md for what it saves.
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         }
     };
     if cli.check_config {
-        return commands::check_config(&settings);
+        return commands::check_config(&settings, !cli.skip_addresses);
     }
     let unread = settings::unread_variables(std::env::vars_os().map(|(name, _)| name));
     if cli.print_config {
@@ -56,7 +57,9 @@ fn main() -> ExitCode {
     for variable in unread {
         log::warn!("{variable}");
     }
-    match actix_rt::System::new().block_on(serve(cli, settings, log)) {
+    let served = InheritedSockets::from_env()
+        .and_then(|sockets| actix_rt::System::new().block_on(serve(cli, settings, sockets, log)));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             log::error!("{failed}");
@@ -65,7 +68,12 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<()> {
+async fn serve(
+    cli: Cli,
+    settings: Settings,
+    sockets: InheritedSockets,
+    log: LogHandle,
+) -> std::io::Result<()> {
     // Before anything else, so that a signal starts an orderly end from the first log line on.
     let stop = signals::first_signal();
     let end_during_start = EndDuringStart::begin()
@@ -74,8 +82,8 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     if let Some(warning) = preflight::raise_descriptor_limit(&settings) {
         log::warn!("{warning}");
     }
-    let app = App::build(settings.clone(), Clock::system())?;
-    app.before_serving(|| drop(end_during_start));
+    let long_start = LongStart::begin();
+    let app = App::build_on(sockets, settings.clone(), Clock::system())?;
     let mut bound = settings.clone();
     bound.server.listen = app.public_address();
     bound.server.admin_listen = app.admin_address().clone();
@@ -86,8 +94,23 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     {
         log::warn!("{warning}");
     }
+    let serving = format!("serving on {}", app.public_address());
+    app.before_serving({
+        let serving = serving.clone();
+        move || {
+            drop((end_during_start, long_start));
+            systemd::ready(&serving);
+        }
+    });
+    if let Some(interval) = systemd::watchdog_interval() {
+        actix_rt::spawn(app.health_check().run(interval, report_to_watchdog));
+    }
     let reloads =
-        actix_rt::spawn(reload_on_hangup(hangup, cli, settings, app.reload_handle(), log));
+        actix_rt::spawn(reload_on_hangup(hangup, cli, settings, app.reload_handle(), log, serving));
+    let stop = async {
+        stop.await;
+        systemd::stopping();
+    };
     let ended = app.run(stop).await;
     reloads.abort();
     log::info!("goodbye");
@@ -101,13 +124,16 @@ async fn reload_on_hangup(
     mut running: Settings,
     reload_handle: ReloadHandle,
     log: LogHandle,
+    serving: String,
 ) {
     let Ok(mut hangup) = hangup else { return };
     while hangup.recv().await.is_some() {
+        systemd::reloading();
         let reload = match settings::load(&cli) {
             Ok(fresh) => running.reload(fresh),
             Err(problems) => {
                 log::error!("settings not reloaded, the old ones stay: {problems}");
+                systemd::ready(&format!("{serving}; the last reload was refused"));
                 continue;
             }
         };
@@ -124,5 +150,17 @@ async fn reload_on_hangup(
         log.apply(&running);
         reload_handle.reload(&running);
         log::info!("settings reloaded");
+        systemd::ready(&serving);
+    }
+}
+
+/// A relay that hangs is restarted by the service manager; this says why in its last log lines.
+fn report_to_watchdog(health: &Health) {
+    match health {
+        Health::Alive(status) => systemd::watchdog(status),
+        Health::Hangs(why) => {
+            log::error!("no answer for the watchdog: {why}");
+            systemd::status(why);
+        }
     }
 }

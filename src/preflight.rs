@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::app;
 use crate::banner;
-use crate::settings::{AdminAddress, Settings};
+use crate::settings::{AdminAddress, Server, Settings};
 use crate::store::examine::{self, Examined};
 use crate::web::admin::token::AdminToken;
 
@@ -20,8 +20,8 @@ pub struct Findings {
     pub notes: Vec<String>,
 }
 
-/// Tries what a start would try.
-pub fn try_settings(settings: &Settings) -> Findings {
+/// Tries what a start would try. Under a socket unit the addresses are in use before the relay starts.
+pub fn try_settings(settings: &Settings, with_addresses: bool) -> Findings {
     let mut findings = Findings::default();
     // A relay that runs with these settings is no reason not to use them for its next start.
     let mut running = None;
@@ -39,6 +39,16 @@ pub fn try_settings(settings: &Settings) -> Findings {
     let server = &settings.server;
     let token = AdminToken::read(&server.admin_token_file);
     findings.problems.extend(token.err().map(|failed| failed.to_string()));
+    if with_addresses {
+        try_addresses(server, running.as_ref(), &mut findings);
+    }
+    findings.notes.extend(banner::exposure(settings));
+    findings.notes.extend(banner::shared_origins(settings));
+    findings
+}
+
+/// Tries to listen. `running` has the addresses of the relay that holds the queue.
+fn try_addresses(server: &Server, running: Option<&Vec<SocketAddr>>, findings: &mut Findings) {
     // Both stay open until both were tried: they must not take each other's place.
     let listener = app::bind("server.listen", server.listen);
     let admin_listener = app::bind_admin(&server.admin_listen);
@@ -52,8 +62,7 @@ pub fn try_settings(settings: &Settings) -> Findings {
             Some(address) => is_among(address, addresses),
             None => true,
         };
-        let is_ours =
-            error.kind() == ErrorKind::AddrInUse && running.as_ref().is_some_and(by_running);
+        let is_ours = error.kind() == ErrorKind::AddrInUse && running.is_some_and(by_running);
         if is_ours {
             let text = "in use by the relay that holds queue.path";
             findings.notes.push(format!("{key} = {address}: {text}"));
@@ -61,9 +70,6 @@ pub fn try_settings(settings: &Settings) -> Findings {
             findings.problems.push(error.to_string());
         }
     }
-    findings.notes.extend(banner::exposure(settings));
-    findings.notes.extend(banner::shared_origins(settings));
-    findings
 }
 
 /// Whether an address is taken by a relay that listens at `addresses`; by one that has named none, too. An unspecified

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every module at the root, and the modules that it may import.
 const FLOORS: &[(&str, &str)] = &[
-    ("main", "commands preflight app banner cli clock logging metrics settings signals"),
+    ("main", "commands preflight app banner cli clock logging metrics settings signals systemd"),
     // What the binary does besides serving; the store only while no relay runs.
     ("commands", "preflight web store banner cli logging settings"),
     // The store only to look at the queue without changing anything.
@@ -38,6 +38,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("metrics", "protocol"),
     ("settings", "cli web_origin"),
     ("signals", ""),
+    ("systemd", ""),
     ("web_origin", ""),
     // Declares the others.
     ("lib", ""),
@@ -52,7 +53,7 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("rustix", "store/ clock.rs", "files are used by handles in the store only"),
     (
         "Instant::now",
-        "clock.rs transport/ commands/ store/writer.rs store/queue_writer.rs",
+        "clock.rs transport/ commands/ store/writer.rs store/queue_writer.rs store/commit_time.rs",
         "time is an argument",
     ),
     ("SystemTime::now", "clock.rs logging.rs", "time is an argument"),

@@ -116,6 +116,25 @@ async fn a_check_takes_the_addresses_of_the_relay_that_holds_its_queue_for_a_not
     device(&running, json!({})).await.expect_nothing_and_close().await;
 }
 
+/// Under a socket unit another process holds the addresses before the relay starts.
+#[tokio::test]
+async fn a_check_without_addresses_tries_everything_else() {
+    let place = place();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = listener.local_addr().expect("an address").to_string();
+    let checked = async || {
+        let mut command = sealpost(&place);
+        command.env("SEALPOST__SERVER__LISTEN", &taken).arg("--skip-addresses");
+        check(command).await
+    };
+    let (code, _, stderr) = checked().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    fs::create_dir(place.path().join("data")).expect("room");
+    fs::write(place.path().join("data/queue.redb"), "").expect("room");
+    let (code, _, stderr) = checked().await;
+    assert!(code == Some(69) && stderr.contains("is empty"), "{stderr}");
+}
+
 /// A mistake in the name or value of a variable must not go unnoticed.
 #[tokio::test]
 async fn variables_that_have_no_effect_are_reported() {

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use actix::{
     Actor, AsyncContext as _, Context, Handler, Message, MessageResult, Recipient, StreamHandler,
@@ -117,6 +118,19 @@ pub struct Reload(pub Arc<Settings>);
 #[derive(Message)]
 #[rtype(result = "Snapshot")]
 pub struct Observe;
+
+#[derive(Message)]
+#[rtype(result = "StoreHealth")]
+pub struct ObserveStore;
+
+/// Whether the queue's disk takes what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// New messages are refused.
+    pub is_failing: bool,
+    /// How long the commit under way has taken.
+    pub commit_for: Duration,
+}
 
 /// Asks for everything that is counted.
 #[derive(Message)]
@@ -441,6 +455,18 @@ impl Handler<Observe> for Registry {
 
     fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
         MessageResult(self.step(0, ctx, |router, _| router.observe()))
+    }
+}
+
+impl Handler<ObserveStore> for Registry {
+    type Result = MessageResult<ObserveStore>;
+
+    fn handle(&mut self, _: ObserveStore, _: &mut Self::Context) -> Self::Result {
+        let store = self.router.store_mut();
+        MessageResult(StoreHealth {
+            is_failing: store.is_failing(),
+            commit_for: store.commit_for(),
+        })
     }
 }
 

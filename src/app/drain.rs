@@ -15,9 +15,16 @@ const DRAIN_SLICE: usize = 64;
 const DRAIN_SLICES: usize = 20;
 /// …with this pause between two.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+/// How long a drain waits for handshakes that began before it, if connections that come later wait for the next process.
+const HANDSHAKES: Duration = Duration::from_millis(500);
 
 /// Closes all sessions, slice by slice, and stops the server when they have ended or the time is over.
 pub(super) async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Duration) {
+    let is_inherited = ingress.socket_is_inherited.load(Relaxed);
+    if is_inherited {
+        // The next process accepts what comes from now on.
+        server.pause().await;
+    }
     ingress.draining.store(true, Relaxed);
     let sessions = ingress.connections.total();
     log::info!("draining sessions={sessions}");
@@ -29,6 +36,12 @@ pub(super) async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Dur
             }
         }
         ingress.connections.all_closed().await;
+        if is_inherited {
+            // What was accepted just before is no session yet. A socket on which nothing is asked may not hold up a restart.
+            tokio::time::sleep(DRAIN_PAUSE).await;
+            let _ = tokio::time::timeout(HANDSHAKES, ingress.sockets.all_closed()).await;
+            ingress.connections.all_closed().await;
+        }
     };
     if tokio::time::timeout(timeout, goodbyes).await.is_err() {
         log::warn!("drained in part, the time is over sessions={}", ingress.connections.total());

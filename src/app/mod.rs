@@ -1,14 +1,17 @@
 //! The relay as a whole: built bottom-up, run, drained. `main` and the tests use it alike.
 
+mod activation;
 mod core;
 mod drain;
 mod listeners;
 mod queue;
 mod services;
+mod watchdog;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix_rt::net::{TcpStream, UnixStream};
@@ -26,7 +29,9 @@ use crate::settings::{AdminAddress, Settings};
 use crate::web::admin::token::AdminToken;
 use crate::web::ingress::Ingress;
 
+pub use self::activation::InheritedSockets;
 pub use self::listeners::{bind, bind_admin};
+pub use self::watchdog::{Health, HealthCheck};
 
 /// Connections that wait for accept.
 const BACKLOG: u32 = 4096;
@@ -51,13 +56,23 @@ pub struct ReloadHandle(Arc<Ingress>);
 impl App {
     /// Binds the addresses and prepares everything; no connection is served before [`Self::run`]. An error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
+        Self::build_on(InheritedSockets::default(), settings, clock)
+    }
+
+    /// As [`Self::build`], on sockets that are bound already, where there are such.
+    pub fn build_on(
+        mut inherited: InheritedSockets,
+        settings: Settings,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let settings = Arc::new(settings);
         let admin_token = AdminToken::read(&settings.server.admin_token_file)?;
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
         let ingress = Arc::new(Ingress::new(settings.clone(), admin_token, plan, clock.clone()));
-        let listener = bind("server.listen", settings.server.listen)?;
-        let admin_listener = bind_admin(&settings.server.admin_listen)?;
+        ingress.socket_is_inherited.store(inherited.public.is_some(), Relaxed);
+        let listener = inherited.public_or(settings.server.listen)?;
+        let admin_listener = inherited.admin_or(&settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.address()?);
         if let Some(queue) = &queue {
             queue.file.publish(&[Some(public), admin.tcp()]);
@@ -115,6 +130,10 @@ impl App {
 
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.ingress.clone())
+    }
+
+    pub fn health_check(&self) -> HealthCheck {
+        HealthCheck(self.ingress.clone())
     }
 
     /// Runs `hook` once, when the queue is restored and before the first connection is accepted.

@@ -143,3 +143,35 @@ async fn the_hook_before_serving_runs_once_and_before_the_first_connection() {
     drop((client, stop));
     running.await.expect("no panic").expect("a good end");
 }
+
+/// A Registry that is blocked answers no check, and is well when it goes on.
+#[actix_rt::test]
+async fn a_core_that_hangs_is_not_reported_as_alive() {
+    let mut settings = Settings::default();
+    settings.server.listen.set_port(0);
+    settings.server.admin_listen = AdminAddress::Tcp(settings.server.listen);
+    settings.queue.durable = false;
+    let app = App::build(settings, Clock::system()).expect("free ports");
+    let (relay, ingress, check) = (app.public_address(), app.ingress.clone(), app.health_check());
+    let soon = Duration::from_millis(50);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = actix_rt::spawn(app.run(async {
+        let _ = stopped.await;
+    }));
+    let client = device(relay).await;
+    let patience = Duration::from_secs(20);
+    let well = Health::Alive("1 devices connected, 0 messages queued".to_owned());
+    assert_eq!(check.check(patience).await, well);
+
+    let (go_on, blocked) = std::sync::mpsc::channel::<()>();
+    let core = ingress.core.get().expect("a core");
+    let block = RunOnActor::new(move |_: &mut Registry| {
+        let _ = blocked.recv();
+    });
+    assert!(core.registry.try_send(block).is_ok());
+    assert_eq!(check.check(soon).await, Health::Hangs("the core does not answer"));
+    drop(go_on);
+    assert_eq!(check.check(patience).await, well);
+    drop((client, stop));
+    running.await.expect("no panic").expect("a good end");
+}

@@ -37,6 +37,10 @@ pub struct Cli {
     #[arg(long, conflicts_with = "print_config")]
     pub check_config: bool,
 
+    /// With --check-config: do not try the addresses, because a socket unit may hold them
+    #[arg(long, requires = "check_config")]
+    pub skip_addresses: bool,
+
     /// Print the settings as they would be used, in the form of settings.toml, and end
     #[arg(long)]
     pub print_config: bool,
@@ -135,6 +139,12 @@ mod tests {
         let id = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
         assert!(parse(&["--sender", id]) && parse(&["--origin", "00000000000000ff"]));
         assert!(!parse(&[]) && !parse(&["--sender", id, "--recipient", id]));
+    }
+
+    #[test]
+    fn addresses_are_skipped_by_a_check_only() {
+        let parse = |args: &[&str]| Cli::try_parse_from(["sealpost"].iter().chain(args)).is_ok();
+        assert!(parse(&["--check-config", "--skip-addresses"]) && !parse(&["--skip-addresses"]));
     }
 
     #[test]

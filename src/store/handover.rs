@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::commit_time::CommitTime;
 use super::pending_changes::PendingChanges;
 use crate::metrics::histogram::Histogram;
 
@@ -15,6 +16,7 @@ pub(super) struct Shared {
     /// Number of changes for which the writer is woken.
     pub batch: usize,
     pub failing: AtomicBool,
+    pub commit_time: CommitTime,
     /// Size of `pending` at its last change, for a reader that must not wait for the lock.
     pub len: AtomicUsize,
     pub bytes: AtomicUsize,
@@ -30,6 +32,7 @@ impl Shared {
             changed: Condvar::new(),
             batch,
             failing: AtomicBool::default(),
+            commit_time: CommitTime::default(),
             len: AtomicUsize::default(),
             bytes: AtomicUsize::default(),
             commits: Mutex::default(),

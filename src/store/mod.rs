@@ -4,6 +4,7 @@
 //! store and never reads from it, so no step of the Registry waits for a disk. [`Loaded`] is read once, at start.
 
 pub mod boots;
+mod commit_time;
 pub mod database;
 pub mod examine;
 mod handover;
@@ -16,6 +17,8 @@ pub mod records;
 pub mod sync_watch;
 pub mod top;
 pub mod writer;
+
+use std::time::Duration;
 
 use crate::metrics::histogram::Histogram;
 use crate::protocol::envelope::{Envelope, Seq};
@@ -78,6 +81,11 @@ pub trait Store {
     /// Whether so much is staged that senders must be slowed down, because memory would fill faster than the disk takes it.
     fn is_backlogged(&self) -> bool {
         false
+    }
+
+    /// How long the commit under way has taken. A disk that hangs ends none.
+    fn commit_for(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// How the store does, for `/metrics`.

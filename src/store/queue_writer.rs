@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::boots::Boots;
 use super::database::Database;
@@ -154,6 +154,10 @@ impl Store for QueueWriter {
         !self.shared.is_failing()
             && (self.shared.len.load(Ordering::Relaxed) + self.staged.len() > BACKLOG_CHANGES
                 || self.shared.bytes.load(Ordering::Relaxed) + self.staged_bytes > BACKLOG_BYTES)
+    }
+
+    fn commit_for(&self) -> Duration {
+        self.shared.commit_time.passed()
     }
 
     fn close(&mut self) {

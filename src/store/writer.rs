@@ -200,7 +200,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
                 closed.insert(opened.map_err(error)?)
             }
         };
-        let committed = database.commit(changes);
+        let committed = self.shared.commit_time.measure(|| database.commit(changes));
         if committed.is_err() {
             self.database = None;
         } else if self.sync_failed.get() {

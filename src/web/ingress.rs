@@ -59,6 +59,8 @@ pub struct Ingress {
     pub shutdown: Notify,
     /// No WebSocket is accepted from now on.
     pub draining: AtomicBool,
+    /// The listening socket outlives this process, and connections wait in its backlog meanwhile.
+    pub socket_is_inherited: AtomicBool,
     pub(super) clock: Clock,
     pub(super) started_at: Moment,
     /// When a refused Origin, and a refused name of the admin address, is a warning again.
@@ -86,6 +88,7 @@ impl Ingress {
             shutdown: Notify::new(),
             draining: AtomicBool::new(false),
             started_at: clock.moment(),
+            socket_is_inherited: AtomicBool::new(false),
             clock,
             origin_warning_due: WarningDue::default(),
             host_warning_due: WarningDue::default(),

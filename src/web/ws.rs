@@ -41,7 +41,8 @@ pub async fn upgrade(
             return Err(handshake::NOT_HERE);
         }
         validate(request.head(), Some(peer), &settings.server)?;
-        if ingress.draining.load(Relaxed) {
+        // A session is closed with 1001 at once, which is no refusal: with an inherited socket a restart refuses nobody.
+        if ingress.draining.load(Relaxed) && !ingress.socket_is_inherited.load(Relaxed) {
             return Err(handshake::DRAINING);
         }
         ingress.connections.permit(address, &connection_caps(&settings))

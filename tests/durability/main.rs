@@ -14,3 +14,4 @@ mod disk;
 mod identity;
 mod kills;
 mod restart;
+mod watchdog;

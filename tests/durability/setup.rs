@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::moved_clocks::MovedClocks;
 use crate::support::binary::FREE_PORTS;
+use crate::support::service_manager::ServiceManager;
 use crate::support::{Binary, eventually, http, skip};
 
 /// Limits that no test reaches unless it sets them itself.
@@ -31,12 +32,21 @@ pub struct Setup {
     strace: Vec<String>,
     clocks: Option<Arc<MovedClocks>>,
     held_at: Option<&'static str>,
+    /// More of the environment.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
     pub fn on(data: &Path) -> Self {
         let settings = GENEROUS.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        Self { data: data.to_owned(), settings, strace: Vec::new(), clocks: None, held_at: None }
+        Self {
+            data: data.to_owned(),
+            settings,
+            strace: Vec::new(),
+            clocks: None,
+            held_at: None,
+            environment: Vec::new(),
+        }
     }
 
     /// A setting as in the environment: `("SESSION__TTL", "1s")`.
@@ -54,6 +64,14 @@ impl Setup {
     pub fn held_at(self, place: &'static str) -> Self {
         let clocks = Some(MovedClocks::new());
         Self { clocks, held_at: Some(place), ..self }
+    }
+
+    /// With a service manager that restarts a relay that has not reported for `limit`.
+    pub fn with_watchdog(mut self, manager: &ServiceManager, limit: Duration) -> Self {
+        let path = manager.path.to_str().expect("text").to_owned();
+        self.environment.push(("NOTIFY_SOCKET", path));
+        self.environment.push(("WATCHDOG_USEC", limit.as_micros().to_string()));
+        self
     }
 
     /// Changes the results of some system calls, with strace.
@@ -93,6 +111,7 @@ impl Setup {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("SEALPOST__QUEUE__PATH", &self.data);
         command.envs(self.clocks.iter().flat_map(|clocks| clocks.environment()));
+        command.envs(self.environment.iter().cloned());
         command.envs(self.held_at.map(|place| ("HELD_AT", place)));
         command.envs(self.settings.iter().map(|(key, value)| (format!("SEALPOST__{key}"), value)));
         command

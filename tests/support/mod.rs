@@ -10,6 +10,7 @@ pub mod operator;
 pub mod peer;
 mod raw_client;
 mod relay;
+pub mod service_manager;
 
 pub use binary::Binary;
 pub use device::{Away, Device, Gone, confirmation};

@@ -1,0 +1,96 @@
+//! docs/operations.md, the part on packages and proxies: what it tells an operator to type is run by a script, and what it
+//! names exists.
+
+use std::fs;
+use std::path::Path;
+
+/// Every command of the section `Install`, and the words by which scripts/package runs it.
+const COMMANDS: &[(&str, &str)] = &[
+    ("apt install ./sealpost_0.1.0-1_amd64.deb", "apt -qq install -y"),
+    (
+        "sealpost --config /etc/sealpost/settings.toml --check-config",
+        "sealpost --config /etc/sealpost/settings.toml --check-config",
+    ),
+    ("systemctl reload sealpost", "systemctl reload sealpost"),
+    ("systemctl restart sealpost", "systemctl restart sealpost"),
+    (
+        "sealpost --config /etc/sealpost/settings.toml status",
+        "sealpost --config /etc/sealpost/settings.toml status",
+    ),
+    ("systemctl stop sealpost", "systemctl stop sealpost"),
+    ("systemctl enable --now sealpost.socket", "systemctl enable --now sealpost.socket"),
+    ("systemctl start sealpost", "systemctl start sealpost"),
+];
+
+fn text(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|failed| panic!("{}: {failed}", path.display()))
+}
+
+fn install() -> String {
+    let page = text("docs/operations.md");
+    let section = page.split("\n## Install\n").nth(1).expect("a section");
+    section.split("\n## ").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn every_command_of_an_installation_is_run_by_the_script_that_tries_the_package() {
+    let (section, script) = (install(), text("scripts/package"));
+    let blocks = section.split("```sh\n").skip(1);
+    let lines = blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines());
+    let mut found = 0;
+    for line in lines {
+        let run = COMMANDS.iter().find(|(command, _)| *command == line);
+        let (_, words) = run.unwrap_or_else(|| panic!("nothing runs: {line}"));
+        assert!(script.contains(words), "scripts/package does not: {words}");
+        found += 1;
+    }
+    assert_eq!(found, COMMANDS.len());
+}
+
+#[test]
+fn the_page_says_what_the_unit_says() {
+    let (section, unit) = (install(), text("ops/systemd/sealpost.service"));
+    for (said, line) in [
+        ("524,288 descriptors", "LimitNOFILE=524288"),
+        ("Every 30 seconds", "WatchdogSec=60"),
+        ("five starts that fail within a minute", "StartLimitBurst=5"),
+        ("Statuses 64 (command line) and 78 (settings)", "RestartPreventExitStatus=64 78"),
+        ("ports below 1024", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"),
+    ] {
+        assert!(section.contains(said), "the page does not say: {said}");
+        assert!(unit.contains(line), "the unit does not say: {line}");
+    }
+}
+
+/// The settings of the package are valid, and few.
+#[test]
+fn the_settings_of_the_package_are_keys_of_settings_toml() {
+    let all: toml::Table = text("settings.toml").parse().expect("TOML");
+    let packaged: toml::Table = text("ops/debian/settings.toml").parse().expect("TOML");
+    for (section, keys) in &packaged {
+        for key in keys.as_table().expect("a section").keys() {
+            assert!(all[section].get(key).is_some(), "no such setting: {section}.{key}");
+        }
+    }
+}
+
+#[test]
+fn every_proxy_waits_longer_than_the_heartbeat_and_leads_to_the_default_address() {
+    let settings: toml::Table = text("settings.toml").parse().expect("TOML");
+    let listen = settings["server"]["listen"].as_str().expect("an address");
+    let timeout = settings["heartbeat"]["timeout"].as_str().expect("a duration");
+    let timeout = humantime::parse_duration(timeout).expect("a duration");
+    let patience = |file: &str, key: &str| {
+        let text = text(file);
+        let value = text.split(key).nth(1).unwrap_or_else(|| panic!("{file}: no {key}"));
+        let value = value.split([';', '\n']).next().unwrap_or_default().trim().to_owned();
+        assert!(humantime::parse_duration(&value).expect("a duration") > timeout, "{file}: {key}");
+    };
+    patience("ops/proxy/nginx.conf", "proxy_read_timeout ");
+    patience("ops/proxy/nginx.conf", "proxy_send_timeout ");
+    patience("ops/proxy/haproxy.cfg", "timeout tunnel ");
+    for file in ["nginx.conf", "Caddyfile", "haproxy.cfg", "traefik-sealpost.yaml"] {
+        assert!(text(&format!("ops/proxy/{file}")).contains(listen), "{file} has no {listen}");
+    }
+}
