@@ -76,8 +76,3 @@ pub async fn healthz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
     let relay = checked.map(|checked| checked.relay);
     response.json(Health { status, connections, store, relay })
 }
-
-/// The counters of the core; `None` if the core does not answer in time.
-pub(super) async fn observe(ingress: &Ingress) -> Option<Snapshot> {
-    check(ingress, CORE_TIMEOUT).await.map(|checked| checked.relay)
-}

@@ -8,5 +8,6 @@ mod support;
 mod devices;
 mod entry;
 mod metrics;
+mod ops;
 mod queue;
 mod status;
