@@ -104,8 +104,21 @@ fn write_the_seeds_of_records() {
         let (forget_at, origin, used) = (Some(time), Origin(6), true);
         let accept = Accept::Correspondents;
         let (next_token, receipts) = (token, true);
-        let device =
-            DeviceRecord { id, token, next_token, forget_at, origin, used, accept, receipts };
+        let (registered_at, blocked) = (1_700_000_000_123, true);
+        let access = token.map(|_| "team-1".into());
+        let device = DeviceRecord {
+            id,
+            token,
+            next_token,
+            forget_at,
+            origin,
+            used,
+            accept,
+            receipts,
+            registered_at,
+            blocked,
+            access,
+        };
         device.encode(&mut out);
         write(name, 1, &out);
     }

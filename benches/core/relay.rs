@@ -79,6 +79,7 @@ impl Relay {
             resumable,
             receipts: false,
             origin: self.origin,
+            access: None,
             accept: None,
             resume: None,
             fresh_id: id,

@@ -177,6 +177,7 @@ impl Relay {
             receipts: register.receipts,
             // Two connections share a network.
             origin: Origin(number as u64 / 2),
+            access: None,
             accept: register.accept,
             resume,
             fresh_id: DeviceId::from_u128(ID | self.devices),

@@ -3,16 +3,24 @@
 use sealpost::protocol::id::DeviceId;
 use sealpost::store::boots::BootRecord;
 use sealpost::store::records::{
-    CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord, VERSION,
+    CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord, layout,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The first byte selects the kind of record, and whether the rest is a whole value or its fields, to which a version and a
+/// The first byte selects the kind of record, and whether the rest is a whole value or its fields, to which a layout and a
 /// sound checksum are added: a checksum is nothing that a fuzzer guesses. Returns whether a record was read.
 pub fn run(data: &[u8]) -> bool {
     let Some(([choice, key @ ..], bytes)) = data.split_first_chunk::<9>() else { return false };
     let key = u64::from_le_bytes(*key);
-    let value = |key: u64| if choice & 0x80 == 0 { seal(key, bytes) } else { bytes.to_vec() };
+    let layout = match choice & 0x7f {
+        0 => layout::MESSAGE,
+        1 => layout::DEVICE,
+        2 => layout::FINGERPRINTS,
+        4 => layout::BOOT,
+        _ => layout::CORRESPONDENT,
+    };
+    let value =
+        |key: u64| if choice & 0x80 == 0 { seal(layout, key, bytes) } else { bytes.to_vec() };
     let id = DeviceId::from_u128(u128::from(key));
     let mut out = Vec::new();
     match choice & 0x7f {
@@ -49,8 +57,8 @@ pub fn run(data: &[u8]) -> bool {
 }
 
 /// As the module of the records does it; the seeds show that both still agree.
-fn seal(key: u64, fields: &[u8]) -> Vec<u8> {
-    let mut value = [&[VERSION], fields].concat();
+fn seal(layout: u8, key: u64, fields: &[u8]) -> Vec<u8> {
+    let mut value = [&[layout], fields].concat();
     let sum = xxh3_64(&value) ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     value.extend_from_slice(&sum.to_le_bytes());
     value

@@ -261,6 +261,7 @@ impl RateLimiter {
             resumable: admit.resumable,
             receipts: admit.receipts,
             origin: self.origin(admit.address),
+            access: None,
             accept: admit.accept,
             resume,
             fresh_id: DeviceId::random(),

@@ -54,6 +54,7 @@ impl TestRelay {
             origin: Origin::NONE,
             resumable: token.is_some(),
             receipts: false,
+            access: None,
             accept: None,
             resume: resume.map(|number| {
                 let (token, hash) = token_of(number);

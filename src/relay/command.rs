@@ -1,5 +1,7 @@
 //! What connections ask of the router.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 
 use crate::protocol::encode::Token;
@@ -27,6 +29,8 @@ pub struct Registration {
     /// Where a new device comes from.
     pub origin: Origin,
     pub accept: Option<Accept>,
+    /// The name of the access token by which a new device registers.
+    pub access: Option<Arc<str>>,
     /// The token of the device that the connection wants to be again.
     pub resume: Option<Resume>,
     /// For a new device.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::database::{Changes, Database};
 use super::open::OpenError;
-use super::records::{Reader, VERSION, seal};
+use super::records::{Reader, layout, seal};
 use super::writer::DatabaseFile;
 use crate::clock::{Moment, Now};
 
@@ -65,7 +65,7 @@ impl BootRecord {
     /// Writes the value for the key `number` to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.push(VERSION);
+        out.push(layout::BOOT);
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(&self.entered.mono.0.to_le_bytes());
         out.extend_from_slice(&self.entered.wall_ms.to_le_bytes());
@@ -75,7 +75,7 @@ impl BootRecord {
 
     /// `None` if the value is damaged.
     pub fn decode(number: u32, value: &[u8]) -> Option<Self> {
-        let mut from = Reader::open(u64::from(number), value)?;
+        let mut from = Reader::open(layout::BOOT, u64::from(number), value)?;
         let id = from.u128()?;
         let entered = Now { mono: Moment(from.u64()?), wall_ms: from.u64()? };
         Some(Self { number, id, entered, wall_offset_ms: i64::from_le_bytes(from.array()?) })

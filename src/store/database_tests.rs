@@ -275,6 +275,9 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
             origin: Origin::NONE,
             used: false,
             receipts: dice.below(2) > 0,
+            registered_at: dice.below(1 << 40) as i64,
+            blocked: dice.below(2) > 0,
+            access: (dice.below(2) > 0).then(|| "team".into()),
         });
         changes.devices.insert(id, device);
     }

@@ -15,8 +15,21 @@ use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 
-/// The version of the encoding. A relay refuses to start on a database of another version.
-pub const VERSION: u8 = 3;
+/// The format of a database: what its tables hold, and how. A start refuses every other.
+pub const VERSION: u8 = 4;
+
+/// The first byte of a record: the format in which the layout of its kind last changed. A migration rewrites only the
+/// records whose layout changes.
+pub mod layout {
+    pub const MESSAGE: u8 = 3;
+    pub const DEVICE: u8 = 4;
+    pub const CORRESPONDENT: u8 = 3;
+    pub const FINGERPRINTS: u8 = 3;
+    pub const BOOT: u8 = 3;
+}
+
+/// Bytes of the longest name of an access token.
+pub const MAX_ACCESS_NAME: usize = 64;
 
 /// A message that waits or is in flight. A put borrows the envelope, so that a store that keeps nothing copies nothing.
 #[derive(Debug, Clone)]
@@ -30,7 +43,7 @@ pub struct MessageRecord<E = Envelope> {
 }
 
 /// A device that outlives its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceRecord {
     pub id: DeviceId,
     /// SHA-256 of the resume token; a plain device has none.
@@ -45,6 +58,12 @@ pub struct DeviceRecord {
     pub accept: Accept,
     /// The connection there is, or the last one, asked for receipts.
     pub receipts: bool,
+    /// Unix milliseconds by the wall clock at registration; 0 if that is not known, as of a device of format 3.
+    pub registered_at: i64,
+    /// An operator has closed the relay to the device.
+    pub blocked: bool,
+    /// The name of the access token by which the device registered, see [`is_access_name`].
+    pub access: Option<Box<str>>,
 }
 
 /// A device to which another device has written, by a keyed hash.
@@ -83,6 +102,12 @@ const MESSAGE_ID_CAPITAL: u8 = 2;
 /// The sender wrote the letters of the recipient's id as capitals.
 const RECIPIENT_CAPITAL: u8 = 4;
 
+/// Whether this can be the name of an access token: at most [`MAX_ACCESS_NAME`] bytes of `[A-Za-z0-9._-]`, and at least one.
+pub fn is_access_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_ACCESS_NAME).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 /// The id in the record of everything but a message.
 const NO_ID: MessageId = MessageId::from_u128(0);
 
@@ -120,7 +145,7 @@ impl MessageRecord {
             (*recipient_letters == Letters::Capital, RECIPIENT_CAPITAL),
         ];
         let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
-        out.extend_from_slice(&[VERSION, kind, u8::from(*receipts), flags]);
+        out.extend_from_slice(&[layout::MESSAGE, kind, u8::from(*receipts), flags]);
         out.extend_from_slice(&from.to_u128().to_le_bytes());
         out.extend_from_slice(&self.to.to_u128().to_le_bytes());
         out.extend_from_slice(&id.to_u128().to_le_bytes());
@@ -137,14 +162,13 @@ impl MessageRecord {
 
     /// `None` if the value is damaged.
     pub fn decode(seq: Seq, value: &[u8]) -> Option<Self> {
-        let mut from = Reader::open(seq, value)?;
+        let mut from = Reader::open(layout::MESSAGE, seq, value)?;
         let [kind, receipts, flags] = from.array()?;
         let (sender, to, id) = (from.u128()?, from.u128()?, from.u128()?);
         let (number, expires_at, content) = (from.u64()?, from.time()?, from.u64()?);
         let origin = Origin(from.u64()?);
         let key_id_bytes = u32::from_le_bytes(from.array()?) as usize;
-        let (key_id, body) = from.0.split_at_checked(key_id_bytes)?;
-        let key_id = std::str::from_utf8(key_id).ok()?;
+        let key_id = from.text(key_id_bytes)?;
         let letters = |flag: u8| if flags & flag == 0 { Letters::Small } else { Letters::Capital };
         let id = MessageId::from_u128(id).with_letters(letters(MESSAGE_ID_CAPITAL));
         let subject = match kind {
@@ -160,7 +184,7 @@ impl MessageRecord {
             from: DeviceId::from_u128(sender),
             ttl: if matches!(subject, Subject::Notice { .. }) { 0 } else { number },
             subject,
-            body: ByteString::from(std::str::from_utf8(body).ok()?),
+            body: ByteString::from(std::str::from_utf8(from.0).ok()?),
             receipts: receipts != 0,
             content,
             origin,
@@ -173,36 +197,52 @@ impl MessageRecord {
 
 impl DeviceRecord {
     /// Writes the value for the device's id to `out`.
-    pub fn encode(self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         let only_correspondents = self.accept == Accept::Correspondents;
         let (resumable, renewed) = (self.token.is_some(), self.next_token.is_some());
-        let flags = [resumable, renewed, self.used, only_correspondents, self.receipts];
-        out.push(VERSION);
+        let flags =
+            [resumable, renewed, self.used, only_correspondents, self.receipts, self.blocked];
+        // Names are checked where they are made; any other would make the whole record unreadable.
+        let access = self.access.as_deref().filter(|name| is_access_name(name)).unwrap_or_default();
+        out.push(layout::DEVICE);
         out.extend_from_slice(&flags.map(u8::from));
         out.extend_from_slice(&self.token.unwrap_or_default());
         out.extend_from_slice(&self.next_token.unwrap_or_default());
         put_time(self.forget_at.unwrap_or(BootTime::NEVER), out);
         out.extend_from_slice(&self.origin.0.to_le_bytes());
+        out.extend_from_slice(&self.registered_at.to_le_bytes());
+        out.push(access.len() as u8);
+        out.extend_from_slice(access.as_bytes());
         seal(salt(self.id), out);
     }
 
     /// `None` if the value is damaged.
     pub fn decode(id: DeviceId, value: &[u8]) -> Option<Self> {
-        let mut from = Reader::open(salt(id), value)?;
-        let [resumable, renewed, used, only_correspondents, receipts] =
+        let mut from = Reader::open(layout::DEVICE, salt(id), value)?;
+        let [resumable, renewed, used, only_correspondents, receipts, blocked] =
             from.array()?.map(|flag: u8| flag != 0);
         let (token, next_token) = (from.array::<32>()?, from.array::<32>()?);
         let forget_at = from.time()?;
+        let origin = Origin(from.u64()?);
+        let registered_at = i64::from_le_bytes(from.array()?);
+        let [access_bytes] = from.array()?;
+        let access = from.text(usize::from(access_bytes))?;
+        if !access.is_empty() && !is_access_name(access) {
+            return None;
+        }
         Some(Self {
             id,
             token: resumable.then_some(token),
             next_token: renewed.then_some(next_token),
             forget_at: (forget_at != BootTime::NEVER).then_some(forget_at),
-            origin: Origin(from.u64()?),
+            origin,
             used,
             accept: if only_correspondents { Accept::Correspondents } else { Accept::Anyone },
             receipts,
+            registered_at,
+            blocked,
+            access: (!access.is_empty()).then(|| access.into()),
         })
     }
 }
@@ -217,7 +257,7 @@ impl CorrespondentRecord {
     /// Writes the value for [`Self::key`] to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.push(VERSION);
+        out.push(layout::CORRESPONDENT);
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.hash.to_le_bytes());
         seal(salt(self.device) ^ self.number, out);
@@ -226,7 +266,7 @@ impl CorrespondentRecord {
     /// `None` if the value is damaged.
     pub fn decode(device: DeviceId, value: &[u8]) -> Option<Self> {
         let number = value.get(1..9)?.try_into().ok().map(u64::from_le_bytes)?;
-        let mut from = Reader::open(salt(device) ^ number, value)?;
+        let mut from = Reader::open(layout::CORRESPONDENT, salt(device) ^ number, value)?;
         Some(Self { device, number: from.u64()?, hash: from.u64()? })
     }
 }
@@ -235,7 +275,7 @@ impl Fingerprint {
     /// Writes the value of one row, fingerprints in order, to `out`.
     pub fn encode(row: &[Self], key: u64, out: &mut Vec<u8>) {
         out.clear();
-        out.push(VERSION);
+        out.push(layout::FINGERPRINTS);
         for Self { sender, key, content, recorded_at } in row {
             out.extend_from_slice(&sender.to_u128().to_le_bytes());
             out.extend_from_slice(&key.to_le_bytes());
@@ -247,7 +287,7 @@ impl Fingerprint {
 
     /// `None` if the value is damaged.
     pub fn decode(key: u64, value: &[u8]) -> Option<Vec<Self>> {
-        let mut from = Reader::open(key, value)?;
+        let mut from = Reader::open(layout::FINGERPRINTS, key, value)?;
         let mut row = Vec::new();
         while !from.0.is_empty() {
             let sender = DeviceId::from_u128(from.u128()?);
@@ -282,11 +322,11 @@ fn put_time(time: BootTime, out: &mut Vec<u8>) {
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// `None` if the checksum or the version does not match.
-    pub(super) fn open(key: u64, value: &'a [u8]) -> Option<Self> {
+    /// `None` if the checksum or the layout does not match.
+    pub(super) fn open(layout: u8, key: u64, value: &'a [u8]) -> Option<Self> {
         let (value, sum) = value.split_last_chunk::<8>()?;
-        let (version, fields) = value.split_first()?;
-        let fits = checksum(key, value) == u64::from_le_bytes(*sum) && *version == VERSION;
+        let (found, fields) = value.split_first()?;
+        let fits = checksum(key, value) == u64::from_le_bytes(*sum) && *found == layout;
         fits.then_some(Self(fields))
     }
 
@@ -294,6 +334,12 @@ impl<'a> Reader<'a> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
+    }
+
+    fn text(&mut self, bytes: usize) -> Option<&'a str> {
+        let (text, rest) = self.0.split_at_checked(bytes)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok()
     }
 
     pub(super) fn u64(&mut self) -> Option<u64> {
@@ -367,7 +413,11 @@ mod tests {
             }
         }
         for token in [None, Some([9; 32])] {
-            for forget_at in [None, Some(BootTime { boot: 1, at: Moment(5) })] {
+            let names = [None, Some("a"), Some("Team-1_b.c"), Some(&*"x".repeat(MAX_ACCESS_NAME))];
+            for (access, forget_at) in names
+                .iter()
+                .flat_map(|name| [(name, None), (name, Some(BootTime { boot: 1, at: Moment(5) }))])
+            {
                 let id = DeviceId::from_u128(4);
                 let (device, mut value) = (
                     DeviceRecord {
@@ -379,6 +429,9 @@ mod tests {
                         used: token.is_some(),
                         accept: token.map_or(Accept::Anyone, |_| Accept::Correspondents),
                         receipts: token.is_none(),
+                        registered_at: 1_700_000_000_123,
+                        blocked: access.is_some(),
+                        access: access.map(Into::into),
                     },
                     Vec::new(),
                 );

@@ -167,7 +167,7 @@ impl Database {
         let is_young = |print: &&Fingerprint| boots.is_within(now, print.recorded_at, self.window);
         let fingerprints = fingerprints.iter().filter(is_young);
         Loaded {
-            devices: devices.values().copied().collect(),
+            devices: devices.values().cloned().collect(),
             correspondents: correspondents.values().copied().collect(),
             hash_key: HashKey::default(),
             messages: queue.values().cloned().collect(),
@@ -243,7 +243,7 @@ impl Database {
         for (id, device) in &batch.devices {
             match device {
                 Some(device) => {
-                    devices.insert(*id, *device);
+                    devices.insert(*id, device.clone());
                 }
                 None => {
                     devices.remove(id);

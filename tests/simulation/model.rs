@@ -218,6 +218,8 @@ pub struct Device {
     /// Hashes of the devices that it has written to.
     correspondents: Vec<u64>,
     pub used: bool,
+    /// When, in Unix milliseconds, and by which access token.
+    registered: (u64, Option<&'static str>),
 }
 
 impl Device {
@@ -309,7 +311,13 @@ impl Model {
         }
     }
 
-    pub fn new_device(&mut self, id: DeviceId, resumable: bool, origin: Origin) -> Dev {
+    pub fn new_device(
+        &mut self,
+        id: DeviceId,
+        resumable: bool,
+        origin: Origin,
+        registered: (Now, Option<&'static str>),
+    ) -> Dev {
         self.devices.push(Device {
             id,
             resumable,
@@ -325,6 +333,7 @@ impl Model {
             origin,
             correspondents: Vec::new(),
             used: false,
+            registered: (registered.0.wall_ms, registered.1),
         });
         self.live.push(self.devices.len() - 1);
         self.devices.len() - 1

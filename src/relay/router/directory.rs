@@ -54,6 +54,12 @@ pub(super) struct Device {
     pub correspondents: Correspondents,
     /// Something was sent or received, or the device was resumed.
     pub used: bool,
+    /// An operator has closed the relay to the device.
+    pub blocked: bool,
+    /// The name of the access token by which the device registered; the devices of one token share it.
+    pub access: Option<Arc<str>>,
+    /// Unix milliseconds; 0 if it is not known.
+    pub registered_at: i64,
     /// The device's entry among those that can be forgotten, see [`super::origins::Origins`].
     pub unused_since: Option<i64>,
 }
@@ -250,6 +256,9 @@ impl Directory {
             origin,
             correspondents: Correspondents::default(),
             used: false,
+            blocked: false,
+            access: None,
+            registered_at: 0,
             unused_since: None,
         });
         self.by_id.insert(id, slot);
@@ -299,5 +308,16 @@ impl Directory {
     /// Entries in the three indexes.
     pub fn indexed(&self) -> [usize; 3] {
         [self.by_id.len(), self.by_token.len(), self.by_connection.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is one for each known device, of which most are absent and have nothing waiting.
+    #[test]
+    fn a_device_is_small() {
+        assert!(size_of::<Device>() <= 240);
     }
 }

@@ -1,5 +1,6 @@
 //! What survives a restart, and what follows from the reports of the store.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -37,6 +38,21 @@ enum Part {
     Waiting,
 }
 
+/// The names of access tokens that were restored: one allocation for all devices of a token.
+#[derive(Default)]
+struct AccessNames(HashSet<Arc<str>>);
+
+impl AccessNames {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let name = Arc::<str>::from(name);
+        self.0.insert(name.clone());
+        name
+    }
+}
+
 impl Router {
     /// Restores what a store has kept, before any device is connected. Each device gets an allowance of its own.
     pub fn restore(
@@ -47,8 +63,9 @@ impl Router {
     ) {
         self.hash_key = loaded.hash_key;
         self.boot = loaded.boots.current().number;
+        let mut names = AccessNames::default();
         for device in loaded.devices {
-            self.restore_device(now, &loaded.boots, device, allowance());
+            self.restore_device(now, &loaded.boots, device, allowance(), &mut names);
         }
         self.restore_correspondents(loaded.correspondents);
         self.next_seq = self.next_seq.max(loaded.next_seq);
@@ -68,8 +85,11 @@ impl Router {
                     origin: Origin::NONE,
                     used: true,
                     receipts: false,
+                    registered_at: 0,
+                    blocked: false,
+                    access: None,
                 };
-                self.restore_device(now, &loaded.boots, device, allowance());
+                self.restore_device(now, &loaded.boots, device, allowance(), &mut names);
             }
             self.restore_message(now, &loaded.boots, record);
         }
@@ -245,6 +265,9 @@ impl Router {
             used: device.used,
             accept: device.accept,
             receipts: device.receipts,
+            registered_at: device.registered_at,
+            blocked: device.blocked,
+            access: device.access.as_deref().map(Into::into),
         });
     }
 
@@ -278,16 +301,20 @@ impl Router {
         boots: &Boots,
         record: DeviceRecord,
         allowance: Arc<Allowance>,
+        names: &mut AccessNames,
     ) {
-        let DeviceRecord { id, token, next_token, forget_at, origin, used, accept, receipts } =
-            record;
+        let DeviceRecord { id, token, next_token, forget_at, origin, used, .. } = record;
         let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
         let Ok(slot) = inserted else { return };
         self.origins.added(origin);
-        self.directory[slot].used = used;
         self.directory.set_next_token(slot, next_token.map(TokenHash));
-        self.directory[slot].accept = accept;
-        self.directory[slot].receipts = receipts;
+        let device = &mut self.directory[slot];
+        device.used = used;
+        device.accept = record.accept;
+        device.receipts = record.receipts;
+        device.registered_at = record.registered_at;
+        device.blocked = record.blocked;
+        device.access = record.access.as_deref().map(|name| names.get(name));
         let session = &self.settings.session;
         let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
         // A device that was connected when the process ended is absent from now on.

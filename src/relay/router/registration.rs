@@ -26,8 +26,16 @@ impl Router {
         registration: Registration,
         allowance: Arc<Allowance>,
     ) -> Result<(), Refused> {
-        let Registration { resumable, receipts, origin, accept, resume, fresh_id, fresh_token } =
-            registration;
+        let Registration {
+            resumable,
+            receipts,
+            origin,
+            accept,
+            access,
+            resume,
+            fresh_id,
+            fresh_token,
+        } = registration;
         let connection = Connection::new(connection);
         if let Some(Resume { token, hash, renew, barred }) = resume {
             let slot = self.directory.find_by_token(step.now, hash);
@@ -52,8 +60,11 @@ impl Router {
         let (token, hash) = resumable.then_some(fresh_token).unzip();
         let slot = self.directory.insert(fresh_id, hash, origin, allowance)?;
         self.origins.added(origin);
-        self.directory[slot].accept = accept.unwrap_or_default();
-        self.directory[slot].receipts = receipts;
+        let device = &mut self.directory[slot];
+        device.accept = accept.unwrap_or_default();
+        device.receipts = receipts;
+        device.access = access;
+        device.registered_at = i64::try_from(step.now.wall_ms).unwrap_or(i64::MAX);
         self.attach(step, slot, connection, false, token);
         Ok(())
     }

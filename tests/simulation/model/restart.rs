@@ -159,6 +159,8 @@ impl Model {
                 continue;
             };
             assert_eq!(known.token.is_some(), device.resumable, "{dev} has become another");
+            let registered = (known.registered_at as u64, known.access.as_deref());
+            assert_eq!(registered, device.registered, "{dev} registered at another time");
             assert!(!was_recorded || known.receipts == device.receipts, "{dev} has other wishes");
             device.receipts = known.receipts;
             let rules = self.rules;
@@ -235,6 +237,7 @@ impl Model {
             device.resumable = false;
             device.origin = Origin::NONE;
             device.used = true;
+            device.registered = (0, None);
             device.ends = Some((restart.now.mono + self.rules.plain_ttl).0);
         }
         // Whatever ran backwards, the item has no more time than it ever had.

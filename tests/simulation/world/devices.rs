@@ -24,6 +24,7 @@ impl World {
         let id = DeviceId::from_u128(self.model.devices.len() as u128 + 1);
         let origin = Origin(self.chance.below(4) as u64);
         let name = id.to_u128() - 1;
+        let access = [None, Some("team"), Some("guests")][self.chance.below(3)];
         event!(self, "{name} registers, resumable {resumable}, receipts {receipts}, {origin:?}");
         let before = self.router.observe().devices;
         let full = before >= self.model.rules.devices;
@@ -31,6 +32,7 @@ impl World {
             resumable,
             receipts,
             origin,
+            access: access.map(Into::into),
             accept: None,
             resume: None,
             fresh_id: id,
@@ -42,7 +44,7 @@ impl World {
                 if full {
                     self.forgotten_for_another();
                 }
-                let dev = self.model.new_device(id, resumable, origin);
+                let dev = self.model.new_device(id, resumable, origin, (self.now, access));
                 self.model.registered(self.now, dev, conn, receipts, &mut self.store.borrow_mut());
             }
             Err(Refused { refusal, .. }) => {
@@ -95,6 +97,7 @@ impl World {
             resumable: false,
             receipts,
             origin: Origin::NONE,
+            access: None,
             accept: None,
             resume,
             fresh_id,

@@ -68,6 +68,7 @@ fn a_million_devices_that_end_together_are_forgotten_in_slices() {
             resumable: false,
             receipts: false,
             origin: Origin::NONE,
+            access: None,
             accept: None,
             resume: None,
             fresh_id: who.id(),

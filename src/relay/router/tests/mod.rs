@@ -137,6 +137,7 @@ struct Relay {
     /// Of the devices that register next.
     origin: Origin,
     accept: Option<Accept>,
+    access: Option<Arc<str>>,
     conns: HashMap<u128, ConnectionId>,
     /// The deliveries of each connection that the test has not read.
     received: HashMap<ConnectionId, Vec<String>>,
@@ -176,6 +177,7 @@ fn relay() -> Relay {
         connections: 0,
         origin: Origin::NONE,
         accept: None,
+        access: None,
         conns: HashMap::new(),
         received: HashMap::new(),
         written: HashMap::new(),
@@ -210,6 +212,7 @@ impl Relay {
             resumable,
             receipts,
             origin,
+            access: self.access.clone(),
             accept: self.accept,
             resume,
             fresh_id,

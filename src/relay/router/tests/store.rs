@@ -49,12 +49,34 @@ fn the_end_of_a_device_that_was_connected_is_written_at_the_start() {
         used: true,
         accept: Accept::Anyone,
         receipts: false,
+        registered_at: 5,
+        blocked: true,
+        access: Some("team".into()),
     };
-    let loaded = Loaded { devices: vec![record], ..Loaded::default() };
+    let loaded = Loaded { devices: vec![record.clone()], ..Loaded::default() };
     let (now, allowance) = (relay.step.now, relay.allowance.clone());
     relay.router.restore(now, loaded, || allowance.clone());
     let forget_at = Some(BootTime { boot: 0, at: now.mono + Duration::from_secs(300) });
     assert_eq!(relay.disk().devices, [DeviceRecord { forget_at, ..record }]);
+}
+
+#[test]
+fn a_device_keeps_when_and_by_which_access_token_it_registered() {
+    let mut relay = relay();
+    relay.access = Some("team".into());
+    let registered_at = relay.step.now.wall_ms as i64;
+    let alice = relay.resumable(1);
+    relay.access = Some("guests".into());
+    relay.pass(5);
+    relay.leaves(alice);
+    relay.resumes(alice);
+    let records = &relay.disk().devices;
+    assert!(records.len() >= 3, "at registration, at its end and at its return");
+    for record in records {
+        assert_eq!(record.registered_at, registered_at);
+        assert_eq!(record.access.as_deref(), Some("team"));
+        assert!(!record.blocked);
+    }
 }
 
 #[test]
