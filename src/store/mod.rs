@@ -8,6 +8,7 @@ pub mod database;
 pub mod examine;
 pub mod inspect;
 pub mod memory;
+mod migrate;
 pub mod open;
 mod pending_changes;
 pub mod records;

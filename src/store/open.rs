@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::database::{Database, catch_redb_panic};
+use super::records::VERSION;
 use super::sync_watch::{SyncFailed, SyncWatch};
 use super::writer::DatabaseFile;
 
@@ -133,13 +134,38 @@ impl Directory {
         exposure(&self.path, &self.handle)
     }
 
-    /// Opens the database, and creates it if it is missing.
+    /// Opens the database as a start does: creates it if it is missing, and migrates it if it has an older format.
     ///
     /// # Errors
     ///
     /// The file is no database, has another format, or is damaged beyond repair. An empty file is refused, too: no relay
     /// leaves one, so it stands for a queue that was lost.
     pub fn open(self, sync_failed: SyncFailed) -> Result<(QueueFile, Database), OpenError> {
+        let (file, mut database) = self.open_unmigrated(sync_failed)?;
+        let (from, path) = (database.format(), file.path());
+        let migrated = database.migrate().map_err(|error| {
+            let error = OpenError::of_database(&path, error);
+            let text = format!("{error} (while it was migrated from format {from} to {VERSION})");
+            OpenError { text, ..error }
+        })?;
+        if let Some(from) = migrated {
+            log::info!(
+                "queue migrated path={} from_format={from} to_format={VERSION}",
+                path.display()
+            );
+        }
+        Ok((file, database))
+    }
+
+    /// As [`Self::open`], but a queue of an older format stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_unmigrated(
+        self,
+        sync_failed: SyncFailed,
+    ) -> Result<(QueueFile, Database), OpenError> {
         let path = self.path.join(FILE);
         let opened = catch_redb_panic(|| {
             let (file, name) = match open_database_file(&self.handle) {

@@ -11,6 +11,7 @@ mod support;
 
 mod clocks;
 mod disk;
+mod formats;
 mod identity;
 mod kills;
 mod restart;
