@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::settings::Settings;
+use crate::settings::{AdminAddress, Settings};
 
 /// The path at which devices connect.
 const WEBSOCKET_PATH: &str = "/ws";
@@ -13,12 +13,17 @@ const WEBSOCKET_PATH: &str = "/ws";
 /// `settings` must have the ports that the system chose where port 0 was configured.
 pub fn first_lines(settings: &Settings) -> String {
     let listen = reachable(settings.server.listen);
-    let admin = reachable(settings.server.admin_listen);
+    let health = match &settings.server.admin_listen {
+        AdminAddress::Tcp(address) => format!("http://{}/healthz", reachable(*address)),
+        AdminAddress::Unix(path) => {
+            format!("curl --unix-socket {} http://localhost/healthz", path.display())
+        }
+    };
     format!(
         "sealpost {} is listening on {}\n\
          try it: echo '{{\"type\":\"Register\"}}' | websocat --no-close ws://{listen}{WEBSOCKET_PATH}\n\
          queue: {}\n\
-         health: http://{admin}/healthz",
+         health: {health}",
         env!("CARGO_PKG_VERSION"),
         settings.server.listen,
         queue(settings),
@@ -35,7 +40,7 @@ fn queue(settings: &Settings) -> String {
 }
 
 /// An address that this machine can connect to: loopback for an unspecified address.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -78,7 +78,7 @@ async fn serve(cli: Cli, settings: Settings, log: LogHandle) -> std::io::Result<
     app.before_serving(|| drop(end_during_start));
     let mut bound = settings.clone();
     bound.server.listen = app.public_address();
-    bound.server.admin_listen = app.admin_address();
+    bound.server.admin_listen = app.admin_address().clone();
     for line in banner::first_lines(&bound).lines() {
         log::info!("{line}");
     }

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 
 use crate::app;
 use crate::banner;
-use crate::settings::Settings;
+use crate::settings::{AdminAddress, Settings};
 use crate::store::examine::{self, Examined};
+use crate::web::admin::token::AdminToken;
 
 /// What was found, a sentence each.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -36,23 +37,30 @@ pub fn try_settings(settings: &Settings) -> Findings {
         }
     }
     let server = &settings.server;
+    let token = AdminToken::read(&server.admin_token_file);
+    findings.problems.extend(token.err().map(|failed| failed.to_string()));
     // Both stay open until both were tried: they must not take each other's place.
-    let _bound = [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)]
-        .map(|(key, address)| match app::bind(key, address) {
-            Ok(listener) => Some(listener),
-            Err(error) => {
-                let by_running = |addresses: &Vec<SocketAddr>| is_among(address, addresses);
-                let is_ours = error.kind() == ErrorKind::AddrInUse
-                    && running.as_ref().is_some_and(by_running);
-                if is_ours {
-                    let text = "in use by the relay that holds queue.path";
-                    findings.notes.push(format!("{key} = {address}: {text}"));
-                } else {
-                    findings.problems.push(error.to_string());
-                }
-                None
-            }
-        });
+    let listener = app::bind("server.listen", server.listen);
+    let admin_listener = app::bind_admin(&server.admin_listen);
+    let refused = [
+        (listener.as_ref().err(), AdminAddress::Tcp(server.listen), "server.listen"),
+        (admin_listener.as_ref().err(), server.admin_listen.clone(), "server.admin_listen"),
+    ];
+    for (error, address, key) in refused {
+        let Some(error) = error else { continue };
+        let by_running = |addresses: &Vec<SocketAddr>| match address.tcp() {
+            Some(address) => is_among(address, addresses),
+            None => true,
+        };
+        let is_ours =
+            error.kind() == ErrorKind::AddrInUse && running.as_ref().is_some_and(by_running);
+        if is_ours {
+            let text = "in use by the relay that holds queue.path";
+            findings.notes.push(format!("{key} = {address}: {text}"));
+        } else {
+            findings.problems.push(error.to_string());
+        }
+    }
     findings.notes.extend(banner::exposure(settings));
     findings.notes.extend(banner::shared_origins(settings));
     findings

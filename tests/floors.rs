@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, &str)] = &[
     ("main", "commands preflight app banner cli clock logging metrics settings signals"),
     // What the binary does besides serving; the store only while no relay runs.
-    ("commands", "preflight store cli logging settings"),
+    ("commands", "preflight web store banner cli logging settings"),
     // The store only to look at the queue without changing anything.
-    ("preflight", "app store banner settings"),
+    ("preflight", "app web store banner settings"),
     ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
     ("web", "actors relay protocol transport client_address clock metrics settings web_origin"),
     (
@@ -44,7 +44,7 @@ const FLOORS: &[(&str, &str)] = &[
 const PLACES: &[(&str, &str, &str)] = &[
     ("actix_web_actors", "transport/ actors/session.rs", "upstream prefers actix-ws for new code"),
     ("actix", "transport/ actors/ web/ app/ main.rs abort_on_panic.rs", "rules are plain code"),
-    ("tokio", "transport/ actors/ web/ app/ main.rs signals.rs", "rules do no I/O"),
+    ("tokio", "transport/ actors/ web/ app/ commands/ main.rs signals.rs", "rules do no I/O"),
     ("crate::transport", "actors/session.rs web/ app/", "only sessions stand on it"),
     ("rustix", "store/ clock.rs", "files are used by handles in the store only"),
     ("Instant::now", "clock.rs transport/ store/writer.rs", "time is an argument"),

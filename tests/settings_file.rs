@@ -89,7 +89,10 @@ fn the_file_marks_the_keys_that_a_reload_applies() {
                 || (section == "queue" && !of_the_file.contains(&key))
                 || matches!(
                     (section, key),
-                    ("server", "trusted_proxies" | "allowed_origins" | "hosts") | ("log", "level")
+                    (
+                        "server",
+                        "trusted_proxies" | "allowed_origins" | "hosts" | "admin_token_file"
+                    ) | ("log", "level")
                 );
             assert_eq!(above.starts_with("# (*) "), reloadable, "{section}.{key}");
         }

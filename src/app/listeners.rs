@@ -1,11 +1,17 @@
 //! The addresses that the relay binds, and the options of each socket.
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actix_rt::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
+
+use crate::settings::AdminAddress;
 
 /// Bytes that the kernel takes from us and has not sent yet. Without this bound the kernel takes megabytes for a peer that does
 /// not read: these bytes would count as delivered, cost memory outside every limit, and make a slow peer look stalled,
@@ -22,6 +28,69 @@ pub fn bind(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
         };
         io::Error::new(failed.kind(), format!("{key} = {address}: {failed}{flag}"))
     })
+}
+
+/// The admin listener, bound.
+pub enum AdminListener {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket, removed when the relay ends.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The directory may be gone already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The mode of a Unix socket: its owner and group may connect.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Binds the admin address. An error names the setting.
+pub fn bind_admin(address: &AdminAddress) -> io::Result<AdminListener> {
+    const KEY: &str = "server.admin_listen";
+    match address {
+        AdminAddress::Tcp(address) => bind(KEY, *address).map(AdminListener::Tcp),
+        AdminAddress::Unix(path) => {
+            let bound = bind_unix(path).map(|(bound, file)| AdminListener::Unix(bound, file));
+            bound.map_err(|failed| {
+                io::Error::new(failed.kind(), format!("{KEY} = {address}: {failed}"))
+            })
+        }
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    remove_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    let file = SocketFile(path.to_owned());
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+    Ok((listener, file))
+}
+
+/// Removes a socket that a relay left behind when it was killed: nobody accepts on it.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket
+        && UnixStream::connect(path)
+            .is_err_and(|failed| failed.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+impl AdminListener {
+    /// The address, with the port that the system chose.
+    pub fn address(&self) -> io::Result<AdminAddress> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(AdminAddress::Tcp),
+            Self::Unix(_, SocketFile(path)) => Ok(AdminAddress::Unix(path.clone())),
+        }
+    }
 }
 
 /// Small frames leave at once, and the kernel ends a connection whose peer takes nothing for `user_timeout`.

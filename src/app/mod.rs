@@ -11,19 +11,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use actix_rt::net::{TcpStream, UnixStream};
 use actix_server::Server;
 
 use self::core::start_core;
 use self::drain::drain;
+use self::listeners::{AdminListener, SocketFile};
 use self::queue::Queue;
 use self::services::{admin_service, public_service};
 use crate::actors::{rate_limiter, registry};
 use crate::clock::Clock;
 use crate::relay::rate_limit::RatePlan;
-use crate::settings::Settings;
+use crate::settings::{AdminAddress, Settings};
+use crate::web::admin::token::AdminToken;
 use crate::web::ingress::Ingress;
 
-pub use self::listeners::bind;
+pub use self::listeners::{bind, bind_admin};
 
 /// Connections that wait for accept.
 const BACKLOG: u32 = 4096;
@@ -35,7 +38,8 @@ pub struct App {
     server: Server,
     before_serving: BeforeServing,
     public: SocketAddr,
-    admin: SocketAddr,
+    admin: AdminAddress,
+    _admin_file: Option<SocketFile>,
 }
 
 /// What runs on the first worker's thread when the core is there.
@@ -48,18 +52,19 @@ impl App {
     /// Binds the addresses and prepares everything; no connection is served before [`Self::run`]. An error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
         let settings = Arc::new(settings);
+        let admin_token = AdminToken::read(&settings.server.admin_token_file)?;
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-        let ingress = Arc::new(Ingress::new(settings.clone(), plan, clock.clone()));
+        let ingress = Arc::new(Ingress::new(settings.clone(), admin_token, plan, clock.clone()));
         let listener = bind("server.listen", settings.server.listen)?;
-        let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
-        let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let admin_listener = bind_admin(&settings.server.admin_listen)?;
+        let (public, admin) = (listener.local_addr()?, admin_listener.address()?);
         if let Some(queue) = &queue {
-            queue.file.publish([public, admin]);
+            queue.file.publish(&[Some(public), admin.tcp()]);
         }
         let queue = Arc::new(Mutex::new(queue));
         let before_serving = BeforeServing::default();
-        let server = Server::build()
+        let mut server = Server::build()
             .workers(settings.server.workers)
             .backlog(BACKLOG)
             // A full worker would silently stop accepting, also on the admin listener. The public listener has its own counter.
@@ -79,13 +84,23 @@ impl App {
                     });
                     public_service(&ingress, settings.server.tcp_user_timeout)
                 }
-            })?
-            .listen("admin", admin_listener, {
-                let ingress = ingress.clone();
-                move || admin_service(&ingress)
-            })?
-            .run();
-        Ok(Self { settings, ingress, server, before_serving, public, admin })
+            })?;
+        let mut admin_file = None;
+        let ingress_of_admin = ingress.clone();
+        server = match admin_listener {
+            AdminListener::Tcp(listener) => server.listen("admin", listener, move || {
+                admin_service(&ingress_of_admin, |socket: &TcpStream| socket.peer_addr().ok())
+            })?,
+            AdminListener::Unix(listener, file) => {
+                admin_file = Some(file);
+                server.listen_uds("admin", listener, move || {
+                    admin_service(&ingress_of_admin, |_: &UnixStream| None)
+                })?
+            }
+        };
+        let server = server.run();
+        let _admin_file = admin_file;
+        Ok(Self { settings, ingress, server, before_serving, public, admin, _admin_file })
     }
 
     /// Where the WebSocket is served; the port is the real one if the setting is port 0.
@@ -93,8 +108,8 @@ impl App {
         self.public
     }
 
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+    pub fn admin_address(&self) -> &AdminAddress {
+        &self.admin
     }
 
     pub fn reload_handle(&self) -> ReloadHandle {
@@ -124,6 +139,10 @@ impl ReloadHandle {
     pub fn reload(&self, settings: &Settings) {
         let settings = Arc::new(settings.clone());
         self.0.reload(settings.clone());
+        match AdminToken::read(&settings.server.admin_token_file) {
+            Ok(token) => self.0.set_admin_token(token),
+            Err(failed) => log::error!("the admin token was not read, the old one stays: {failed}"),
+        }
         let Some(core) = self.0.core.get() else { return };
         let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
         let rules = core.registry.try_send(registry::Reload(settings));

@@ -1,14 +1,17 @@
 //! What the two listeners serve.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::body::BoxBody;
-use actix_http::{HttpService, Request, Response, ServiceConfig};
-use actix_rt::net::TcpStream;
-use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
+use actix_http::{HttpService, Protocol, Request, Response, ServiceConfig};
+use actix_rt::net::{ActixStream, TcpStream};
+use actix_service::{
+    Service, ServiceFactory, ServiceFactoryExt as _, fn_factory, fn_service, map_config,
+};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App as Site, web};
@@ -16,7 +19,7 @@ use actix_web::{App as Site, web};
 use super::listeners::tune;
 use crate::web::http::HEAD_TIMEOUT;
 use crate::web::ingress::Ingress;
-use crate::web::{health, hosts, http, ws};
+use crate::web::{admin, health, hosts, http, ws};
 
 pub(super) fn public_service(
     ingress: &Arc<Ingress>,
@@ -64,18 +67,28 @@ where
     Ok(())
 }
 
-pub(super) fn admin_service(
+/// Serves operators. `peer` is the client's address; a Unix socket has none.
+pub(super) fn admin_service<Io>(
     ingress: &Arc<Ingress>,
-) -> impl ServiceFactory<TcpStream, Config = ()> + use<> {
+    peer: fn(&Io) -> Option<SocketAddr>,
+) -> impl ServiceFactory<Io, Config = ()> + use<Io>
+where
+    Io: ActixStream + 'static,
+{
     let site = Site::new()
         .app_data(web::Data::new(ingress.clone()))
         .service(web::resource("/livez").get(health::livez))
         .service(web::resource("/readyz").get(health::readyz))
         .service(web::resource("/healthz").get(health::healthz))
+        .service(admin::scope())
         .wrap(from_fn(hosts::own_only));
-    HttpService::build()
+    let http = HttpService::build()
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(Duration::from_secs(1))
-        .finish(map_config(site, |()| AppConfig::default()))
-        .tcp()
+        .finish(map_config(site, |()| AppConfig::default()));
+    fn_service(move |socket: Io| {
+        let peer = peer(&socket);
+        async move { Ok((socket, Protocol::Http1, peer)) }
+    })
+    .and_then(http)
 }

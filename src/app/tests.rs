@@ -37,7 +37,7 @@ fn a_core_actor_that_panics_ends_the_process() {
 async fn panics_in(actor: &str) {
     let (settings, clock) = (Arc::new(Settings::default()), Clock::system());
     let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-    let ingress = Ingress::new(settings.clone(), plan, clock.clone());
+    let ingress = Ingress::new(settings.clone(), None, plan, clock.clone());
     let core = start_core(&settings, &clock, &ingress, None);
     let sent = match actor {
         "registry" => {
@@ -89,7 +89,7 @@ async fn next(client: &mut Client) -> Message {
 async fn a_session_that_panics_ends_alone() {
     let mut settings = Settings::default();
     settings.server.listen.set_port(0);
-    settings.server.admin_listen.set_port(0);
+    settings.server.admin_listen = AdminAddress::Tcp(settings.server.listen);
     // This test needs no queue, and must not create one among the sources.
     settings.queue.durable = false;
     let app = App::build(settings, Clock::system()).expect("free ports");
@@ -121,7 +121,7 @@ async fn a_session_that_panics_ends_alone() {
 async fn the_hook_before_serving_runs_once_and_before_the_first_connection() {
     let mut settings = Settings::default();
     settings.server.listen.set_port(0);
-    settings.server.admin_listen.set_port(0);
+    settings.server.admin_listen = AdminAddress::Tcp(settings.server.listen);
     settings.server.workers = 2;
     settings.queue.durable = false;
     let app = App::build(settings, Clock::system()).expect("free ports");

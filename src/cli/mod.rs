@@ -45,6 +45,12 @@ pub struct Cli {
 /// What the binary does besides serving.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Show how a running relay does: version, sessions, messages, queue
+    Status {
+        /// Print the relay's JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at the queue in queue.path, or end a part of it; no relay may be using it
     Queue {
         /// What to look for

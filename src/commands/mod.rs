@@ -1,9 +1,13 @@
 //! What the binary does besides serving. Each command prints what it found and returns an exit status of sysexits.h.
 
+pub mod admin_client;
 mod queue;
+mod status;
 
+use std::future::Future;
 use std::process::ExitCode;
 
+use self::admin_client::Failed;
 use crate::cli::Command;
 use crate::logging;
 use crate::preflight;
@@ -13,13 +17,35 @@ use crate::settings::{self, Settings};
 pub const EX_CONFIG: u8 = 78;
 /// The command line cannot be read (EX_USAGE).
 pub const EX_USAGE: u8 = 64;
-/// The relay cannot start or has failed (EX_UNAVAILABLE).
+/// The relay does not serve this user (EX_NOPERM).
+pub const EX_NOPERM: u8 = 77;
+/// The relay cannot start, has failed, or is not there (EX_UNAVAILABLE).
 pub const EX_UNAVAILABLE: u8 = 69;
 
 /// Runs a command to its end.
 pub fn run(command: Command, settings: &Settings) -> ExitCode {
     match command {
         Command::Queue { what } => queue::run(what, settings),
+        Command::Status { json } => answer(status::run(settings, json)),
+    }
+}
+
+/// Runs a command that asks a relay, on a runtime of its own.
+fn answer(command: impl Future<Output = Result<(), Failed>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(failed) => {
+            eprintln!("{failed}");
+            return ExitCode::from(EX_UNAVAILABLE);
+        }
+    };
+    match runtime.block_on(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("{failed}");
+            failed.code()
+        }
     }
 }
 

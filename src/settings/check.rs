@@ -1,5 +1,7 @@
 //! Contradictions: values that are valid alone but not together.
 
+use std::net::SocketAddr;
+
 use super::Settings;
 use super::problem::{Problem, Problems};
 use super::value::{size, span};
@@ -19,12 +21,15 @@ pub(super) fn contradictions(settings: &Settings, known: &Problems) -> Vec<Probl
     };
 
     // An unspecified address takes the port of every address.
-    let (devices, operators) = (server.listen, server.admin_listen);
-    let same_address = devices.ip() == operators.ip()
-        || devices.ip().is_unspecified()
-        || operators.ip().is_unspecified();
+    let (devices, operators) = (server.listen, &server.admin_listen);
+    let is_same = |operators: SocketAddr| {
+        let same_ip = devices.ip() == operators.ip()
+            || devices.ip().is_unspecified()
+            || operators.ip().is_unspecified();
+        devices.port() == operators.port() && devices.port() != 0 && same_ip
+    };
     refuse_if(
-        devices.port() == operators.port() && devices.port() != 0 && same_address,
+        operators.tcp().is_some_and(is_same),
         &["server.admin_listen", "server.listen"],
         format!("\"{operators}\""),
         format!("must not share the port of server.listen ({devices})"),

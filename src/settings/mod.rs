@@ -4,6 +4,7 @@
 //! `SEALPOST__SECTION__KEY`, the command line), `value` reads each value, and `check` compares values with each other.
 //! All problems are reported at once, so a [`Settings`] from [`load`] needs no further check.
 
+mod admin_address;
 mod check;
 mod load;
 mod memory;
@@ -13,6 +14,7 @@ mod reload;
 mod tests;
 mod value;
 
+pub use admin_address::AdminAddress;
 pub use check::MESSAGE_OVERHEAD;
 pub use load::{load, load_from, print, unread_variables};
 pub use problem::{Problem, Problems};
@@ -28,7 +30,7 @@ use bytesize::{GIB, KIB, MIB, TIB};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use value::{ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT, HOSTS};
+use value::{ADDRESS, ADMIN_ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT, HOSTS, OPTIONAL_FILE};
 use value::{Count, Kind as _, MemorySize, Networks, Origins, Share, Size, Span, read};
 
 const MS: Duration = Duration::from_millis(1);
@@ -114,8 +116,10 @@ settings! {
     server: Server {
         /// Where devices connect. Loopback by default, because there is no TLS. With port 0 the system chooses one.
         listen: SocketAddr = ADDRESS,
-        /// Where operators find health. Devices never need it, so it has its own address.
-        admin_listen: SocketAddr = ADDRESS,
+        /// Where operators look and act. Devices never need it, so it has its own address.
+        admin_listen: AdminAddress = ADMIN_ADDRESS,
+        /// The file with the token that the admin listener asks for over TCP. Without a file it serves only this machine.
+        admin_token_file: PathBuf = OPTIONAL_FILE,
         /// Threads that carry connections. One is enough for tens of thousands of quiet devices.
         workers: usize = Count(1..=1024),
         /// How long a shutdown waits for all sessions to close.

@@ -16,7 +16,7 @@ pub struct Reload {
 
 impl Settings {
     /// Takes from `fresh` what can change while connections are open: `limits`, `rate_limit`, the quotas and times of
-    /// `queue`, `server.allowed_origins`, `server.hosts`, `server.trusted_proxies` and `log.level`. Everything else is bound to sockets,
+    /// `queue`, `server.admin_token_file`, `server.allowed_origins`, `server.hosts`, `server.trusted_proxies` and `log.level`. Everything else is bound to sockets,
     /// threads and timers that already run, and keeps its value.
     ///
     /// If a new value would contradict a kept one (`limits.message_bytes` above the running `delivery.bytes`), no value is
@@ -26,6 +26,7 @@ impl Settings {
             server: Server {
                 trusted_proxies: fresh.server.trusted_proxies.clone(),
                 allowed_origins: fresh.server.allowed_origins.clone(),
+                admin_token_file: fresh.server.admin_token_file.clone(),
                 hosts: fresh.server.hosts.clone(),
                 ..self.server.clone()
             },

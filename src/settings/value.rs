@@ -15,6 +15,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::LogFormat;
+use super::admin_address::AdminAddress;
 use super::memory::automatic_total;
 use super::problem::{Problem, Problems, printable};
 use crate::web_origin::{WebOrigin, parse_name};
@@ -257,6 +258,12 @@ pub(super) const ADDRESS: Plain<SocketAddr> = Plain(
     "must be an IP address with a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
 );
 
+/// An address and port, or the path of a Unix socket.
+pub(super) const ADMIN_ADDRESS: Plain<AdminAddress> = Plain(
+    |written| text(written)?.parse().ok(),
+    "must be an IP address with a port, such as \"127.0.0.1:9090\", or a socket such as \"unix:/run/sealpost/admin.sock\"",
+);
+
 /// `true` or `false`; the environment can only write them as text.
 pub(super) const FLAG: Plain<bool> = Plain(
     |written| written.as_bool().or_else(|| text(written)?.parse().ok()),
@@ -270,6 +277,12 @@ pub(super) const DIRECTORY: Plain<PathBuf> = Plain(
         (!path.trim().is_empty() && !path.contains('\0')).then(|| path.into())
     },
     "must be the path of a directory, such as \"./data\"",
+);
+
+/// The path of a file, or nothing.
+pub(super) const OPTIONAL_FILE: Plain<PathBuf> = Plain(
+    |written| written.as_str().filter(|path| !path.contains('\0')).map(|path| path.trim().into()),
+    "must be the path of a file, or empty",
 );
 
 /// `"text"` or `"json"`.

@@ -92,6 +92,6 @@ fn a_relay_that_uses_the_directory_is_found_with_its_addresses() {
     assert_eq!(examine(place.path()).expect("it is in use"), Examined::InUse(Vec::new()));
     let (file, _database) = directory.open(SyncFailed::default()).expect("a new queue");
     let addresses = ["127.0.0.1:8080", "[::1]:9090"].map(|text| text.parse().expect("an address"));
-    file.publish(addresses);
+    file.publish(&addresses.map(Some));
     assert_eq!(examine(place.path()).expect("it is in use"), Examined::InUse(addresses.into()));
 }

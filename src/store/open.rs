@@ -255,8 +255,9 @@ impl QueueFile {
 
     /// Writes the addresses of the relay to the lock file, so that `--check-config` knows who uses them. They are of no use
     /// to the relay itself, so a full disk is no reason to end.
-    pub fn publish(&self, addresses: [SocketAddr; 2]) {
-        let text = addresses.map(|address| format!("{address}\n")).concat();
+    pub fn publish(&self, addresses: &[Option<SocketAddr>]) {
+        let text: String =
+            addresses.iter().flatten().map(|address| format!("{address}\n")).collect();
         if let Err(error) = self.directory.lock.write_all_at(text.as_bytes(), 0) {
             log::debug!("addresses not written to the lock file error={error}");
         }

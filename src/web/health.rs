@@ -42,16 +42,17 @@ struct Health {
 /// `/healthz`: a round trip through the core, and its counters.
 pub async fn healthz(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
     let connections = ingress.connections.total();
-    let relay = match ingress.core.get() {
-        Some(core) => {
-            let answer = tokio::time::timeout(CORE_TIMEOUT, core.registry.send(Observe)).await;
-            answer.ok().and_then(Result::ok)
-        }
-        None => None,
-    };
+    let relay = observe(&ingress).await;
     let (mut response, status) = match relay {
         Some(_) => (HttpResponse::Ok(), "ok"),
         None => (HttpResponse::ServiceUnavailable(), "failing"),
     };
     response.json(Health { status, connections, relay })
+}
+
+/// The counters of the core; `None` if the core does not answer in time.
+pub(super) async fn observe(ingress: &Ingress) -> Option<Snapshot> {
+    let core = ingress.core.get()?;
+    let answer = tokio::time::timeout(CORE_TIMEOUT, core.registry.send(Observe)).await;
+    answer.ok()?.ok()
 }

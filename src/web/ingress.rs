@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
 use super::hosts;
@@ -44,6 +45,8 @@ pub struct Ingress {
     /// Sockets of the public listener, WebSockets or not.
     pub sockets: Arc<ConnectionCounter>,
     pub plan: Arc<RatePlan>,
+    /// What the admin listener asks for over TCP.
+    admin_token: RwLock<Option<AdminToken>>,
     /// Empty until the first worker has started the core, before any connection is served.
     pub core: OnceLock<Arc<CoreHandles>>,
     /// No WebSocket is accepted from now on.
@@ -52,21 +55,29 @@ pub struct Ingress {
     /// When a refused Origin, and a refused name of the admin address, is a warning again.
     origin_warning_due: WarningDue,
     host_warning_due: WarningDue,
+    operator_warning_due: WarningDue,
     last_connection: AtomicU64,
 }
 
 impl Ingress {
-    pub fn new(settings: Arc<Settings>, plan: Arc<RatePlan>, clock: Clock) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        admin_token: Option<AdminToken>,
+        plan: Arc<RatePlan>,
+        clock: Clock,
+    ) -> Self {
         Self {
             in_force: RwLock::new(settings.into()),
             connections: Arc::default(),
             sockets: Arc::default(),
             plan,
+            admin_token: RwLock::new(admin_token),
             core: OnceLock::new(),
             draining: AtomicBool::new(false),
             clock,
             origin_warning_due: WarningDue::default(),
             host_warning_due: WarningDue::default(),
+            operator_warning_due: WarningDue::default(),
             last_connection: AtomicU64::new(0),
         }
     }
@@ -79,6 +90,15 @@ impl Ingress {
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
         self.origin_warning_due.reset();
         self.host_warning_due.reset();
+        self.operator_warning_due.reset();
+    }
+
+    pub fn admin_token(&self) -> Option<AdminToken> {
+        *self.admin_token.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_admin_token(&self, token: Option<AdminToken>) {
+        *self.admin_token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// Logs a request that was refused. One whose cause may be in the settings is a warning, at most one a minute of each
@@ -93,6 +113,13 @@ impl Ingress {
         let is_due = due.take(self.clock.moment());
         let level = if is_due { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "request refused status={status}: {advice}");
+    }
+
+    /// Logs a request of an operator that was refused, as a warning at most once a minute.
+    pub(super) fn log_refused_operator(&self, reason: &str) {
+        let is_due = self.operator_warning_due.take(self.clock.moment());
+        let level = if is_due { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "request to the admin address refused: {reason}");
     }
 
     /// Counts a socket that was just accepted, unless a cap is reached.

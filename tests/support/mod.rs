@@ -5,6 +5,7 @@ pub mod binary;
 mod device;
 mod endpoints;
 pub mod http;
+pub mod operator;
 pub mod peer;
 mod raw_client;
 mod relay;

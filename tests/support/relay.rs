@@ -58,7 +58,7 @@ impl Relay {
     pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
         settings.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        settings.server.admin_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        settings.server.admin_listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
         settings.sweeper.interval = Duration::from_millis(5);
         let data = tempfile::tempdir().expect("a directory for the queue");
         settings.queue.path = data.path().to_owned();
@@ -71,8 +71,9 @@ impl Relay {
             move || {
                 actix_rt::System::new().block_on(async move {
                     let app = App::build(settings, clock)?;
-                    let addresses =
-                        (app.public_address(), app.admin_address(), app.reload_handle());
+                    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+                    let admin = app.admin_address().tcp().unwrap_or(nowhere);
+                    let addresses = (app.public_address(), admin, app.reload_handle());
                     started.send(addresses).expect("the test waits for the addresses");
                     app.run(async {
                         let _ = stopped.await;

@@ -1,0 +1,106 @@
+//! Who may look and act.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::support::binary::sealpost;
+use crate::support::http::{Answer, ask};
+use crate::support::operator::Operator;
+use crate::support::{Binary, Relay};
+
+const TOKEN: &str = "an operator's token of some length";
+
+async fn status_with(relay: &Relay, headers: &str) -> Answer {
+    let request = format!("GET /admin/status HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+    ask(relay.admin, request.as_bytes()).await
+}
+
+#[actix_rt::test]
+async fn this_machine_needs_no_token_and_a_page_has_no_entry() {
+    let relay = Relay::start();
+    assert_eq!(status_with(&relay, "").await.status, 200);
+    for origin in ["http://localhost", "https://evil.example", "null"] {
+        let answer = status_with(&relay, &format!("Origin: {origin}\r\n")).await;
+        assert_eq!(answer.status, 403, "{origin}");
+        assert!(answer.body.contains("Pages may not"), "{}", answer.body);
+    }
+    let answer = ask(relay.public, b"GET /admin/status HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(answer.status, 404, "devices have no such page");
+}
+
+#[actix_rt::test]
+async fn with_a_token_file_the_token_is_needed_and_a_reload_takes_a_new_one() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("token");
+    fs::write(&file, format!("{TOKEN}\n")).expect("a file");
+    let relay = Relay::with(|settings| settings.server.admin_token_file = file.clone());
+    let with = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(status_with(&relay, &with(TOKEN)).await.status, 200);
+    for wrong in [String::new(), with("another"), with(&format!("{TOKEN}x"))] {
+        let answer = status_with(&relay, &wrong).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert!(!answer.body.contains(TOKEN));
+    }
+    let command = Operator::of(relay.admin);
+    let denied = command.run(&["status"]).await;
+    assert_eq!(denied.code, Some(77), "{denied:?}");
+    let command = command.with("SERVER__ADMIN_TOKEN_FILE", &file.display().to_string());
+    assert_eq!(command.json(&["status", "--json"]).await["connections"], 0);
+
+    let newer = "the operator's newer token";
+    fs::write(&file, newer).expect("a file");
+    relay.reload_handle.reload(&relay.settings);
+    assert_eq!(status_with(&relay, &with(TOKEN)).await.status, 401);
+    assert_eq!(status_with(&relay, &with(newer)).await.status, 200);
+    fs::write(&file, "short").expect("a file");
+    relay.reload_handle.reload(&relay.settings);
+    assert_eq!(status_with(&relay, &with(newer)).await.status, 200, "the old one stays");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_its_owner_without_a_token_and_is_removed_at_the_end() {
+    let place = tempfile::tempdir().expect("a directory");
+    let socket = place.path().join("admin.sock");
+    let address = format!("unix:{}", socket.display());
+    fs::write(place.path().join("token"), TOKEN).expect("a file");
+    let start = async || {
+        let mut command = sealpost(place.path());
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", &address]);
+        command.env("SEALPOST__SERVER__ADMIN_TOKEN_FILE", "token");
+        let mut relay = Binary::spawn(command);
+        relay.expect_log("health: curl --unix-socket ").await;
+        relay
+    };
+    let operator = Operator::of(&address).at(place.path());
+    assert_eq!(operator.run(&["status"]).await.code, Some(69), "no relay is there");
+    let mut relay = start().await;
+    assert_eq!(fs::metadata(&socket).expect("a socket").permissions().mode() & 0o777, 0o660);
+    let status = operator.json(&["status", "--json"]).await;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+
+    let second = operator.run(&["--listen", "127.0.0.1:0", "--check-config"]).await;
+    assert!(second.stderr.contains("in use by the relay that holds queue.path"), "{second:?}");
+
+    // What a killed relay leaves behind is in nobody's way.
+    relay.kill();
+    assert!(socket.exists());
+    let mut relay = start().await;
+    assert_eq!(operator.json(&["status", "--json"]).await["connections"], 0);
+    relay.stop().await;
+    assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn a_token_file_without_a_token_is_refused_at_the_start() {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("token"), "short").expect("a file");
+    let operator = Operator::of("127.0.0.1:0").at(place.path());
+    let operator =
+        operator.with("SERVER__ADMIN_TOKEN_FILE", "token").with("SERVER__LISTEN", "127.0.0.1:0");
+    for args in [&["--check-config"][..], &[]] {
+        let refused = operator.run(args).await;
+        assert_eq!(refused.code, Some(69), "{refused:?}");
+        assert!(refused.stderr.contains("server.admin_token_file = token: "), "{refused:?}");
+    }
+}
