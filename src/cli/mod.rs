@@ -51,6 +51,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy the queue of a running relay to DIR, an empty directory: a relay can start on the copy
+    Backup {
+        /// Where the copy goes; made if it is missing
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Look at the queue in queue.path, or end a part of it; no relay may be using it
     Queue {
         /// What to look for

@@ -15,6 +15,7 @@ use super::migrate;
 use super::records::{
     CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord, VERSION,
 };
+use super::snapshot::Snapshot;
 use crate::clock::Now;
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
@@ -41,7 +42,7 @@ pub(super) const HASH_KEY: &str = "hash_key";
 pub(super) const FILE_ID: &str = "file_id";
 
 /// Bytes of the page cache. It is small because the database is written at its end and read once.
-const CACHE: usize = 16 * 1024 * 1024;
+pub(super) const CACHE: usize = 16 * 1024 * 1024;
 
 /// Fingerprints in one row: a row for each would cost as much as the message did.
 const ROW: usize = 1024;
@@ -158,6 +159,15 @@ impl Database {
         let migrated = catch_redb_panic(|| migrate::migrate(&self.database, self.format))?;
         self.format = VERSION;
         Ok(migrated)
+    }
+
+    /// What is committed now, for a reader on another thread.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, redb::Error> {
+        Ok(Snapshot::new(self.database.begin_read()?))
     }
 
     /// The number that the database was given when it was created; a database of an older version has none.

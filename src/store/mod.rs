@@ -4,6 +4,8 @@
 //! store and never reads from it, so no step of the Registry waits for a disk. [`Loaded`] is read once, at start.
 
 pub mod boots;
+pub mod compact;
+pub mod copy;
 pub mod database;
 pub mod examine;
 pub mod inspect;
@@ -12,6 +14,8 @@ mod migrate;
 pub mod open;
 mod pending_changes;
 pub mod records;
+mod row_stream;
+pub mod snapshot;
 pub mod sync_watch;
 pub mod top;
 pub mod writer;

@@ -55,6 +55,13 @@ impl OpenError {
         Self { text: format!("queue.path = {}: {error}", path.display()), is_lost: false }
     }
 
+    /// Without the name of the setting: the operator named the directory himself.
+    #[must_use]
+    pub fn of_no_setting(self) -> Self {
+        let text = self.text.strip_prefix("queue.path = ").map(str::to_owned);
+        Self { text: text.unwrap_or(self.text), ..self }
+    }
+
     pub(super) fn lost(path: &Path, error: impl fmt::Display) -> Self {
         Self { is_lost: true, ..Self::of(path, error) }
     }
@@ -129,6 +136,14 @@ impl Directory {
         Ok(Self { path: std::path::absolute(path).map_err(refused)?, handle, lock })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn handle(&self) -> &File {
+        &self.handle
+    }
+
     /// A warning if other users may remove or replace the files in the directory.
     pub fn exposure(&self) -> Option<String> {
         exposure(&self.path, &self.handle)
@@ -142,6 +157,8 @@ impl Directory {
     /// leaves one, so it stands for a queue that was lost.
     pub fn open(self, sync_failed: SyncFailed) -> Result<(QueueFile, Database), OpenError> {
         let (file, mut database) = self.open_unmigrated(sync_failed)?;
+        // What a compaction or a backup that was killed has left.
+        let _ = rustix::fs::unlinkat(&file.directory.handle, NEW_FILE, AtFlags::empty());
         let (from, path) = (database.format(), file.path());
         let migrated = database.migrate().map_err(|error| {
             let error = OpenError::of_database(&path, error);
@@ -178,7 +195,7 @@ impl Directory {
             let backend = SyncWatch::new(FileBackend::new(file)?, sync_failed.clone());
             let database = if name == NEW_FILE {
                 let database = Database::open(backend)?;
-                self.give_name()?;
+                self.give_name(false)?;
                 database
             } else {
                 Database::open_existing(backend)?
@@ -196,7 +213,7 @@ impl Directory {
     }
 
     /// A half-created database would look like a damaged one, so it has a name of its own until it is complete.
-    fn create_new_file(&self) -> io::Result<File> {
+    pub(super) fn create_new_file(&self) -> io::Result<File> {
         match rustix::fs::unlinkat(&self.handle, NEW_FILE, AtFlags::empty()) {
             Err(error) if error != Errno::NOENT => {
                 return Err(io::Error::other(format!("{NEW_FILE}: {error}")));
@@ -207,17 +224,16 @@ impl Directory {
     }
 
     /// Gives the complete database its name. The file survives a power loss only if its name and its directory's name do.
-    fn give_name(&self) -> io::Result<()> {
+    pub(super) fn give_name(&self, may_replace: bool) -> io::Result<()> {
         let handle = &self.handle;
-        let renamed =
-            match rustix::fs::renameat_with(handle, NEW_FILE, handle, FILE, RenameFlags::NOREPLACE)
-            {
-                // Not every file system can refuse to replace a file.
-                Err(Errno::INVAL | Errno::NOSYS) => {
-                    rustix::fs::renameat(handle, NEW_FILE, handle, FILE)
-                }
-                renamed => renamed,
-            };
+        let flags = if may_replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        let renamed = match rustix::fs::renameat_with(handle, NEW_FILE, handle, FILE, flags) {
+            // Not every file system can refuse to replace a file.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::renameat(handle, NEW_FILE, handle, FILE)
+            }
+            renamed => renamed,
+        };
         renamed?;
         handle.sync_all()?;
         // The parent may be unreadable to us.
@@ -243,6 +259,10 @@ pub struct QueueFile {
 }
 
 impl QueueFile {
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// The absolute path of the database.
     pub fn path(&self) -> PathBuf {
         self.directory.path.join(FILE)

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use super::database::{Changes, Database};
 use super::open::OpenError;
 use super::pending_changes::{Change, PendingChanges};
 use super::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
+use super::snapshot::Snapshot;
 use super::sync_watch::SyncFailed;
 use super::{PutOutcome, PutSeq, Store};
 use crate::abort_on_panic::AbortOnPanic;
@@ -39,6 +41,9 @@ const BACKLOG_CHANGES: usize = 64 * 1024;
 
 /// Bytes of uncommitted messages above which senders are slowed down.
 const BACKLOG_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a snapshot waits for a commit. The disk of a longer one counts as failing.
+const LONGEST_COMMIT: Duration = Duration::from_secs(30);
 
 /// Changes for which memory is kept from flush to flush.
 const STAGED_CAPACITY: usize = 4096;
@@ -170,6 +175,51 @@ impl QueueWriter {
             .name("sealpost-store".to_owned())
             .spawn(move || writer.run())?;
         Ok(Self { shared, staged: Vec::new(), staged_bytes: 0, thread: Some(thread) })
+    }
+
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots(self.shared.clone())
+    }
+}
+
+/// Asks the writer's thread for snapshots, from any thread.
+#[derive(Debug, Clone)]
+pub struct Snapshots(Arc<Shared>);
+
+/// Why there is no snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSnapshot {
+    /// The disk is full or fails.
+    Failing,
+    /// The relay ends.
+    Closing,
+}
+
+impl Snapshots {
+    /// What is committed between two commits; everything that was acked before is in it. Waits for a commit that is under way,
+    /// so it is not for the thread of an actor.
+    ///
+    /// # Errors
+    ///
+    /// The writer has none to give.
+    pub fn take(&self) -> Result<Snapshot, NoSnapshot> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        {
+            let mut pending = self.0.lock();
+            if pending.closing {
+                return Err(NoSnapshot::Closing);
+            }
+            if self.0.is_failing() {
+                return Err(NoSnapshot::Failing);
+            }
+            pending.snapshot_wanted = Some(sender);
+        }
+        self.0.changed.notify_one();
+        let snapshot = receiver.recv_timeout(LONGEST_COMMIT);
+        snapshot.map_err(|_| {
+            let closing = self.0.lock().closing;
+            if closing { NoSnapshot::Closing } else { NoSnapshot::Failing }
+        })
     }
 }
 
@@ -306,9 +356,14 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
                 Some(_) => Duration::ZERO,
                 None => CHECK_INTERVAL.saturating_sub(self.checked.elapsed()),
             };
-            let pending = self.shared.wait_while(self.shared.lock(), due, |pending| {
-                pending.is_empty() && !pending.closing
+            let mut pending = self.shared.wait_while(self.shared.lock(), due, |pending| {
+                pending.is_empty() && !pending.closing && pending.snapshot_wanted.is_none()
             });
+            if let Some(wanted) = pending.snapshot_wanted.take() {
+                drop(pending);
+                self.give_snapshot(&wanted);
+                continue;
+            }
             if !pending.is_empty() || self.boot_to_write().is_some() {
                 break pending;
             }
@@ -325,6 +380,16 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
             pending.changes.len() < self.policy.batch && !pending.closing
         });
         Some((self.take(&mut pending), pending.last_put))
+    }
+
+    /// Without one, the sender is dropped, which tells who waits.
+    fn give_snapshot(&self, wanted: &SyncSender<Snapshot>) {
+        if let Some(database) = &self.database {
+            match database.snapshot() {
+                Ok(snapshot) => drop(wanted.try_send(snapshot)),
+                Err(error) => log::error!("no snapshot of the queue error={error}"),
+            }
+        }
     }
 
     fn take(&self, pending: &mut PendingChanges) -> Changes {
@@ -427,6 +492,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
                 let pending = self.shared.lock();
                 let mut pending =
                     self.shared.wait_while(pending, pause, |pending| !pending.closing);
+                pending.snapshot_wanted = None;
                 if !pending.changes.puts.is_empty() || pending.owes_report {
                     // These records were staged before the Registry knew of the failure.
                     pending.changes.puts.clear();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::admin::backup::Backups;
 use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
@@ -47,6 +48,7 @@ pub struct Ingress {
     pub plan: Arc<RatePlan>,
     /// What the admin listener asks for over TCP.
     admin_token: RwLock<Option<AdminToken>>,
+    pub backups: Backups,
     /// Empty until the first worker has started the core, before any connection is served.
     pub core: OnceLock<Arc<CoreHandles>>,
     /// No WebSocket is accepted from now on.
@@ -72,6 +74,7 @@ impl Ingress {
             sockets: Arc::default(),
             plan,
             admin_token: RwLock::new(admin_token),
+            backups: Backups::default(),
             core: OnceLock::new(),
             draining: AtomicBool::new(false),
             clock,
@@ -80,6 +83,10 @@ impl Ingress {
             operator_warning_due: WarningDue::default(),
             last_connection: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub fn in_force(&self) -> InForce {

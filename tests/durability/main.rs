@@ -9,7 +9,9 @@ mod small_disk;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backup;
 mod clocks;
+mod compact;
 mod disk;
 mod formats;
 mod identity;

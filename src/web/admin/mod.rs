@@ -2,6 +2,7 @@
 //!
 //! `sealpost status` and the other commands are its clients. No answer has a payload or a token in it.
 
+pub mod backup;
 mod entry;
 mod status;
 pub mod token;
@@ -22,5 +23,6 @@ pub fn scope() -> Scope<
 > {
     web::scope("/admin")
         .service(web::resource("/status").get(status::get))
+        .service(web::resource("/backup").post(backup::post))
         .wrap(from_fn(entry::operators_only))
 }
