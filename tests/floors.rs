@@ -15,9 +15,10 @@ const FLOORS: &[(&str, &str)] = &[
     // The store only to look at the queue without changing anything.
     ("preflight", "app web store banner settings"),
     ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
+    // The store only for backups.
     (
         "web",
-        "actors relay protocol transport client_address clock logging metrics settings web_origin",
+        "actors relay store protocol transport client_address clock logging metrics settings web_origin",
     ),
     (
         "actors",

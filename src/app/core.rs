@@ -27,7 +27,8 @@ pub(super) fn start_core(
         None => getrandom::u64().map(HashKey).unwrap_or_default(),
     };
     let registry = abort_on_panic::create("registry", |address| {
-        let (store, loaded) = start_store(settings, clock, queue, address.clone());
+        let (store, loaded) =
+            start_store(settings, clock, queue, address.clone(), &ingress.backups);
         let mut registry =
             Registry::new(clock.clone(), settings.clone(), store, watermarks.clone());
         registry.restore(Loaded { hash_key, ..loaded }, &ingress.plan);

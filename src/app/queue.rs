@@ -15,6 +15,7 @@ use crate::store::queue_writer::QueueWriter;
 use crate::store::sync_watch::SyncFailed;
 use crate::store::writer::{CommitPolicy, Outcome};
 use crate::store::{Loaded, Store, boots};
+use crate::web::admin::backup::Backups;
 
 /// The queue on disk as it was found, before any connection is served.
 pub(super) struct Queue {
@@ -73,6 +74,7 @@ pub(super) fn start_store(
     clock: &Clock,
     queue: Option<Queue>,
     registry: Addr<Registry>,
+    backups: &Backups,
 ) -> (Box<dyn Store>, Loaded) {
     let Some(Queue { file, disk, sync_failed, loaded }) = queue else {
         return (Box::new(Memory), Loaded::default());
@@ -85,7 +87,11 @@ pub(super) fn start_store(
     let report = move |outcome: Outcome| registry.do_send(Stored(outcome));
     let time = (clock.clone(), &loaded.boots);
     match QueueWriter::start(disk, file, sync_failed, policy, time, report) {
-        Ok(store) => (Box::new(store), loaded),
+        Ok(store) => {
+            // There is one start.
+            let _ = backups.snapshots.set(store.snapshots());
+            (Box::new(store), loaded)
+        }
         Err(failed) => {
             // A relay that cannot keep the durability of its settings must not serve.
             log::error!("the queue's thread cannot be started error={failed}");

@@ -88,6 +88,12 @@ pub enum Command {
     /// Print the manual page
     #[command(hide = true)]
     Man,
+    /// Copy the queue of a running relay to DIR, an empty directory: a relay can start on the copy
+    Backup {
+        /// Where the copy goes; made if it is missing
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Look at the queue in queue.path, or end a part of it; top and drop ask a relay that runs
     Queue {
         /// What to look for

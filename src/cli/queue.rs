@@ -1,5 +1,7 @@
 //! `sealpost queue`: the queue on disk, while no relay uses it.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 /// Looks at the queue on disk, or ends a part of it.
@@ -8,7 +10,13 @@ pub enum QueueCommand {
     /// Count what waits, for how many, and until when
     Stats,
     /// Read and check everything; the exit status is 1 if anything is damaged
-    Verify,
+    Verify {
+        /// A backup, instead of queue.path
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+    /// Copy the queue to a new and smaller file, which then takes its place
+    Compact,
     /// Name the recipients, senders, origins and access tokens that hold most
     Top {
         /// How many of each

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{EX_NOPERM, EX_UNAVAILABLE};
+use super::{EX_IOERR, EX_NOPERM, EX_UNAVAILABLE};
 use crate::banner;
 use crate::settings::{AdminAddress, Settings};
 use crate::web::admin::token;
@@ -34,6 +34,8 @@ pub enum Failed {
     Denied(String),
     /// The relay refuses what was asked for, with a sentence.
     Refused(String),
+    /// What the relay sent could not be written.
+    Unwritten(String),
 }
 
 impl Failed {
@@ -43,6 +45,7 @@ impl Failed {
             Self::Unreachable(..) => ExitCode::from(EX_UNAVAILABLE),
             Self::Denied(_) => ExitCode::from(EX_NOPERM),
             Self::Refused(_) => ExitCode::FAILURE,
+            Self::Unwritten(_) => ExitCode::from(EX_IOERR),
         }
     }
 }
@@ -53,7 +56,9 @@ impl fmt::Display for Failed {
             Self::Unreachable(address, failed) => {
                 write!(f, "no relay answers at {address} (server.admin_listen): {failed}")
             }
-            Self::Denied(sentence) | Self::Refused(sentence) => f.write_str(sentence),
+            Self::Denied(sentence) | Self::Refused(sentence) | Self::Unwritten(sentence) => {
+                f.write_str(sentence)
+            }
         }
     }
 }

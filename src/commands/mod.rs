@@ -1,6 +1,7 @@
 //! What the binary does besides serving. Each command prints what it found and returns an exit status of sysexits.h.
 
 pub mod admin_client;
+mod backup;
 mod device;
 mod drain;
 mod live_queue;
@@ -24,6 +25,8 @@ pub const EX_CONFIG: u8 = 78;
 pub const EX_USAGE: u8 = 64;
 /// The relay does not serve this user (EX_NOPERM).
 pub const EX_NOPERM: u8 = 77;
+/// A file could not be written (EX_IOERR).
+pub const EX_IOERR: u8 = 74;
 /// The relay cannot start, has failed, or is not there (EX_UNAVAILABLE).
 pub const EX_UNAVAILABLE: u8 = 69;
 
@@ -31,6 +34,7 @@ pub const EX_UNAVAILABLE: u8 = 69;
 pub fn run(command: Command, settings: &Settings) -> ExitCode {
     match command {
         Command::Queue { what } => queue::run(what, settings),
+        Command::Backup { directory } => answer(backup::run(settings, &directory)),
         Command::Status { json } => answer(status::run(settings, json)),
         Command::Top { interval, count } => answer(status::top(settings, interval, count)),
         Command::Device { what } => answer(device::run(settings, what)),

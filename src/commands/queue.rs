@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use super::{EX_UNAVAILABLE, EX_USAGE, live_queue};
 use crate::cli::{Dropped, QueueCommand};
 use crate::settings::Settings;
+use crate::store::compact;
 use crate::store::examine::{Examined, examine};
 use crate::store::inspect;
+use crate::store::open::OpenError;
 use crate::store::top::{self, Holder};
 
 pub(super) fn run(what: QueueCommand, settings: &Settings) -> ExitCode {
@@ -16,9 +18,17 @@ pub(super) fn run(what: QueueCommand, settings: &Settings) -> ExitCode {
         QueueCommand::Stats => {
             inspect::stats(&queue.path, queue.dedup_window).map(|text| (text, true))
         }
-        QueueCommand::Verify => {
-            inspect::verify(&queue.path).map(|(damaged, sound, text)| (text, damaged == 0 && sound))
+        QueueCommand::Verify { directory } => {
+            let path = directory.as_deref().unwrap_or(&queue.path);
+            let verified = inspect::verify(path);
+            let verified = if directory.is_some() {
+                verified.map_err(OpenError::of_no_setting)
+            } else {
+                verified
+            };
+            verified.map(|(damaged, sound, text)| (text, damaged == 0 && sound))
         }
+        QueueCommand::Compact => compact::compact(&queue.path).map(|text| (text, true)),
         QueueCommand::Top { count, json } if is_in_use => {
             return super::answer(live_queue::top(settings, count, json));
         }

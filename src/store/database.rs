@@ -11,42 +11,44 @@ use redb::{ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefin
 
 use super::Loaded;
 use super::boots::{BootRecord, BootTime, Boots, MAX_BOOTS};
+use super::migrate;
 use super::records::{
     CorrespondentRecord, DeviceRecord, Fingerprint, HashKey, MessageRecord, VERSION,
 };
+use super::snapshot::Snapshot;
 use crate::clock::Now;
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
 
-const QUEUE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
-const DEVICES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("devices");
-const PRINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("prints");
+pub(super) const QUEUE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
+pub(super) const DEVICES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("devices");
+pub(super) const PRINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("prints");
 /// By device and place, see [`CorrespondentRecord::key`].
-const CORRESPONDENTS: TableDefinition<'_, (u128, u16), &[u8]> =
+pub(super) const CORRESPONDENTS: TableDefinition<'_, (u128, u16), &[u8]> =
     TableDefinition::new("correspondents");
 /// By number, see [`BootRecord`].
-const BOOTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("boots");
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const BOOTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("boots");
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Key in `META`: the version of the records.
-const FORMAT: &str = "format";
+pub(super) const FORMAT: &str = "format";
 /// Key in `META`: a sequence number above all that were committed, because the newest message may be removed already.
 const NEXT_SEQ: &str = "next_seq";
 
 /// Key in `META`: the [`HashKey`].
-const HASH_KEY: &str = "hash_key";
+pub(super) const HASH_KEY: &str = "hash_key";
 /// Key in `META`: a random number that is given once, when the database is created, so that a copy of another queue under the
 /// same name is noticed.
-const FILE_ID: &str = "file_id";
+pub(super) const FILE_ID: &str = "file_id";
 
 /// Bytes of the page cache. It is small because the database is written at its end and read once.
-const CACHE: usize = 16 * 1024 * 1024;
+pub(super) const CACHE: usize = 16 * 1024 * 1024;
 
 /// Fingerprints in one row: a row for each would cost as much as the message did.
 const ROW: usize = 1024;
 
 /// The key in `PRINTS` under which [`Database::probe`] writes; no row has it.
-const PROBE: u64 = u64::MAX;
+pub(super) const PROBE: u64 = u64::MAX;
 
 /// Bytes that must fit on a disk that was full before new messages are accepted.
 const PROBE_BYTES: usize = 256 * 1024;
@@ -90,6 +92,7 @@ pub struct Database {
     /// Key of the next row of fingerprints. Rows are deleted in the order of their keys, so a key that counts up keeps an
     /// old message that left late from blocking the rows after it.
     next_row: u64,
+    format: u8,
 }
 
 impl Database {
@@ -102,11 +105,11 @@ impl Database {
         Self::open_or_create(backend, true)
     }
 
-    /// Opens a database that has its tables already.
+    /// Opens a database that has its tables already, in any format that can be migrated.
     ///
     /// # Errors
     ///
-    /// The backend fails, or what it holds is no queue of this version.
+    /// The backend fails, or what it holds is no queue that this version can read.
     pub fn open_existing(backend: impl StorageBackend) -> Result<Self, redb::Error> {
         Self::open_or_create(backend, false)
     }
@@ -116,8 +119,9 @@ impl Database {
             let database =
                 redb::Database::builder().set_cache_size(CACHE).create_with_backend(backend)?;
             let is_new = database.begin_read()?.list_tables()?.next().is_none();
+            let mut format = VERSION;
             if !may_create || !is_new {
-                check_format(&database.begin_read()?)?;
+                format = check_format(&database.begin_read()?)?;
             }
             if is_new {
                 let transaction = database.begin_write()?;
@@ -137,8 +141,33 @@ impl Database {
             let rows = database.begin_read()?.open_table(PRINTS)?;
             let last = rows.range(..PROBE)?.next_back().transpose()?;
             let next_row = last.map_or(0, |(key, _)| key.value() + 1);
-            Ok(Self { database, scratch: Vec::new(), next_row })
+            Ok(Self { database, scratch: Vec::new(), next_row, format })
         })
+    }
+
+    /// The version of the records, [`VERSION`] after [`Self::migrate`].
+    pub fn format(&self) -> u8 {
+        self.format
+    }
+
+    /// Brings the database to the current format, all of it or nothing. Returns the older format, if it had one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    pub fn migrate(&mut self) -> Result<Option<u8>, redb::Error> {
+        let migrated = catch_redb_panic(|| migrate::migrate(&self.database, self.format))?;
+        self.format = VERSION;
+        Ok(migrated)
+    }
+
+    /// What is committed now, for a reader on another thread.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, redb::Error> {
+        Ok(Snapshot::new(self.database.begin_read()?))
     }
 
     /// The number that the database was given when it was created; a database of an older version has none.
@@ -356,13 +385,14 @@ impl Database {
 /// is taken for one.
 pub(super) fn examine(backend: impl StorageBackend) -> Result<(), redb::Error> {
     catch_redb_panic(|| match redb::Database::builder().open_read_only_with_backend(backend) {
-        Ok(database) => check_format(&database.begin_read()?),
+        Ok(database) => check_format(&database.begin_read()?).map(|_| ()),
         Err(redb::DatabaseError::RepairAborted) => Ok(()),
         Err(error) => Err(error.into()),
     })
 }
 
-fn check_format(database: &redb::ReadTransaction) -> Result<(), redb::Error> {
+/// The format of a queue that this version can read.
+fn check_format(database: &redb::ReadTransaction) -> Result<u8, redb::Error> {
     let meta = match database.open_table(META) {
         Err(redb::TableError::Storage(error)) => return Err(error.into()),
         // Another program's database, with other tables or none.
@@ -370,11 +400,7 @@ fn check_format(database: &redb::ReadTransaction) -> Result<(), redb::Error> {
         Ok(meta) => meta,
     };
     match meta.get(FORMAT)?.map(|format| format.value()) {
-        Some(format) if format == u64::from(VERSION) => Ok(()),
-        Some(format) => {
-            let text = format!("has format {format}, this relay reads {VERSION}");
-            Err(io::Error::other(text).into())
-        }
+        Some(format) => migrate::check(format),
         None => Err(io::Error::other("is no queue of this relay").into()),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Loaded;
 use super::database::Database;
 use super::open::{Directory, OpenError, QueueFile};
+use super::records::VERSION;
 use super::sync_watch::SyncFailed;
 use crate::clock::{self, Clock, Moment, Now};
 use crate::protocol::envelope::Subject;
@@ -19,7 +20,7 @@ use crate::protocol::envelope::Subject;
 /// The directory cannot be used, as at the start of a relay.
 pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
     let now = Clock::system().now();
-    let (file, _, loaded) = open(path, now, dedup_window)?;
+    let (file, database, loaded) = open(path, now, dedup_window)?;
     let mut text = String::new();
     let mut line = |name: &str, value: u64| {
         // Writing to a String cannot fail.
@@ -47,6 +48,7 @@ pub fn stats(path: &Path, dedup_window: Duration) -> Result<String, OpenError> {
     line("resumable_devices", resumable.count() as u64);
     line("remembered", loaded.fingerprints.len() as u64);
     line("damaged", loaded.damaged as u64);
+    line("format", u64::from(database.format()));
     line("file_bytes", file.bytes());
     Ok(text)
 }
@@ -60,22 +62,27 @@ pub fn verify(path: &Path) -> Result<(usize, bool, String), OpenError> {
     let (_file, mut database, loaded) = open(path, Clock::system().now(), Duration::MAX)?;
     let sound = database.check().map_err(|error| OpenError::of(path, error))?;
     let text = format!(
-        "records {}\ndevices {}\nremembered {}\ndamaged {}\npages {}\n",
+        "records {}\ndevices {}\nremembered {}\ndamaged {}\npages {}\nformat {}\n",
         loaded.messages.len(),
         loaded.devices.len(),
         loaded.fingerprints.len(),
         loaded.damaged,
         if sound { "sound" } else { "repaired" },
+        match database.format() {
+            VERSION => VERSION.to_string(),
+            older => format!("{older}, which a start migrates to {VERSION}"),
+        },
     );
     Ok((loaded.damaged, sound, text))
 }
 
+/// Reads a queue as it is, in an older format too.
 pub(super) fn open(
     path: &Path,
     now: Now,
     dedup_window: Duration,
 ) -> Result<(QueueFile, Database, Loaded), OpenError> {
-    let (file, database) = Directory::take_existing(path)?.open(SyncFailed::default())?;
+    let (file, database) = Directory::take_existing(path)?.open_unmigrated(SyncFailed::default())?;
     let boot_id = clock::boot_id().map(|id| id.as_u128());
     let loaded = database.load(now, boot_id, dedup_window);
     let loaded = loaded.map_err(|error| OpenError::of_database(&file.path(), error))?;

@@ -5,15 +5,21 @@
 
 pub mod boots;
 mod commit_time;
+pub mod compact;
+pub mod copy;
 pub mod database;
 pub mod examine;
 mod handover;
 pub mod inspect;
 pub mod memory;
+mod migrate;
 pub mod open;
 mod pending_changes;
 pub mod queue_writer;
 pub mod records;
+mod row_stream;
+pub mod snapshot;
+pub mod snapshot_requests;
 pub mod sync_watch;
 pub mod top;
 pub mod writer;

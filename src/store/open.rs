@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::database::{Database, catch_redb_panic};
+use super::records::VERSION;
 use super::sync_watch::{SyncFailed, SyncWatch};
 use super::writer::DatabaseFile;
 
@@ -52,6 +53,13 @@ impl OpenError {
 
     pub(super) fn of_setting(path: &Path, error: impl fmt::Display) -> Self {
         Self { text: format!("queue.path = {}: {error}", path.display()), is_lost: false }
+    }
+
+    /// Without the name of the setting: the operator named the directory himself.
+    #[must_use]
+    pub fn of_no_setting(self) -> Self {
+        let text = self.text.strip_prefix("queue.path = ").map(str::to_owned);
+        Self { text: text.unwrap_or(self.text), ..self }
     }
 
     pub(super) fn lost(path: &Path, error: impl fmt::Display) -> Self {
@@ -128,18 +136,53 @@ impl Directory {
         Ok(Self { path: std::path::absolute(path).map_err(refused)?, handle, lock })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn handle(&self) -> &File {
+        &self.handle
+    }
+
     /// A warning if other users may remove or replace the files in the directory.
     pub fn exposure(&self) -> Option<String> {
         exposure(&self.path, &self.handle)
     }
 
-    /// Opens the database, and creates it if it is missing.
+    /// Opens the database as a start does: creates it if it is missing, and migrates it if it has an older format.
     ///
     /// # Errors
     ///
     /// The file is no database, has another format, or is damaged beyond repair. An empty file is refused, too: no relay
     /// leaves one, so it stands for a queue that was lost.
     pub fn open(self, sync_failed: SyncFailed) -> Result<(QueueFile, Database), OpenError> {
+        let (file, mut database) = self.open_unmigrated(sync_failed)?;
+        // What a compaction or a backup that was killed has left.
+        let _ = rustix::fs::unlinkat(&file.directory.handle, NEW_FILE, AtFlags::empty());
+        let (from, path) = (database.format(), file.path());
+        let migrated = database.migrate().map_err(|error| {
+            let error = OpenError::of_database(&path, error);
+            let text = format!("{error} (while it was migrated from format {from} to {VERSION})");
+            OpenError { text, ..error }
+        })?;
+        if let Some(from) = migrated {
+            log::info!(
+                "queue migrated path={} from_format={from} to_format={VERSION}",
+                path.display()
+            );
+        }
+        Ok((file, database))
+    }
+
+    /// As [`Self::open`], but a queue of an older format stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_unmigrated(
+        self,
+        sync_failed: SyncFailed,
+    ) -> Result<(QueueFile, Database), OpenError> {
         let path = self.path.join(FILE);
         let opened = catch_redb_panic(|| {
             let (file, name) = match open_database_file(&self.handle) {
@@ -152,7 +195,7 @@ impl Directory {
             let backend = SyncWatch::new(FileBackend::new(file)?, sync_failed.clone());
             let database = if name == NEW_FILE {
                 let database = Database::open(backend)?;
-                self.give_name()?;
+                self.give_name(false)?;
                 database
             } else {
                 Database::open_existing(backend)?
@@ -170,7 +213,7 @@ impl Directory {
     }
 
     /// A half-created database would look like a damaged one, so it has a name of its own until it is complete.
-    fn create_new_file(&self) -> io::Result<File> {
+    pub(super) fn create_new_file(&self) -> io::Result<File> {
         match rustix::fs::unlinkat(&self.handle, NEW_FILE, AtFlags::empty()) {
             Err(error) if error != Errno::NOENT => {
                 return Err(io::Error::other(format!("{NEW_FILE}: {error}")));
@@ -181,17 +224,16 @@ impl Directory {
     }
 
     /// Gives the complete database its name. The file survives a power loss only if its name and its directory's name do.
-    fn give_name(&self) -> io::Result<()> {
+    pub(super) fn give_name(&self, may_replace: bool) -> io::Result<()> {
         let handle = &self.handle;
-        let renamed =
-            match rustix::fs::renameat_with(handle, NEW_FILE, handle, FILE, RenameFlags::NOREPLACE)
-            {
-                // Not every file system can refuse to replace a file.
-                Err(Errno::INVAL | Errno::NOSYS) => {
-                    rustix::fs::renameat(handle, NEW_FILE, handle, FILE)
-                }
-                renamed => renamed,
-            };
+        let flags = if may_replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        let renamed = match rustix::fs::renameat_with(handle, NEW_FILE, handle, FILE, flags) {
+            // Not every file system can refuse to replace a file.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::renameat(handle, NEW_FILE, handle, FILE)
+            }
+            renamed => renamed,
+        };
         renamed?;
         handle.sync_all()?;
         // The parent may be unreadable to us.
@@ -217,6 +259,10 @@ pub struct QueueFile {
 }
 
 impl QueueFile {
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// The absolute path of the database.
     pub fn path(&self) -> PathBuf {
         self.directory.path.join(FILE)

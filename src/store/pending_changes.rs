@@ -1,10 +1,12 @@
 //! The changes that the Registry's thread has flushed and the writer's thread has not taken.
 
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use super::PutSeq;
 use super::database::Changes;
 use super::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
+use super::snapshot::Snapshot;
 use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
 
@@ -31,6 +33,8 @@ pub(super) struct PendingChanges {
     /// A report is due even if no change is left to write.
     pub owes_report: bool,
     pub closing: bool,
+    /// Who waits for a snapshot.
+    pub snapshot_wanted: Option<SyncSender<Snapshot>>,
 }
 
 impl PendingChanges {

@@ -14,6 +14,7 @@ use super::database::Database;
 use super::handover::Shared;
 use super::pending_changes::Change;
 use super::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
+use super::snapshot_requests::Snapshots;
 use super::sync_watch::SyncFailed;
 use super::writer::{CommitPolicy, DatabaseFile, Outcome, Writer};
 use super::{PutOutcome, PutSeq, Store, StoreStats};
@@ -67,6 +68,12 @@ impl QueueWriter {
             .name("sealpost-store".to_owned())
             .spawn(move || writer.run())?;
         Ok(Self { shared, staged: Vec::new(), staged_bytes: 0, thread: Some(thread) })
+    }
+}
+
+impl QueueWriter {
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots(self.shared.clone())
     }
 }
 

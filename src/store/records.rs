@@ -15,7 +15,7 @@ use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 
-/// The format of a database: what its tables hold, and how. A start refuses every other.
+/// The format of a database: what its tables hold, and how. A start migrates an older format, see [`super::migrate`].
 pub const VERSION: u8 = 4;
 
 /// The first byte of a record: the format in which the layout of its kind last changed. A migration rewrites only the
@@ -217,17 +217,25 @@ impl DeviceRecord {
         seal(salt(self.id), out);
     }
 
-    /// `None` if the value is damaged.
+    /// Reads the layouts of all formats that can be migrated. `None` if the value is damaged.
     pub fn decode(id: DeviceId, value: &[u8]) -> Option<Self> {
-        let mut from = Reader::open(layout::DEVICE, salt(id), value)?;
-        let [resumable, renewed, used, only_correspondents, receipts, blocked] =
+        let layout = *value.first()?;
+        if !(3..=layout::DEVICE).contains(&layout) {
+            return None;
+        }
+        let mut from = Reader::open(layout, salt(id), value)?;
+        let [resumable, renewed, used, only_correspondents, receipts] =
             from.array()?.map(|flag: u8| flag != 0);
+        let blocked = layout >= 4 && from.array::<1>()? != [0];
         let (token, next_token) = (from.array::<32>()?, from.array::<32>()?);
         let forget_at = from.time()?;
         let origin = Origin(from.u64()?);
-        let registered_at = i64::from_le_bytes(from.array()?);
-        let [access_bytes] = from.array()?;
-        let access = from.text(usize::from(access_bytes))?;
+        let (mut registered_at, mut access) = (0, "");
+        if layout >= 4 {
+            registered_at = i64::from_le_bytes(from.array()?);
+            let [access_bytes] = from.array()?;
+            access = from.text(usize::from(access_bytes))?;
+        }
         if !access.is_empty() && !is_access_name(access) {
             return None;
         }

@@ -104,6 +104,7 @@ pub fn drop_held(path: &Path, holder: Holder) -> Result<String, OpenError> {
         changes.puts.insert(record.seq, MessageRecord { expires_at, ..record });
     }
     if !changes.is_empty() {
+        database.migrate().map_err(|error| OpenError::of(path, error))?;
         database.commit(&changes).map_err(|error| OpenError::of(path, error))?;
     }
     Ok(format!("dropped {}; their senders get an Error 410 at the next start\n", changes.len()))

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::database::{Changes, Database};
 use super::handover::Shared;
 use super::open::OpenError;
 use super::pending_changes::PendingChanges;
+use super::snapshot::Snapshot;
 use super::sync_watch::SyncFailed;
 use crate::abort_on_panic::AbortOnPanic;
 use crate::clock::Clock;
@@ -139,9 +141,14 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
                 Some(_) => Duration::ZERO,
                 None => CHECK_INTERVAL.saturating_sub(self.checked.elapsed()),
             };
-            let pending = self.shared.wait_while(self.shared.lock(), due, |pending| {
-                pending.is_empty() && !pending.closing
+            let mut pending = self.shared.wait_while(self.shared.lock(), due, |pending| {
+                pending.is_empty() && !pending.closing && pending.snapshot_wanted.is_none()
             });
+            if let Some(wanted) = pending.snapshot_wanted.take() {
+                drop(pending);
+                self.give_snapshot(&wanted);
+                continue;
+            }
             if !pending.is_empty() || self.boot_to_write().is_some() {
                 break pending;
             }
@@ -158,6 +165,16 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
             pending.changes.len() < self.policy.batch && !pending.closing
         });
         Some((self.take(&mut pending), pending.last_put))
+    }
+
+    /// Without one, the sender is dropped, which tells who waits.
+    fn give_snapshot(&self, wanted: &SyncSender<Snapshot>) {
+        if let Some(database) = &self.database {
+            match database.snapshot() {
+                Ok(snapshot) => drop(wanted.try_send(snapshot)),
+                Err(error) => log::error!("no snapshot of the queue error={error}"),
+            }
+        }
     }
 
     fn take(&self, pending: &mut PendingChanges) -> Changes {
@@ -260,6 +277,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
                 let pending = self.shared.lock();
                 let mut pending =
                     self.shared.wait_while(pending, pause, |pending| !pending.closing);
+                pending.snapshot_wanted = None;
                 if !pending.changes.puts.is_empty() || pending.owes_report {
                     // These records were staged before the Registry knew of the failure.
                     pending.changes.puts.clear();

@@ -9,6 +9,7 @@ use crate::protocol::id::DeviceId;
 use crate::store::database::tests::{Dice, Loss, Sim, message};
 use crate::store::queue_writer::QueueWriter;
 use crate::store::records::{Fingerprint, MessageRecord};
+use crate::store::snapshot_requests::NoSnapshot;
 use crate::store::{Loaded, database};
 use crate::store::{PutOutcome, Store};
 
@@ -397,4 +398,59 @@ fn lost() -> QueueWriter {
     let (failed, clock) = (SyncFailed::default(), Clock::system());
     QueueWriter::start(disk, file, failed, policy, (clock, &known_boot()), |_| {})
         .expect("a thread")
+}
+
+#[test]
+fn a_snapshot_has_what_was_committed_and_commits_go_on_beside_it() {
+    let mut fixture = Fixture::new();
+    let snapshots = fixture.store.snapshots();
+    let before = snapshots.take().expect("a snapshot").send(|_| Ok(())).expect("rows");
+    for seq in 1..=50 {
+        fixture.put(seq);
+    }
+    fixture.wait_until_committed();
+    let snapshot = snapshots.take().expect("a snapshot");
+    for seq in 1..=50 {
+        fixture.remove(seq, None);
+        fixture.put_bytes(seq + 50, 5_000);
+    }
+    fixture.wait_until_committed();
+    // One row more: the next sequence number.
+    assert_eq!(snapshot.send(|_| Ok(())).expect("rows"), before + 51);
+}
+
+/// The database is opened again after a failure, and knows nothing of the readers of before.
+#[test]
+fn a_snapshot_ends_at_a_failure_and_none_is_given_until_the_disk_takes_writes() {
+    let mut fixture = Fixture::new();
+    let snapshots = fixture.store.snapshots();
+    fixture.put(1);
+    fixture.wait_until_committed();
+    let snapshot = snapshots.take().expect("a snapshot");
+    fixture.sim.set(|state| state.full = true);
+    fixture.put(2);
+    assert_eq!(fixture.next_report(), Outcome::Failed(PutSeq(2)));
+    assert_eq!(snapshots.take().expect_err("none"), NoSnapshot::Failing);
+    fixture.sim.set(|state| state.full = false);
+    while fixture.next_report() != Outcome::Recovered {}
+    snapshot.send(|_| Ok(())).expect_err("it has ended");
+    let again = snapshots.take().expect("a snapshot").send(|_| Ok(()));
+    assert!(again.expect("rows") > 0);
+    fixture.store.close();
+    assert_eq!(snapshots.take().expect_err("none"), NoSnapshot::Closing);
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_during_a_commit_comes_after_it() {
+    let mut fixture = Fixture::new();
+    let snapshots = fixture.store.snapshots();
+    let before = snapshots.take().expect("a snapshot").send(|_| Ok(())).expect("rows");
+    fixture.sim.set(|state| state.sync_blocked = true);
+    fixture.put(1);
+    fixture.sim.wait(|state| state.sync_waiting);
+    let wanted = std::thread::spawn(move || snapshots.take());
+    fixture.sim.set(|state| state.sync_blocked = false);
+    fixture.wait_until_committed();
+    let snapshot = wanted.join().expect("no panic").expect("a snapshot");
+    assert_eq!(snapshot.send(|_| Ok(())).expect("rows"), before + 2);
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::admin::backup::Backups;
 use super::admin::entry::{NOT_READY, Refused};
 use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
@@ -53,6 +54,7 @@ pub struct Ingress {
     pub plan: Arc<RatePlan>,
     /// What the admin listener asks for over TCP.
     admin_token: RwLock<Option<AdminToken>>,
+    pub backups: Backups,
     /// Empty until the first worker has started the core, before any connection is served.
     pub core: OnceLock<Arc<CoreHandles>>,
     /// An operator asks for the end of the relay.
@@ -84,6 +86,7 @@ impl Ingress {
             workers: Workers::default(),
             plan,
             admin_token: RwLock::new(admin_token),
+            backups: Backups::default(),
             core: OnceLock::new(),
             shutdown: Notify::new(),
             draining: AtomicBool::new(false),
@@ -95,6 +98,10 @@ impl Ingress {
             operator_warning_due: WarningDue::default(),
             last_connection: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub fn in_force(&self) -> InForce {

@@ -55,9 +55,10 @@ async fn every_metric_of_the_dashboard_and_of_the_alerts_is_there() {
         serde_json::from_str(&text("ops/grafana/sealpost.json")).expect("the dashboard is JSON");
     let shown = expressions(&dashboard).join("\n");
     assert!(names(&shown).len() > 20, "the panels were not found");
-    for (file, names) in
-        [("the dashboard", names(&shown)), ("alerts.yml", names(&text("ops/prometheus/alerts.yml")))]
-    {
+    for (file, names) in [
+        ("the dashboard", names(&shown)),
+        ("alerts.yml", names(&text("ops/prometheus/alerts.yml"))),
+    ] {
         let missing: Vec<_> = names.difference(&there).collect();
         assert!(missing.is_empty(), "{file} names what is not there: {missing:?}");
     }

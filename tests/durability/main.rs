@@ -9,8 +9,11 @@ mod small_disk;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backup;
 mod clocks;
+mod compact;
 mod disk;
+mod formats;
 mod identity;
 mod kills;
 mod restart;

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -135,6 +135,18 @@ impl Setup {
     /// A relay that refuses to start, or another command: runs to its end.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the binary starts")
+    }
+
+    /// As [`Self::run`], while the test goes on.
+    pub async fn run_beside(&self, args: &[&str]) -> Output {
+        let mut command = self.command(args);
+        let output = tokio::task::spawn_blocking(move || command.output());
+        output.await.expect("a thread").expect("the binary starts")
+    }
+
+    /// Another command, which the test may kill.
+    pub fn begin(&self, args: &[&str]) -> Child {
+        self.command(args).stderr(Stdio::null()).spawn().expect("the binary starts")
     }
 
     /// A figure of `sealpost queue stats`.
