@@ -194,7 +194,9 @@ fn no_stream(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+    type Rows = Vec<(Table, Vec<u8>, Vec<u8>)>;
+
+    fn rows() -> Rows {
         (0..300_usize)
             .map(|nth| {
                 (Table::ALL[nth % 6], vec![nth as u8; nth % 256], vec![7; nth * nth % 5_000])
@@ -216,7 +218,7 @@ mod tests {
     }
 
     /// The rows, and whether the stream was complete.
-    fn decode(bytes: &[u8], step: usize) -> io::Result<(Vec<(Table, Vec<u8>, Vec<u8>)>, bool)> {
+    fn decode(bytes: &[u8], step: usize) -> io::Result<(Rows, bool)> {
         let (mut decoder, mut found) = (Decoder::default(), Vec::new());
         for piece in bytes.chunks(step) {
             decoder.feed(piece, |row| {

@@ -27,8 +27,9 @@ pub const LONGEST: Duration = Duration::from_secs(30 * 60);
 /// Chunks of about 64 KiB that wait for the client.
 const CHUNKS: usize = 4;
 
-/// How long the reader waits for a client that is slower.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How long the reader waits after each chunk, and for a client that is slower: 16 MiB a second at most, because reading and
+/// writing at full speed makes live messages wait for the processor and for the disk.
+const PAUSE: Duration = Duration::from_millis(4);
 
 const NOT_DURABLE: Refused = Refused {
     status: StatusCode::CONFLICT,
@@ -142,6 +143,7 @@ fn hand_over(
 ) -> io::Result<()> {
     let mut chunk = Ok(chunk);
     loop {
+        std::thread::park_timeout(PAUSE);
         if clock.moment() >= until {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes it too slowly"));
         }
@@ -152,6 +154,5 @@ fn hand_over(
             }
             Err(TrySendError::Full(unsent)) => chunk = unsent,
         }
-        std::thread::park_timeout(PAUSE);
     }
 }
