@@ -2,6 +2,7 @@
 //!
 //! `sealpost status` and the other commands are its clients. No answer has a payload or a token in it.
 
+mod access;
 mod devices;
 mod drain;
 pub(super) mod entry;
@@ -33,5 +34,6 @@ pub fn scope() -> Scope<
         .service(web::resource("/queue/top").get(queue::top))
         .service(web::resource("/queue/drop").post(queue::drop_held))
         .service(web::resource("/drain").post(drain::post))
+        .service(web::resource("/access/{name}/end-devices").post(access::end_devices))
         .wrap(from_fn(entry::operators_only))
 }
