@@ -8,6 +8,7 @@ mod manual;
 mod queue;
 mod status;
 mod text;
+mod token;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ pub const EX_UNAVAILABLE: u8 = 69;
 pub fn run(command: Command, settings: &Settings) -> ExitCode {
     match command {
         Command::Queue { what } => queue::run(what, settings),
+        Command::Token { what } => token::run(what, settings),
         Command::Status { json } => answer(status::run(settings, json)),
         Command::Top { interval, count } => answer(status::top(settings, interval, count)),
         Command::Device { what } => answer(device::run(settings, what)),
