@@ -30,6 +30,7 @@
 )]
 
 pub mod abort_on_panic;
+pub mod access;
 pub mod actors;
 pub mod app;
 pub mod banner;

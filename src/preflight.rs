@@ -5,6 +5,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
+use crate::access;
 use crate::app;
 use crate::banner;
 use crate::settings::{AdminAddress, Server, Settings};
@@ -35,6 +36,9 @@ pub fn try_settings(settings: &Settings, with_addresses: bool) -> Findings {
             }
             Err(error) => findings.problems.push(error.to_string()),
         }
+    }
+    if let Err(problems) = access::file::policy(&settings.access) {
+        findings.problems.extend(problems);
     }
     let server = &settings.server;
     let token = AdminToken::read(&server.admin_token_file);

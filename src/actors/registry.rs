@@ -17,8 +17,10 @@ use futures_util::stream;
 
 use super::connection_table::{ConnectionTable, DeliveryBatch};
 use super::write_watermarks::{WriteWatermarks, Written};
+use crate::access::Policy;
 use crate::clock::Clock;
 use crate::protocol::refusal::CloseReason;
+use crate::relay::access_rates::AccessRates;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
@@ -115,6 +117,16 @@ pub struct CloseStore;
 #[rtype(result = "()")]
 pub struct Reload(pub Arc<Settings>);
 
+/// Other access tokens.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ReloadAccess(pub Arc<Policy>);
+
+/// Ends all devices of the access token with this name; returns how many were alive.
+#[derive(Message)]
+#[rtype(result = "u32")]
+pub struct EndDevicesOf(pub Arc<str>);
+
 #[derive(Message)]
 #[rtype(result = "Snapshot")]
 pub struct Observe;
@@ -192,8 +204,19 @@ impl Registry {
         }
     }
 
-    pub fn restore(&mut self, loaded: Loaded, plan: &Arc<RatePlan>) {
-        self.router.restore(self.clock.now(), loaded, || Allowance::new(plan.clone()));
+    /// Restores what the store has kept. `rates` are those of devices with an access token.
+    pub fn restore(
+        &mut self,
+        loaded: Loaded,
+        policy: &Policy,
+        plan: &Arc<RatePlan>,
+        rates: &mut AccessRates,
+    ) {
+        self.router.set_access(policy);
+        self.router.restore(self.clock.now(), loaded, |access| match access {
+            Some(name) => rates.allowance(name),
+            None => Allowance::new(plan.clone()),
+        });
         self.router.store_mut().flush();
     }
 
@@ -447,6 +470,22 @@ impl Handler<Reload> for Registry {
 
     fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) {
         self.router.set_settings(settings);
+    }
+}
+
+impl Handler<ReloadAccess> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, ReloadAccess(policy): ReloadAccess, _: &mut Self::Context) {
+        self.router.set_access(&policy);
+    }
+}
+
+impl Handler<EndDevicesOf> for Registry {
+    type Result = u32;
+
+    fn handle(&mut self, EndDevicesOf(name): EndDevicesOf, ctx: &mut Self::Context) -> u32 {
+        self.step(YIELD_EVERY, ctx, |router, step| router.end_devices_of(step, &name))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::{AdminAddress, Settings};
 use crate::web::admin::token::AdminToken;
-use crate::web::ingress::Ingress;
+use crate::web::ingress::{Ingress, read_access};
 
 pub use self::activation::InheritedSockets;
 pub use self::listeners::{bind, bind_admin};
@@ -66,6 +66,7 @@ impl App {
         clock: Clock,
     ) -> io::Result<Self> {
         let settings = Arc::new(settings);
+        let access = Arc::new(read_access(&settings)?);
         let admin_token = AdminToken::read(&settings.server.admin_token_file)?;
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
@@ -93,7 +94,13 @@ impl App {
                     // This runs on each worker's own thread; the core lives on the first one's.
                     ingress.core.get_or_init(|| {
                         let queue = take(&queue);
-                        let core = Arc::new(start_core(&settings, &clock, &ingress, queue));
+                        let core = Arc::new(start_core(
+                            &settings,
+                            &clock,
+                            &ingress,
+                            queue,
+                            access.clone(),
+                        ));
                         let before_serving = take(&before_serving);
                         before_serving.into_iter().for_each(|run| run());
                         core
@@ -164,12 +171,18 @@ impl ReloadHandle {
             Ok(token) => self.0.set_admin_token(token),
             Err(failed) => log::error!("the admin token was not read, the old one stays: {failed}"),
         }
-        let Some(core) = self.0.core.get() else { return };
+        let Some(core) = self.0.core.get() else {
+            return log::warn!(
+                "the relay is still starting; send the signal again when it listens"
+            );
+        };
         let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
         let rules = core.registry.try_send(registry::Reload(settings));
         if limits.is_err() || rules.is_err() {
             log::error!("the core is too busy to hear of new settings; send the signal again");
         }
+        // What is wrong is in the log.
+        let _ = self.0.reload_access();
     }
 }
 

@@ -30,8 +30,9 @@ use bytesize::{GIB, KIB, MIB, TIB};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use value::{ADDRESS, ADMIN_ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT, HOSTS, OPTIONAL_FILE};
+use value::{ACCESS_MODE, ADDRESS, ADMIN_ADDRESS, DIRECTORY, FILE, FILTER};
 use value::{Count, Kind as _, MemorySize, Networks, Origins, Share, Size, Span, read};
+use value::{FLAG, FORMAT, HOSTS, OPTIONAL_FILE};
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
@@ -51,6 +52,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, with `ts`, `level`, `target` and `message`.
     Json,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessMode {
+    /// Everybody; an access token that a client gives is ignored.
+    Open,
+    /// Who has an access token, or resumes.
+    Tokens,
 }
 
 /// Makes the structs, and the ways from and to TOML values, from one declaration of each key: `key: type = kind`.
@@ -137,6 +148,13 @@ settings! {
         /// How long the peer's TCP may leave sent bytes unconfirmed before it counts as dead (RFC 5482).
         tcp_user_timeout: Duration = Span(S..=HOUR),
     }
+    /// Section `access`: who may register.
+    access: Access {
+        /// Everybody, or who has a token of the file.
+        mode: AccessMode = ACCESS_MODE,
+        /// The tokens; `sealpost token` changes the file. It is read at start and at each reload, in mode `"tokens"` only.
+        tokens_file: PathBuf = FILE,
+    }
     /// Section `log`: what is logged, and how a line looks.
     log: Log {
         /// A filter in the language of `env_logger`: `info,sealpost::actors=debug`. `RUST_LOG` wins where it is set.
@@ -186,7 +204,7 @@ settings! {
         registrations_per_minute: NonZeroU32 = Count(1..=u32::MAX),
         /// Resumes of one device, each minute, a sixth of them at once: each costs a write to disk. More are answered 429.
         resumes_per_minute: NonZeroU32 = Count(1..=u32::MAX),
-        /// Failed attempts to resume from one address, each minute, so that tokens cannot be guessed.
+        /// Resume tokens and access tokens that were refused to one address, each minute, so that none can be guessed.
         resume_failures_per_minute: NonZeroU32 = Count(1..=u32::MAX),
     }
     /// Section `heartbeat`: how a dead connection is noticed.

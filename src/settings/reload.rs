@@ -16,7 +16,8 @@ pub struct Reload {
 
 impl Settings {
     /// Takes from `fresh` what can change while connections are open: `limits`, `rate_limit`, the quotas and times of
-    /// `queue`, `server.admin_token_file`, `server.allowed_origins`, `server.hosts`, `server.trusted_proxies` and `log.level`. Everything else is bound to sockets,
+    /// `queue`, `access`, `server.admin_token_file`, `server.allowed_origins`, `server.hosts`, `server.trusted_proxies` and `log.level`.
+    /// Everything else is bound to sockets,
     /// threads and timers that already run, and keeps its value.
     ///
     /// If a new value would contradict a kept one (`limits.message_bytes` above the running `delivery.bytes`), no value is
@@ -30,6 +31,7 @@ impl Settings {
                 hosts: fresh.server.hosts.clone(),
                 ..self.server.clone()
             },
+            access: fresh.access.clone(),
             log: Log { level: fresh.log.level.clone(), ..self.log.clone() },
             limits: fresh.limits.clone(),
             rate_limit: fresh.rate_limit.clone(),

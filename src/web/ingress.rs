@@ -1,5 +1,6 @@
 //! The state that all connections share: the settings in force, the counts of connections, and the core actors.
 
+use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,9 @@ use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
 use super::hosts;
+use crate::access::{self, Policy};
 use crate::actors::session::CoreHandles;
+use crate::actors::{rate_limiter, registry};
 use crate::clock::{Clock, Moment};
 use crate::metrics::worker::{Workers, count};
 use crate::relay::command::ConnectionId;
@@ -120,6 +123,22 @@ impl Ingress {
         self.core.get().cloned().ok_or(NOT_READY)
     }
 
+    /// Reads the access tokens again. If something is wrong with them, the error and the log say what, and the old ones stay.
+    pub fn reload_access(&self) -> io::Result<Arc<Policy>> {
+        let Some(core) = self.core.get() else { return Err(io::Error::other("still starting")) };
+        let access = read_access(&self.in_force().settings).map(Arc::new).inspect_err(|error| {
+            log::error!("access tokens not reloaded, the old ones stay: {error}");
+        })?;
+        let limits = core.limiter.try_send(rate_limiter::ReloadAccess(access.clone()));
+        let rules = core.registry.try_send(registry::ReloadAccess(access.clone()));
+        if limits.is_err() || rules.is_err() {
+            let error = "the core is too busy to hear of new access tokens; try again";
+            log::error!("{error}");
+            return Err(io::Error::other(error));
+        }
+        Ok(access)
+    }
+
     pub fn admin_token(&self) -> Option<AdminToken> {
         *self.admin_token.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,6 +181,16 @@ impl Ingress {
     pub fn next_connection(&self) -> ConnectionId {
         ConnectionId(self.last_connection.fetch_add(1, Ordering::Relaxed) + 1)
     }
+}
+
+/// Who may register by these settings. The error names the setting and all that is wrong with its file.
+pub fn read_access(settings: &Settings) -> io::Result<Policy> {
+    let policy = access::file::policy(&settings.access)
+        .map_err(|problems| io::Error::other(problems.join("; ")))?;
+    if let Policy::Tokens(table) = &policy {
+        log::info!("registering needs an access token tokens={}", table.tokens().len());
+    }
+    Ok(policy)
 }
 
 pub(super) fn connection_caps(settings: &Settings) -> ConnectionCaps<'_> {

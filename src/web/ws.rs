@@ -62,9 +62,10 @@ pub async fn upgrade(
     let read_ahead = parts.read_buf.freeze();
     // One permit counts the session, the other counts the socket.
     let permits = [session, ingress.sockets.transfer(peer, &socket_caps(&settings))];
+    let access = handshake::access_token(request.head().headers());
     let (id, allowance) = (ingress.next_connection(), Allowance::new(ingress.plan.clone()));
     let connection = transport::connection(parts.io, read_ahead, limits, move |socket| {
-        Session::new(id, address, settings, core, allowance, socket)
+        Session::new(id, address, settings, core, allowance, access, socket)
     });
     actix_rt::spawn(connection.map(move |ending| {
         count(|metrics| metrics.closed.increase_of(name(ending)));

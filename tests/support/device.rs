@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -52,10 +53,14 @@ impl Device {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::from(([127, 0, 0, host], 0))).expect("a loopback address");
         let tcp = socket.connect(relay.public).await.expect("the relay listens");
+        Self::upgrade(format!("ws://{}/ws", relay.public), tcp).await
+    }
+
+    /// Upgrades a connection with this request.
+    pub async fn upgrade(request: impl IntoClientRequest + Unpin, tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).expect("a socket");
-        let url = format!("ws://{}/ws", relay.public);
         let (socket, _) =
-            tokio_tungstenite::client_async(url, tcp).await.expect("the relay upgrades");
+            tokio_tungstenite::client_async(request, tcp).await.expect("the relay upgrades");
         Self { socket, id: String::new(), registration: Value::Null, wants_receipts: false }
     }
 
