@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use actix::{
     Actor, AsyncContext as _, Context, Handler, Message, MessageResult, Recipient, StreamHandler,
@@ -15,6 +14,7 @@ use actix::{
 };
 use futures_util::stream;
 
+pub use self::observe::{CoreMetrics, Measure, Observe, ObserveStore, StoreHealth};
 use super::connection_table::{ConnectionTable, DeliveryBatch};
 use super::write_watermarks::{WriteWatermarks, Written};
 use crate::access::Policy;
@@ -24,7 +24,7 @@ use crate::relay::access_rates::AccessRates;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{Measured, Router, Snapshot, Stuck, Sweep, Ticket};
+use crate::relay::router::{Router, Stuck, Sweep, Ticket};
 use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
@@ -126,37 +126,6 @@ pub struct ReloadAccess(pub Arc<Policy>);
 #[derive(Message)]
 #[rtype(result = "u32")]
 pub struct EndDevicesOf(pub Arc<str>);
-
-#[derive(Message)]
-#[rtype(result = "Snapshot")]
-pub struct Observe;
-
-#[derive(Message)]
-#[rtype(result = "StoreHealth")]
-pub struct ObserveStore;
-
-/// Whether the queue's disk takes what it is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreHealth {
-    /// New messages are refused.
-    pub is_failing: bool,
-    /// How long the commit under way has taken.
-    pub commit_for: Duration,
-}
-
-/// Asks for everything that is counted.
-#[derive(Message)]
-#[rtype(result = "CoreMetrics")]
-pub struct Measure {
-    /// The longest round counts anew from now on.
-    pub resets: bool,
-}
-
-pub struct CoreMetrics {
-    pub router: Measured,
-    /// The most messages that one round handled since the last time: the depth of the mailbox.
-    pub longest_round: u64,
-}
 
 pub struct Registry {
     clock: Clock,
@@ -489,39 +458,8 @@ impl Handler<EndDevicesOf> for Registry {
     }
 }
 
-impl Handler<Observe> for Registry {
-    type Result = MessageResult<Observe>;
-
-    fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
-        MessageResult(self.step(0, ctx, |router, _| router.observe()))
-    }
-}
-
-impl Handler<ObserveStore> for Registry {
-    type Result = MessageResult<ObserveStore>;
-
-    fn handle(&mut self, _: ObserveStore, _: &mut Self::Context) -> Self::Result {
-        let store = self.router.store_mut();
-        MessageResult(StoreHealth {
-            is_failing: store.is_failing(),
-            commit_for: store.commit_for(),
-        })
-    }
-}
-
-impl Handler<Measure> for Registry {
-    type Result = MessageResult<Measure>;
-
-    fn handle(&mut self, Measure { resets }: Measure, ctx: &mut Self::Context) -> Self::Result {
-        let router = self.step(0, ctx, |router, step| router.measure(step.now));
-        let longest_round = self.longest_round;
-        if resets {
-            self.longest_round = 0;
-        }
-        MessageResult(CoreMetrics { router, longest_round })
-    }
-}
-
+#[path = "registry_observe.rs"]
+mod observe;
 #[path = "registry_operator.rs"]
 pub mod operator;
 #[cfg(test)]
