@@ -6,7 +6,7 @@
 //! main → commands → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
-//!                                             client_address, web_origin, abort_on_panic, signals: ground
+//!                                             client_address, web_origin, abort_on_panic, signals, tls: ground
 //! ```
 //!
 //! A frame goes one way, and no stage waits for an answer:
@@ -46,6 +46,7 @@ pub mod relay;
 pub mod settings;
 pub mod signals;
 pub mod store;
+pub mod tls;
 #[warn(missing_docs)]
 pub mod transport;
 pub mod web;

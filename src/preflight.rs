@@ -7,8 +7,10 @@ use std::net::SocketAddr;
 
 use crate::app;
 use crate::banner;
+use crate::clock::Clock;
 use crate::settings::Settings;
 use crate::store::examine::{self, Examined};
+use crate::tls::Certificate;
 
 /// What was found, a sentence each.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,6 +35,12 @@ pub fn try_settings(settings: &Settings) -> Findings {
                 running = Some(addresses);
             }
             Err(error) => findings.problems.push(error.to_string()),
+        }
+    }
+    if let Some((certificate, key)) = settings.tls.files() {
+        match Certificate::load(certificate, key) {
+            Ok(usable) => findings.notes.extend(usable.warning(Clock::system().now().unix())),
+            Err(reason) => findings.problems.push(reason),
         }
     }
     let server = &settings.server;

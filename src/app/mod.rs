@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::Settings;
 use crate::web::ingress::Ingress;
+use crate::web::tls::Tls;
 
 pub use self::listeners::bind;
 
@@ -48,9 +49,10 @@ impl App {
     /// Binds the addresses and prepares everything; no connection is served before [`Self::run`]. An error names the setting.
     pub fn build(settings: Settings, clock: Clock) -> io::Result<Self> {
         let settings = Arc::new(settings);
+        let tls = Tls::start(&settings.tls, &clock)?;
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-        let ingress = Arc::new(Ingress::new(settings.clone(), plan, clock.clone()));
+        let ingress = Arc::new(Ingress::new(settings.clone(), tls, plan, clock.clone()));
         let listener = bind("server.listen", settings.server.listen)?;
         let admin_listener = bind("server.admin_listen", settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
@@ -97,6 +99,11 @@ impl App {
         self.admin
     }
 
+    /// The certificate and the handshakes of the public listener; `None`: it speaks plain HTTP.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.ingress.tls.clone()
+    }
+
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.ingress.clone())
     }
@@ -113,6 +120,7 @@ impl App {
         tokio::select! {
             ended = &mut server => return ended.map_err(io::Error::other)?,
             () = shutdown => {}
+            () = self.ingress.watch_certificate() => {}
         }
         drain(&self.ingress, &handle, self.settings.server.drain_timeout).await;
         server.await.map_err(io::Error::other)?

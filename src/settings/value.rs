@@ -272,6 +272,16 @@ pub(super) const DIRECTORY: Plain<PathBuf> = Plain(
     "must be the path of a directory, such as \"./data\"",
 );
 
+/// The path of a file, relative to the working directory unless it begins with a slash; empty for none.
+pub(super) const FILE: Plain<PathBuf> = Plain(
+    |written| {
+        let path = written.as_str()?;
+        let is_none = path.trim().is_empty();
+        (!path.contains('\0')).then(|| if is_none { PathBuf::new() } else { path.into() })
+    },
+    "must be the path of a file, such as \"/etc/sealpost/relay.pem\", or empty",
+);
+
 /// `"text"` or `"json"`.
 pub(super) const FORMAT: Plain<LogFormat> = Plain(
     |written| match text(written)? {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
 use super::hosts;
+use super::tls::Tls;
 use crate::actors::session::CoreHandles;
+use crate::client_address::is_trusted;
 use crate::clock::{Clock, Moment};
 use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::RatePlan;
@@ -43,6 +45,8 @@ pub struct Ingress {
     pub connections: Arc<ConnectionCounter>,
     /// Sockets of the public listener, WebSockets or not.
     pub sockets: Arc<ConnectionCounter>,
+    /// `None`: the public listener speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     pub plan: Arc<RatePlan>,
     /// Empty until the first worker has started the core, before any connection is served.
     pub core: OnceLock<Arc<CoreHandles>>,
@@ -56,11 +60,17 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    pub fn new(settings: Arc<Settings>, plan: Arc<RatePlan>, clock: Clock) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        tls: Option<Arc<Tls>>,
+        plan: Arc<RatePlan>,
+        clock: Clock,
+    ) -> Self {
         Self {
             in_force: RwLock::new(settings.into()),
             connections: Arc::default(),
             sockets: Arc::default(),
+            tls,
             plan,
             core: OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -76,6 +86,9 @@ impl Ingress {
     }
 
     pub fn reload(&self, settings: Arc<Settings>) {
+        if let Some(tls) = &self.tls {
+            tls.reload(&settings.tls, &self.clock);
+        }
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
         self.origin_warning_due.reset();
         self.host_warning_due.reset();
@@ -98,6 +111,22 @@ impl Ingress {
     /// Counts a socket that was just accepted, unless a cap is reached.
     pub fn admit(&self, peer: IpAddr) -> Option<Permit> {
         self.sockets.permit(peer, &socket_caps(&self.in_force().settings)).ok()
+    }
+
+    /// Whether a connection from `peer` must begin with a PROXY header. Nobody else's header is believed: it is no request
+    /// and no TLS handshake, so it is refused as such.
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        let server = &in_force.settings.server;
+        server.proxy_protocol && is_trusted(peer, &server.trusted_proxies)
+    }
+
+    /// Warns while the certificate is about to end; never returns.
+    pub async fn watch_certificate(&self) {
+        match &self.tls {
+            Some(tls) => tls.warn_daily(&self.clock, |warning| log::warn!("{warning}")).await,
+            None => std::future::pending().await,
+        }
     }
 
     pub fn next_connection(&self) -> ConnectionId {

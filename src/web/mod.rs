@@ -1,4 +1,5 @@
-//! The entry: health over HTTP, and the handshake that turns a request into a session.
+//! The entry: what precedes HTTP on a socket (PROXY header, TLS), health over HTTP, and the handshake that turns a request into
+//! a session.
 
 pub mod connection_counter;
 pub mod handshake;
@@ -6,4 +7,6 @@ pub mod health;
 pub mod hosts;
 pub mod http;
 pub mod ingress;
+pub mod proxy_protocol;
+pub mod tls;
 pub mod ws;

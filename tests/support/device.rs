@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::tls::Stream;
 use super::{Endpoints, PATIENCE, message_id};
 
 /// The connection is over.
@@ -18,7 +19,7 @@ pub struct Gone;
 
 /// A connection to a relay, and the device that it is registered as.
 pub struct Device {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     pub id: String,
     /// The payload of its `RegisterResponse`.
     pub registration: Value,
@@ -54,8 +55,9 @@ impl Device {
         let tcp = socket.connect(relay.public).await.expect("the relay listens");
         tcp.set_nodelay(true).expect("a socket");
         let url = format!("ws://{}/ws", relay.public);
+        let stream = Stream::open(tcp, relay.public).await;
         let (socket, _) =
-            tokio_tungstenite::client_async(url, tcp).await.expect("the relay upgrades");
+            tokio_tungstenite::client_async(url, stream).await.expect("the relay upgrades");
         Self { socket, id: String::new(), registration: Value::Null, wants_receipts: false }
     }
 

@@ -8,6 +8,7 @@ pub mod http;
 pub mod peer;
 mod raw_client;
 mod relay;
+pub mod tls;
 
 pub use binary::Binary;
 pub use device::{Away, Device, Gone, confirmation};
