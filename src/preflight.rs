@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use crate::access;
 use crate::app;
 use crate::banner;
+use crate::clock::Clock;
 use crate::settings::{AdminAddress, Server, Settings};
 use crate::store::examine::{self, Examined};
+use crate::tls::Certificate;
 use crate::web::admin::token::AdminToken;
 
 /// What was found, a sentence each.
@@ -39,6 +41,12 @@ pub fn try_settings(settings: &Settings, with_addresses: bool) -> Findings {
     }
     if let Err(problems) = access::file::policy(&settings.access) {
         findings.problems.extend(problems);
+    }
+    if let Some((certificate, key)) = settings.tls.files() {
+        match Certificate::load(certificate, key) {
+            Ok(usable) => findings.notes.extend(usable.warning(Clock::system().now().unix())),
+            Err(reason) => findings.problems.push(reason),
+        }
     }
     let server = &settings.server;
     let token = AdminToken::read(&server.admin_token_file);

@@ -28,6 +28,7 @@ use crate::relay::rate_limit::RatePlan;
 use crate::settings::{AdminAddress, Settings};
 use crate::web::admin::token::AdminToken;
 use crate::web::ingress::{Ingress, read_access};
+use crate::web::tls::Tls;
 
 pub use self::activation::InheritedSockets;
 pub use self::listeners::{bind, bind_admin};
@@ -68,9 +69,11 @@ impl App {
         let settings = Arc::new(settings);
         let access = Arc::new(read_access(&settings)?);
         let admin_token = AdminToken::read(&settings.server.admin_token_file)?;
+        let tls = Tls::start(&settings.tls, &clock)?;
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-        let ingress = Arc::new(Ingress::new(settings.clone(), admin_token, plan, clock.clone()));
+        let ingress =
+            Arc::new(Ingress::new(settings.clone(), admin_token, tls, plan, clock.clone()));
         ingress.socket_is_inherited.store(inherited.public.is_some(), Relaxed);
         let listener = inherited.public_or(settings.server.listen)?;
         let admin_listener = inherited.admin_or(&settings.server.admin_listen)?;
@@ -135,6 +138,11 @@ impl App {
         &self.admin
     }
 
+    /// The certificate and the handshakes of the public listener; `None`: it speaks plain HTTP.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.ingress.tls.clone()
+    }
+
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.ingress.clone())
     }
@@ -156,6 +164,7 @@ impl App {
             ended = &mut server => return ended.map_err(io::Error::other)?,
             () = shutdown => {}
             () = self.ingress.shutdown.notified() => {}
+            () = self.ingress.watch_certificate() => {}
         }
         drain(&self.ingress, &handle, self.settings.server.drain_timeout).await;
         server.await.map_err(io::Error::other)?

@@ -38,7 +38,7 @@ fn a_core_actor_that_panics_ends_the_process() {
 async fn panics_in(actor: &str) {
     let (settings, clock) = (Arc::new(Settings::default()), Clock::system());
     let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-    let ingress = Ingress::new(settings.clone(), None, plan, clock.clone());
+    let ingress = Ingress::new(settings.clone(), None, None, plan, clock.clone());
     let core = start_core(&settings, &clock, &ingress, None, Arc::new(Policy::Open));
     let sent = match actor {
         "registry" => {

@@ -299,10 +299,14 @@ pub(super) const ACCESS_MODE: Plain<AccessMode> = Plain(
     "must be \"open\" or \"tokens\"",
 );
 
-/// The path of a file, or nothing.
+/// The path of a file, relative to the working directory unless it begins with a slash; empty for none.
 pub(super) const OPTIONAL_FILE: Plain<PathBuf> = Plain(
-    |written| written.as_str().filter(|path| !path.contains('\0')).map(|path| path.trim().into()),
-    "must be the path of a file, or empty",
+    |written| {
+        let path = written.as_str()?;
+        let is_none = path.trim().is_empty();
+        (!path.contains('\0')).then(|| if is_none { PathBuf::new() } else { path.into() })
+    },
+    "must be the path of a file, such as \"/etc/sealpost/relay.pem\", or empty",
 );
 
 /// `"text"` or `"json"`.

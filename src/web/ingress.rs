@@ -15,9 +15,11 @@ use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
 use super::hosts;
+use super::tls::Tls;
 use crate::access::{self, Policy};
 use crate::actors::session::CoreHandles;
 use crate::actors::{rate_limiter, registry};
+use crate::client_address::is_trusted;
 use crate::clock::{Clock, Moment};
 use crate::metrics::worker::{Workers, count};
 use crate::relay::command::ConnectionId;
@@ -54,6 +56,8 @@ pub struct Ingress {
     pub sockets: Arc<ConnectionCounter>,
     /// What each worker's thread counts.
     pub workers: Workers,
+    /// `None`: the public listener speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     pub plan: Arc<RatePlan>,
     /// What the admin listener asks for over TCP.
     admin_token: RwLock<Option<AdminToken>>,
@@ -79,6 +83,7 @@ impl Ingress {
     pub fn new(
         settings: Arc<Settings>,
         admin_token: Option<AdminToken>,
+        tls: Option<Arc<Tls>>,
         plan: Arc<RatePlan>,
         clock: Clock,
     ) -> Self {
@@ -87,6 +92,7 @@ impl Ingress {
             connections: Arc::default(),
             sockets: Arc::default(),
             workers: Workers::default(),
+            tls,
             plan,
             admin_token: RwLock::new(admin_token),
             backups: Backups::default(),
@@ -112,6 +118,9 @@ impl Ingress {
     }
 
     pub fn reload(&self, settings: Arc<Settings>) {
+        if let Some(tls) = &self.tls {
+            tls.reload(&settings.tls, &self.clock);
+        }
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
         self.origin_warning_due.reset();
         self.host_warning_due.reset();
@@ -176,6 +185,22 @@ impl Ingress {
             count(|metrics| metrics.handshakes.increase_of("sockets"));
         }
         admitted.ok()
+    }
+
+    /// Whether a connection from `peer` must begin with a PROXY header. Nobody else's header is believed: it is no request
+    /// and no TLS handshake, so it is refused as such.
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        let server = &in_force.settings.server;
+        server.proxy_protocol && is_trusted(peer, &server.trusted_proxies)
+    }
+
+    /// Warns while the certificate is about to end; never returns.
+    pub async fn watch_certificate(&self) {
+        match &self.tls {
+            Some(tls) => tls.warn_daily(&self.clock, |warning| log::warn!("{warning}")).await,
+            None => std::future::pending().await,
+        }
     }
 
     pub fn next_connection(&self) -> ConnectionId {

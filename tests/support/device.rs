@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::tls::Stream;
 use super::{Endpoints, PATIENCE, message_id};
 
 /// The connection is over.
@@ -19,7 +20,7 @@ pub struct Gone;
 
 /// A connection to a relay, and the device that it is registered as.
 pub struct Device {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     pub id: String,
     /// The payload of its `RegisterResponse`.
     pub registration: Value,
@@ -59,8 +60,10 @@ impl Device {
     /// Upgrades a connection with this request.
     pub async fn upgrade(request: impl IntoClientRequest + Unpin, tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).expect("a socket");
+        let address = tcp.peer_addr().expect("a peer");
+        let stream = Stream::open(tcp, address).await;
         let (socket, _) =
-            tokio_tungstenite::client_async(request, tcp).await.expect("the relay upgrades");
+            tokio_tungstenite::client_async(request, stream).await.expect("the relay upgrades");
         Self { socket, id: String::new(), registration: Value::Null, wants_receipts: false }
     }
 

@@ -93,6 +93,21 @@ fn add_connections(families: &mut Families, ingress: &Ingress) {
         "1 while the relay shuts down.",
         f64::from(u8::from(ingress.draining.load(Relaxed))),
     );
+    let (expiry, handshakes) = match &ingress.tls {
+        Some(tls) => (tls.certificate_expiry(), tls.handshakes.counts()),
+        None => (0, [("ok", 0), ("failed", 0), ("timeout", 0)]),
+    };
+    families.counters(
+        "sealpost_tls_handshakes_total",
+        "How TLS handshakes ended.",
+        "result",
+        handshakes,
+    );
+    families.number(
+        "sealpost_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate ends, Unix time; 0 without TLS.",
+        expiry as f64,
+    );
     families.number(
         "sealpost_queue_bytes_limit",
         "queue.total_bytes: more must not wait.",
