@@ -6,7 +6,7 @@
 //! main → commands → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
-//!                                             client_address, web_origin, metrics, abort_on_panic, signals, systemd, tls: ground
+//!                                             client_address, client_log, web_origin, metrics, abort_on_panic, signals, systemd, tls: ground
 //! ```
 //!
 //! A frame goes one way, and no stage waits for an answer:
@@ -36,6 +36,7 @@ pub mod app;
 pub mod banner;
 pub mod cli;
 pub mod client_address;
+pub mod client_log;
 pub mod clock;
 pub mod commands;
 pub mod logging;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use env_filter::Filter;
+use log::kv::{self, Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::settings::{LogFormat, Settings, is_log_filter};
@@ -152,7 +153,7 @@ pub fn recent() -> Vec<Logged> {
 }
 
 fn remember(record: &Record<'_>) {
-    let message = record.args().to_string();
+    let message = with_fields(record);
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let level = record.level().as_str();
     let message = message.chars().take(RECENT_CHARACTERS).flat_map(char::escape_debug).collect();
@@ -190,14 +191,54 @@ fn writer(format: LogFormat) -> env_logger::Logger {
     builder.build()
 }
 
-/// The end of a line of text: target and message.
+/// The end of a line of text: target, message, and the fields as ` key=value`.
 fn text_line(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
-    let message = record.args().to_string();
+    let message = with_fields(record);
     let target = Escaped { longest: LONGEST_TEXT, ..Escaped::line(record.target()) };
     writeln!(out, "{target}: {}", Escaped::line(&message))
 }
 
-/// One JSON object and a line feed. `serde_json` escapes quotes and C0 controls; all other characters that do not print
+/// The message, and behind it the fields as ` key=value`.
+fn with_fields(record: &Record<'_>) -> String {
+    struct Text(String);
+    impl<'kvs> VisitSource<'kvs> for Text {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+            // Writing to a String cannot fail.
+            let _ = write!(self.0, " {key}={value}");
+            Ok(())
+        }
+    }
+    let mut text = Text(record.args().to_string());
+    let _ = record.key_values().visit(&mut text);
+    text.0
+}
+
+/// The fields, numbers and truth values as such and all else as text. A text is as long as a message at most.
+#[derive(Default)]
+struct Fields(serde_json::Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let value = match (value.to_bool(), value.to_u64(), value.to_i64()) {
+            (Some(truth), ..) => truth.into(),
+            (_, Some(number), _) => number.into(),
+            (.., Some(number)) => number.into(),
+            _ => shortened(value.to_string()).into(),
+        };
+        self.0.insert(key.to_string(), value);
+        Ok(())
+    }
+}
+
+fn shortened(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+/// One JSON object and a line feed; a record's fields stand beside its message. `serde_json` escapes quotes and C0 controls; all other characters that do not print
 /// (C1 controls, bidirectional overrides, line separators) are escaped after it.
 fn json_line(time: &str, record: &Record<'_>) -> String {
     #[derive(serde::Serialize)]
@@ -206,15 +247,17 @@ fn json_line(time: &str, record: &Record<'_>) -> String {
         level: &'a str,
         target: &'a str,
         message: &'a str,
+        #[serde(flatten)]
+        fields: serde_json::Map<String, serde_json::Value>,
     }
-    let mut message = record.args().to_string();
-    if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
-        message.truncate(end);
-        message.push('…');
-    }
+    let message = shortened(record.args().to_string());
+    let mut fields = Fields::default();
+    let _ = record.key_values().visit(&mut fields);
+    let Fields(fields) = fields;
     let level = record.level().as_str().to_ascii_lowercase();
-    let object = Line { ts: time, level: &level, target: record.target(), message: &message };
-    // Four texts always have a JSON form, so there is no error to report.
+    let object =
+        Line { ts: time, level: &level, target: record.target(), message: &message, fields };
+    // Texts, numbers and truth values always have a JSON form, so there is no error to report.
     let object = serde_json::to_string(&object).unwrap_or_default();
     format!("{}\n", Escaped { longest: usize::MAX, escape: json_escape, ..Escaped::line(&object) })
 }
@@ -273,7 +316,9 @@ fn json_escape(c: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// Logs the place of a panic and not its message, which may quote a client.
 pub fn log_only_the_place_of_a_panic() {
     std::panic::set_hook(Box::new(|panic| match panic.location() {
-        Some(place) => log::error!("panic at={}:{}", place.file(), place.line()),
+        Some(place) => {
+            log::error!(at:% = format_args!("{}:{}", place.file(), place.line()); "panic")
+        }
         None => log::error!("panic"),
     }));
 }

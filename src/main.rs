@@ -76,8 +76,9 @@ async fn serve(
 ) -> std::io::Result<()> {
     // Before anything else, so that a signal starts an orderly end from the first log line on.
     let stop = signals::first_signal();
-    let end_during_start = EndDuringStart::begin()
-        .inspect_err(|failed| log::warn!("signals wait for the end of the start error={failed}"));
+    let end_during_start = EndDuringStart::begin().inspect_err(
+        |failed| log::warn!(error:% = failed; "signals wait for the end of the start"),
+    );
     let hangup = signal(SignalKind::hangup());
     if let Some(warning) = preflight::raise_descriptor_limit(&settings) {
         log::warn!("{warning}");

@@ -31,7 +31,7 @@ pub fn reloading() {
     // systemd compares this time with the one at which it sent the signal.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(failed) => log::warn!("the clock cannot be read error={failed}"),
+        Err(failed) => log::warn!(error:% = failed; "the clock cannot be read"),
     }
 }
 
@@ -59,7 +59,7 @@ pub fn watchdog_interval() -> Option<Duration> {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(failed) = sd_notify::notify(states) {
-        log::warn!("the service manager cannot be notified error={failed}");
+        log::warn!(error:% = failed; "the service manager cannot be notified");
     }
 }
 

@@ -14,15 +14,18 @@ const FLOORS: &[(&str, &str)] = &[
     ("commands", "preflight web store access banner cli clock logging settings"),
     // The store only to look at the queue without changing anything.
     ("preflight", "app web store access banner clock settings tls"),
-    ("app", "web actors relay store transport abort_on_panic access banner clock metrics settings"),
+    (
+        "app",
+        "web actors relay store transport abort_on_panic access banner client_log clock metrics settings",
+    ),
     // The store only for backups.
     (
         "web",
-        "actors relay store protocol transport access client_address clock logging metrics settings tls web_origin",
+        "actors relay store protocol transport access client_address client_log clock logging metrics settings tls web_origin",
     ),
     (
         "actors",
-        "relay store protocol transport abort_on_panic access client_address clock metrics settings",
+        "relay store protocol transport abort_on_panic access client_address client_log clock metrics settings",
     ),
     ("relay", "store protocol access clock metrics settings"),
     ("store", "protocol abort_on_panic access clock metrics settings"),
@@ -35,6 +38,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("banner", "settings"),
     ("cli", ""),
     ("client_address", ""),
+    ("client_log", "clock"),
     ("clock", ""),
     ("logging", "settings"),
     ("metrics", "protocol"),

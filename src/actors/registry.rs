@@ -366,10 +366,7 @@ impl Handler<NextExpired> for Registry {
             (router.next_expired(step.now, message.limit), stuck)
         });
         for Stuck { device, since, waiting } in stuck {
-            log::warn!(
-                "a connected device takes nothing: its window has stayed full device={device:?} for_s={} waiting={waiting}",
-                since.as_secs()
-            );
+            log::warn!(device:?, for_s = since.as_secs(), waiting; "a connected device takes nothing: its window has stayed full");
         }
         MessageResult(sweep)
     }

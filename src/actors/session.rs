@@ -16,10 +16,11 @@ use actix_web_actors::ws::WebsocketContext;
 use bytestring::ByteString;
 
 use super::connection_table::DeliveryBatch;
-use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
+use super::rate_limiter::{Admit, RateLimiter};
 use super::registry::{CommandBatch, Connected, Disconnected, Registry};
 use super::write_watermarks::WriteWatermarks;
 use crate::access::{Presented, SecretHash};
+use crate::client_log::{ClientLog, Details, Incident};
 use crate::metrics::worker;
 use crate::protocol::encode::{self, Extension, Token};
 use crate::protocol::frame::Register;
@@ -52,6 +53,7 @@ pub struct CoreHandles {
     pub registry: Addr<Registry>,
     pub limiter: Addr<RateLimiter>,
     pub watermarks: WriteWatermarks,
+    pub log: Arc<ClientLog>,
 }
 
 pub struct Session {
@@ -261,22 +263,6 @@ impl Session {
         }
     }
 
-    fn on_refused(&mut self, refusal: Refusal, context: &ErrorContext, ctx: &mut Ctx) {
-        self.refuse(refusal, context);
-        let State::Registering { resuming, .. } = self.state else { return };
-        worker::count(|metrics| {
-            metrics.registrations.increase_of("refused");
-            if matches!(refusal, Refusal::RateLimited(_)) {
-                metrics.limited.increase_of(if resuming { "resume" } else { "registration" });
-            }
-        });
-        if refusal == Refusal::BadToken {
-            // Only a count: one may be lost while the limiter's mailbox is full.
-            let _ = self.core.limiter.try_send(ResumeFailed(self.address));
-        }
-        self.replay_buffered(State::Unregistered, ctx);
-    }
-
     /// Adds a command to the batch, which is sent when no more input can be read now.
     fn enqueue_command(&mut self, command: Command) {
         self.batch.push(command);
@@ -309,6 +295,17 @@ impl Session {
         self.update_read_pause();
     }
 
+    fn report(&self, incident: Incident, reason: &str) {
+        self.core.log.report(incident, || {
+            let device = match &self.state {
+                State::Registered { me, .. } => Some(format!("{:?}", me.device)),
+                _ => None,
+            };
+            let connection = Some(self.id.0);
+            Details { device, connection, ..Details::of(self.address) }.because(reason)
+        });
+    }
+
     fn pong(&self) {
         self.writer.text(ByteString::from_static(encode::PONG));
         worker::count(|metrics| metrics.sent(Outgoing::Pong));
@@ -324,7 +321,16 @@ impl Session {
 
     fn close(&mut self, reason: CloseReason, ctx: &mut Ctx) {
         if self.writer.is_open() {
-            log::debug!("closing connection={} code={}", self.id.0, reason.code());
+            let incident = match reason {
+                CloseReason::Flooding => Some(Incident::Flooding),
+                CloseReason::Strikes | CloseReason::Binary => Some(Incident::ProtocolBroken),
+                CloseReason::SlowConsumer => Some(Incident::NotReading),
+                _ => None,
+            };
+            if let Some(incident) = incident {
+                self.report(incident, reason.reason());
+            }
+            log::debug!(connection = self.id.0, code = reason.code(); "closing");
         }
         self.writer.close(reason.code(), reason.reason(), ctx);
     }
@@ -356,6 +362,9 @@ impl Actor for Session {
     #[allow(clippy::disallowed_methods)]
     fn stopped(&mut self, _: &mut Self::Context) {
         let commands = std::mem::take(&mut self.batch);
+        if let Some((code, reason)) = self.socket.broken() {
+            self.report(Incident::ProtocolBroken, &format!("{code}: {reason}"));
+        }
         let code = self.socket.close_code().unwrap_or(NO_CLOSE_FRAME);
         self.core.registry.do_send(Disconnected { connection: self.id, commands, code });
     }

@@ -3,17 +3,45 @@
 use actix::AsyncContext as _;
 
 use super::{Ctx, Session, State};
+use crate::actors::rate_limiter::ResumeFailed;
 use crate::actors::registry::WriteProgress;
 use crate::actors::write_watermarks::Written;
+use crate::client_log::Incident;
 use crate::metrics::worker;
 use crate::protocol::encode::{self, ClientLimits, Extension};
 use crate::protocol::kind::Outgoing;
+use crate::protocol::refusal::{ErrorContext, Refusal};
 use crate::relay::connection_state::Registered;
 use crate::relay::delivery::RegistrationAccepted;
 use crate::relay::rate_limit::Allowance;
 use crate::settings::Settings;
 
 impl Session {
+    pub(super) fn on_refused(&mut self, refusal: Refusal, context: &ErrorContext, ctx: &mut Ctx) {
+        self.refuse(refusal, context);
+        let State::Registering { resuming, .. } = self.state else { return };
+        worker::count(|metrics| {
+            metrics.registrations.increase_of("refused");
+            if matches!(refusal, Refusal::RateLimited(_)) {
+                metrics.limited.increase_of(if resuming { "resume" } else { "registration" });
+            }
+        });
+        let incident = match refusal {
+            Refusal::RateLimited(_) => Some(Incident::RegistrationsLimited),
+            Refusal::NoAccess | Refusal::AccessLimit(_) => Some(Incident::AccessDenied),
+            Refusal::BadToken => Some(Incident::ResumeRefused),
+            _ => None,
+        };
+        if let Some(incident) = incident {
+            self.report(incident, &refusal.to_string());
+        }
+        if refusal == Refusal::BadToken {
+            // Only a count: one may be lost while the limiter's mailbox is full.
+            let _ = self.core.limiter.try_send(ResumeFailed(self.address));
+        }
+        self.replay_buffered(State::Unregistered, ctx);
+    }
+
     pub(super) fn on_registered(&mut self, accepted: RegistrationAccepted, ctx: &mut Ctx) {
         let RegistrationAccepted { device, allowance, resumed, queued, token } = accepted;
         self.allowance = allowance;
@@ -49,7 +77,7 @@ impl Session {
         if let Some(deadline) = self.register_deadline.take() {
             ctx.cancel_future(deadline);
         }
-        log::debug!("registered connection={} device={device:?} resumed={resumed}", self.id.0);
+        log::debug!(connection = self.id.0, device:?, resumed; "registered");
         self.replay_buffered(State::Registered { me: Registered { device }, extension }, ctx);
     }
 

@@ -12,6 +12,7 @@ use crate::actors::abort_on_panic;
 use crate::actors::access_control::AccessControl;
 use crate::actors::registry::WriteProgress;
 use crate::actors::test_probe::{RunOnActor, look};
+use crate::client_log::ClientLog;
 use crate::clock::Clock;
 use crate::relay::access_rates::AccessRates;
 use crate::relay::rate_limit::{Allowance, RatePlan};
@@ -38,9 +39,10 @@ async fn core_elsewhere(
         let rates = AccessRates::new(settings.rate_limit.clone(), &Policy::Open, clock.clone());
         let access = AccessControl::new(Arc::new(Policy::Open), rates);
         let key = HashKey::default();
+        let log = Arc::new(ClientLog::new(clock.clone()));
         let limiter = RateLimiter::new(clock, plan, settings, key, access, registry.clone());
         let limiter = abort_on_panic::start("rate_limiter", limiter);
-        let _ = core_sender.send(Arc::new(CoreHandles { registry, limiter, watermarks }));
+        let _ = core_sender.send(Arc::new(CoreHandles { registry, limiter, watermarks, log }));
     });
     core_receiver.await.expect("the core starts")
 }

@@ -47,7 +47,7 @@ impl TtlSweeper {
             Ok(Sweep { more, .. }) => sweeper.end_slice(more, ctx),
             Err(failed) => {
                 sweeper.sweeping = false;
-                log::error!("the registry does not answer the sweeper error={failed}");
+                log::error!(error:% = failed; "the registry does not answer the sweeper");
             }
         }));
     }

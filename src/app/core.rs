@@ -51,5 +51,5 @@ pub(super) fn start_core(
     let (find, forget) = (registry.clone().recipient(), registry.clone().recipient());
     let sweeper = TtlSweeper::new(settings.sweeper.interval, find, forget);
     abort_on_panic::start("ttl_sweeper", sweeper);
-    CoreHandles { registry, limiter, watermarks }
+    CoreHandles { registry, limiter, watermarks, log: ingress.log.clone() }
 }

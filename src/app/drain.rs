@@ -27,7 +27,7 @@ pub(super) async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Dur
     }
     ingress.draining.store(true, Relaxed);
     let sessions = ingress.connections.total();
-    log::info!("draining sessions={sessions}");
+    log::info!(sessions; "draining");
     let slice = (sessions / DRAIN_SLICES).clamp(DRAIN_SLICE, STEP_ENTRIES);
     let goodbyes = async {
         if let Some(core) = ingress.core.get() {
@@ -44,7 +44,7 @@ pub(super) async fn drain(ingress: &Ingress, server: &ServerHandle, timeout: Dur
         }
     };
     if tokio::time::timeout(timeout, goodbyes).await.is_err() {
-        log::warn!("drained in part, the time is over sessions={}", ingress.connections.total());
+        log::warn!(sessions = ingress.connections.total(); "drained in part, the time is over");
     }
     if let Some(core) = ingress.core.get()
         && core.registry.send(CloseStore).await.is_err()

@@ -103,6 +103,6 @@ pub(super) fn tune(socket: &TcpStream, user_timeout: Duration) {
         .and_then(|()| socket.set_tcp_user_timeout(Some(user_timeout)))
         .and_then(|()| socket.set_tcp_keepalive(&keepalive));
     if let Err(failed) = tuned {
-        log::debug!("socket options failed error={failed}");
+        log::debug!(error:% = failed; "socket options failed");
     }
 }

@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use actix_rt::net::{TcpStream, UnixStream};
 use actix_server::Server;
@@ -165,6 +166,7 @@ impl App {
             () = shutdown => {}
             () = self.ingress.shutdown.notified() => {}
             () = self.ingress.watch_certificate() => {}
+            () = summarize_incidents(&self.ingress) => {}
         }
         drain(&self.ingress, &handle, self.settings.server.drain_timeout).await;
         server.await.map_err(io::Error::other)?
@@ -192,6 +194,14 @@ impl ReloadHandle {
         }
         // What is wrong is in the log.
         let _ = self.0.reload_access();
+    }
+}
+
+/// Each minute writes what the log of clients has left out; never returns.
+async fn summarize_incidents(ingress: &Ingress) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        ingress.log.summarize();
     }
 }
 

@@ -45,23 +45,13 @@ impl Queue {
         let disk = boots::write_boot(disk, &file, &mut loaded.boots).map_err(io::Error::other)?;
         // An empty queue is not worth a log line.
         let is_empty = loaded.messages.is_empty() && loaded.devices.is_empty();
-        log::log!(
-            if is_empty { log::Level::Debug } else { log::Level::Info },
-            "queue opened path={} messages={} devices={} after_ms={}",
-            file.path().display(),
-            loaded.messages.len(),
-            loaded.devices.len(),
-            (clock.moment() - began).as_millis()
-        );
+        log::log!(if is_empty { log::Level::Debug } else { log::Level::Info }, path:% = file.path().display(), messages = loaded.messages.len(), devices = loaded.devices.len(), after_ms = (clock.moment() - began).as_millis(); "queue opened");
         let bytes: u64 = loaded.messages.iter().map(|record| record.envelope.bytes()).sum();
         if bytes > settings.queue.total_bytes as u64 {
-            log::warn!(
-                "the queue on disk is larger than queue.total_bytes: new messages that must wait are answered 503 bytes={bytes} total_bytes={}",
-                settings.queue.total_bytes
-            );
+            log::warn!(bytes, total_bytes = settings.queue.total_bytes; "the queue on disk is larger than queue.total_bytes: new messages that must wait are answered 503");
         }
         if loaded.damaged > 0 {
-            log::error!("damaged records were dropped from the queue count={}", loaded.damaged);
+            log::error!(count = loaded.damaged; "damaged records were dropped from the queue");
         }
         Ok(Some(Self { file, disk, sync_failed, loaded }))
     }
@@ -94,7 +84,7 @@ pub(super) fn start_store(
         }
         Err(failed) => {
             // A relay that cannot keep the durability of its settings must not serve.
-            log::error!("the queue's thread cannot be started error={failed}");
+            log::error!(error:% = failed; "the queue's thread cannot be started");
             std::process::exit(EXIT_CODE);
         }
     }

@@ -1,6 +1,7 @@
 //! What the two listeners serve.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App as Site, web};
 
 use super::listeners::tune;
+use crate::client_log::{Details, Incident};
 use crate::web::http::{Deadlines, HEAD_TIMEOUT};
 use crate::web::ingress::Ingress;
 use crate::web::{admin, health, hosts, http, metrics, proxy_protocol, ws};
@@ -65,10 +67,16 @@ where
         let due = Deadlines::from_now();
         let mut client = peer;
         if ingress.expects_proxy_header(peer.ip()) {
-            let Some(named) = proxy_protocol::read_client(&mut socket, peer, due).await else {
-                return Ok(());
+            client = match proxy_protocol::read_client(&mut socket, peer, due).await {
+                Ok(named) => named,
+                Err(refused) => {
+                    let details = || {
+                        Details::of(peer.ip()).because(format_args!("PROXY protocol: {refused}"))
+                    };
+                    ingress.log.report(Incident::BadRequest, details);
+                    return Ok(());
+                }
             };
-            client = named;
             // A client behind a proxy has the caps of its own address.
             drop(permit);
             let Some(of_client) = ingress.admit(client.ip()) else { return Ok(()) };
@@ -79,7 +87,11 @@ where
             // In a box, so that a plain connection does not carry the room for it.
             Some(tls) => {
                 Box::pin(async {
-                    if let Some(stream) = tls.accept(socket, due).await {
+                    let log = |failed: &dyn fmt::Display| {
+                        let details = || Details::of(client.ip()).because(failed);
+                        ingress.log.report(Incident::TlsFailed, details);
+                    };
+                    if let Some(stream) = tls.accept(socket, due, log).await {
                         serve(&ingress, client, due, config, &*site, stream).await;
                     }
                 })

@@ -160,7 +160,7 @@ pub fn write_boot(
     if boots.is_new {
         let boot = Some(boots.current());
         if let Err(error) = database.commit(&Changes { boot, ..Changes::default() }) {
-            log::error!("the boot of the machine cannot be written to the queue error={error}");
+            log::error!(error:%; "the boot of the machine cannot be written to the queue");
             drop(database);
             return file.reopen();
         }

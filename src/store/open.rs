@@ -166,10 +166,7 @@ impl Directory {
             OpenError { text, ..error }
         })?;
         if let Some(from) = migrated {
-            log::info!(
-                "queue migrated path={} from_format={from} to_format={VERSION}",
-                path.display()
-            );
+            log::info!(path:% = path.display(), from_format = from, to_format = VERSION; "queue migrated");
         }
         Ok((file, database))
     }
@@ -279,7 +276,7 @@ impl QueueFile {
         let text: String =
             addresses.iter().flatten().map(|address| format!("{address}\n")).collect();
         if let Err(error) = self.directory.lock.write_all_at(text.as_bytes(), 0) {
-            log::debug!("addresses not written to the lock file error={error}");
+            log::debug!(error:%; "addresses not written to the lock file");
         }
     }
 }

@@ -172,7 +172,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
         if let Some(database) = &self.database {
             match database.snapshot() {
                 Ok(snapshot) => drop(wanted.try_send(snapshot)),
-                Err(error) => log::error!("no snapshot of the queue error={error}"),
+                Err(error) => log::error!(error:%; "no snapshot of the queue"),
             }
         }
     }
@@ -232,7 +232,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
     /// The records of a batch that cannot be written are lost; all other changes are tried again until they succeed.
     fn on_failure(&mut self, changes: Changes, error: &redb::Error) {
         self.end_if_sync_failed(error);
-        log::error!("the queue cannot be written, new messages are refused error={error}");
+        log::error!(error:%; "the queue cannot be written, new messages are refused");
         let last_put = {
             let mut pending = self.shared.lock();
             self.shared.failing.store(true, Ordering::Release);
@@ -294,7 +294,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
             let mut pending = self.shared.lock();
             self.restage(&mut pending, changes);
             if pending.closing {
-                log::error!("the queue could not be written to the end error={error}");
+                log::error!(error:%; "the queue could not be written to the end");
                 pending.changes = Changes::default();
                 self.boot_written.set(true);
                 return false;

@@ -112,7 +112,7 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => {
                     // Only a fragment out of order ends here, and actors send no fragments.
-                    log::error!("session output failed error={error}");
+                    log::error!(error:%; "session output failed");
                     self.end(CloseOutcome::Gone);
                     return Poll::Ready(());
                 }

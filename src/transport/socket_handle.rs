@@ -131,6 +131,11 @@ impl SocketHandle {
         self.0.sent_close.get().or(self.0.received_close.get())
     }
 
+    /// How the peer has broken the protocol: the code and the reason of our Close frame.
+    pub fn broken(&self) -> Option<(u16, &'static str)> {
+        self.0.violation.get().map(|violation| (violation.code(), violation.reason()))
+    }
+
     /// The limits that this connection was given.
     pub fn limits(&self) -> &Limits {
         &self.0.limits

@@ -67,6 +67,11 @@ impl ConnectionCounter {
         self.count(&mut self.open(), counted_address(address, caps))
     }
 
+    /// How many connections an address has, or its /64.
+    pub fn of_address(&self, address: IpAddr) -> usize {
+        self.open().by_address.get(&AddressKey::from(address)).copied().unwrap_or(0)
+    }
+
     pub fn total(&self) -> usize {
         self.open().total
     }

@@ -107,7 +107,9 @@ pub async fn own_only(
         Ok(_) => FOREIGN_HOST,
         Err(malformed) => malformed,
     };
-    ingress.log_refusal(refused);
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let named = single(request.headers(), &header::HOST);
+    ingress.log_refusal(refused, peer, named);
     Ok(request.into_response(refused.response()))
 }
 

@@ -83,7 +83,9 @@ pub async fn serve<Io, Site, Upgraded>(
     let served = serve_unbounded(framed, peer, due.head, site, upgrade);
     match timeout_at(due.end, served).await {
         Ok(Ok(())) => {}
-        Ok(Err(failed)) => log::debug!("a socket failed before it was a WebSocket error={failed}"),
+        Ok(Err(failed)) => {
+            log::debug!(error:% = failed; "a socket failed before it was a WebSocket")
+        }
         Err(_) => log::debug!("a socket was closed because its request took too long"),
     }
 }
@@ -144,7 +146,7 @@ pub(super) async fn refuse<Io>(
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    log::debug!("request refused status={}", refused.status.as_u16());
+    log::debug!(status = refused.status.as_u16(); "request refused");
     refused.count();
     send_refusal(framed, refused).await
 }

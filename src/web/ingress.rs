@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -13,14 +12,16 @@ use super::admin::backup::Backups;
 use super::admin::entry::{NOT_READY, Refused};
 use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
-use super::handshake::HandshakeRejection;
+use super::handshake::{self, HandshakeRejection};
 use super::hosts;
 use super::tls::Tls;
 use crate::access::{self, Policy};
 use crate::actors::session::CoreHandles;
 use crate::actors::{rate_limiter, registry};
 use crate::client_address::is_trusted;
+use crate::client_log::{ClientLog, Details, Incident};
 use crate::clock::{Clock, Moment};
+use crate::logging;
 use crate::metrics::worker::{Workers, count};
 use crate::relay::command::ConnectionId;
 use crate::relay::rate_limit::RatePlan;
@@ -31,9 +32,6 @@ use crate::transport;
 const SPARE_SOCKETS: usize = 512;
 /// Sockets of one address beyond `limits.connections_per_address`, for its refusals.
 const SPARE_SOCKETS_PER_ADDRESS: usize = 64;
-
-/// The least time between two warnings of one kind.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 const ORIGIN_ADVICE: &str = "its Origin is neither in server.allowed_origins nor the relay's own; the relay's own \
      names are those in server.hosts, or those that a proxy in server.trusted_proxies forwards";
@@ -72,10 +70,7 @@ pub struct Ingress {
     pub socket_is_inherited: AtomicBool,
     pub(super) clock: Clock,
     pub(super) started_at: Moment,
-    /// When a refused Origin, and a refused name of the admin address, is a warning again.
-    origin_warning_due: WarningDue,
-    host_warning_due: WarningDue,
-    operator_warning_due: WarningDue,
+    pub log: Arc<ClientLog>,
     last_connection: AtomicU64,
 }
 
@@ -99,12 +94,10 @@ impl Ingress {
             core: OnceLock::new(),
             shutdown: Notify::new(),
             draining: AtomicBool::new(false),
+            log: Arc::new(ClientLog::new(clock.clone())),
             started_at: clock.moment(),
             socket_is_inherited: AtomicBool::new(false),
             clock,
-            origin_warning_due: WarningDue::default(),
-            host_warning_due: WarningDue::default(),
-            operator_warning_due: WarningDue::default(),
             last_connection: AtomicU64::new(0),
         }
     }
@@ -122,9 +115,7 @@ impl Ingress {
             tls.reload(&settings.tls, &self.clock);
         }
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
-        self.origin_warning_due.reset();
-        self.host_warning_due.reset();
-        self.operator_warning_due.reset();
+        self.log.reset();
     }
 
     /// The core actors, for an operator.
@@ -156,33 +147,69 @@ impl Ingress {
         *self.admin_token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
-    /// Logs a request that was refused. One whose cause may be in the settings is a warning, at most one a minute of each
-    /// kind, because any page can cause them.
-    pub(super) fn log_refusal(&self, refused: HandshakeRejection) {
+    /// Counts and logs a request that was refused. `claimed` is the header by which the request was judged.
+    pub(super) fn log_refusal(
+        &self,
+        refused: HandshakeRejection,
+        address: Option<IpAddr>,
+        claimed: Option<&str>,
+    ) {
         refused.count();
+        let claimed = || logging::shorten_and_escape(claimed.unwrap_or_default());
+        let details = Details { address, ..Details::default() };
         let status = refused.status.as_u16();
-        let (advice, due) = match refused {
-            hosts::FOREIGN_ORIGIN => (ORIGIN_ADVICE, &self.origin_warning_due),
-            hosts::FOREIGN_HOST => (HOST_ADVICE, &self.host_warning_due),
-            _ => return log::debug!("request refused status={status}"),
-        };
-        let is_due = due.take(self.clock.moment());
-        let level = if is_due { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "request refused status={status}: {advice}");
+        let sentence = refused.sentence.trim_end();
+        match refused {
+            hosts::FOREIGN_ORIGIN => self.log.report(Incident::ForeignOrigin, || {
+                details.because(format_args!("origin=\"{}\": {ORIGIN_ADVICE}", claimed()))
+            }),
+            hosts::FOREIGN_HOST => self.log.report(Incident::ForeignHost, || {
+                details.because(format_args!("host=\"{}\": {HOST_ADVICE}", claimed()))
+            }),
+            handshake::TOO_MANY => self.log_full_address(address),
+            handshake::FULL => {
+                let limit = self.in_force().settings.limits.connections;
+                self.log.report(Incident::RelayFull, || {
+                    details.because(format_args!("limits.connections = {limit}"))
+                });
+            }
+            handshake::DRAINING => {}
+            _ => self.log.report(Incident::BadRequest, || {
+                details.because(format_args!("status {status}: {sentence}"))
+            }),
+        }
     }
 
-    /// Logs a request of an operator that was refused, as a warning at most once a minute.
-    pub(super) fn log_refused_operator(&self, reason: &str) {
-        let is_due = self.operator_warning_due.take(self.clock.moment());
-        let level = if is_due { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "request to the admin address refused: {reason}");
+    /// An address has too many connections. One that has nearly all of them is probably a proxy that the settings do not name.
+    fn log_full_address(&self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        self.log.report(Incident::AddressFull, || {
+            let settings = self.in_force().settings;
+            let held = self.connections.of_address(address);
+            let total = self.connections.total();
+            let limit = settings.limits.connections_per_address;
+            let is_proxy_like = held.saturating_mul(10) >= total.saturating_mul(9);
+            let advice = if is_proxy_like {
+                "; if it is a proxy, name it in server.trusted_proxies"
+            } else {
+                ""
+            };
+            Details::of(address).because(format_args!(
+                "limits.connections_per_address = {limit}, and {held} of all {total} connections are its{advice}"
+            ))
+        });
     }
 
     /// Counts a socket that was just accepted, unless a cap is reached.
     pub fn admit(&self, peer: IpAddr) -> Option<Permit> {
         let admitted = self.sockets.permit(peer, &socket_caps(&self.in_force().settings));
-        if admitted.is_err() {
+        if let Err(refused) = admitted {
             count(|metrics| metrics.handshakes.increase_of("sockets"));
+            match refused {
+                handshake::TOO_MANY => self.log_full_address(Some(peer)),
+                _ => self.log.report(Incident::RelayFull, || Details::of(peer)),
+            }
+            return None;
         }
         admitted.ok()
     }
@@ -213,7 +240,7 @@ pub fn read_access(settings: &Settings) -> io::Result<Policy> {
     let policy = access::file::policy(&settings.access)
         .map_err(|problems| io::Error::other(problems.join("; ")))?;
     if let Policy::Tokens(table) = &policy {
-        log::info!("registering needs an access token tokens={}", table.tokens().len());
+        log::info!(tokens = table.tokens().len(); "registering needs an access token");
     }
     Ok(policy)
 }
@@ -237,25 +264,6 @@ pub(super) fn socket_caps(settings: &Settings) -> ConnectionCaps<'_> {
     }
 }
 
-/// The [`Moment`] from which on a warning of one kind is logged again.
-#[derive(Default)]
-struct WarningDue(AtomicU64);
-
-impl WarningDue {
-    /// Whether a warning is due; the next one is due a [`WARNING_INTERVAL`] later.
-    fn take(&self, now: Moment) -> bool {
-        let due = self.0.load(Ordering::Relaxed);
-        let next = (now + WARNING_INTERVAL).0;
-        // Of several workers only one takes it.
-        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        due <= now.0 && self.0.compare_exchange(due, next, success, failure).is_ok()
-    }
-
-    fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
 impl From<Arc<Settings>> for InForce {
     fn from(settings: Arc<Settings>) -> Self {
         let limits = &settings.limits;
@@ -273,22 +281,5 @@ impl From<Arc<Settings>> for InForce {
             ..transport::Limits::default()
         };
         Self { settings, transport: Arc::new(transport) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_warning_comes_at_most_once_a_minute_and_at_once_after_a_reload() {
-        let due = WarningDue::default();
-        let start = Moment(7);
-        assert!(due.take(start));
-        assert!(!due.take(start + WARNING_INTERVAL / 2));
-        assert!(due.take(start + WARNING_INTERVAL));
-        assert!(!due.take(start + WARNING_INTERVAL));
-        due.reset();
-        assert!(due.take(start + WARNING_INTERVAL));
     }
 }

@@ -23,7 +23,7 @@ const PARSE: ParseConfig = ParseConfig { include_tlvs: false, allow_v1: false, a
 
 /// Why the connection of a proxy is closed.
 #[derive(Debug)]
-enum Refused {
+pub enum Refused {
     Late,
     Io(io::Error),
     /// Version 1, or something else altogether.
@@ -45,19 +45,21 @@ impl fmt::Display for Refused {
 }
 
 /// Reads the header of a trusted proxy and not a byte more. The client's address; that of the proxy itself, `peer`, if the
-/// proxy speaks for itself (`LOCAL`, its health checks) or its client came by no IP. `None` if the connection must be closed.
-pub async fn read_client<Io>(io: &mut Io, peer: SocketAddr, due: Deadlines) -> Option<SocketAddr>
+/// proxy speaks for itself (`LOCAL`, its health checks) or its client came by no IP.
+///
+/// # Errors
+///
+/// Why the connection must be closed.
+pub async fn read_client<Io>(
+    io: &mut Io,
+    peer: SocketAddr,
+    due: Deadlines,
+) -> Result<SocketAddr, Refused>
 where
     Io: AsyncRead + Unpin,
 {
     let read = timeout_at(due.head, read_header(io)).await.unwrap_or(Err(Refused::Late));
-    match read {
-        Ok(client) => Some(client.unwrap_or(peer)),
-        Err(refused) => {
-            log::debug!("connection of a proxy closed peer={}: {refused}", peer.ip());
-            None
-        }
-    }
+    read.map(|client| client.unwrap_or(peer))
 }
 
 async fn read_header<Io: AsyncRead + Unpin>(io: &mut Io) -> Result<Option<SocketAddr>, Refused> {

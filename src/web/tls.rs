@@ -1,5 +1,6 @@
 //! The TLS handshake on the public listener: under the time of a request's head, its results counted.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,7 +97,12 @@ impl Tls {
 
     /// The encrypted stream, when the client has completed its handshake in the time of a head. Else the connection is
     /// closed, after an alert or, for a client that speaks plain HTTP, a sentence.
-    pub async fn accept(&self, socket: TcpStream, due: Deadlines) -> Option<TlsStream<TcpStream>> {
+    pub async fn accept(
+        &self,
+        socket: TcpStream,
+        due: Deadlines,
+        log: impl Fn(&dyn fmt::Display),
+    ) -> Option<TlsStream<TcpStream>> {
         let mut first = [0];
         let handshake = async {
             let first = match socket.peek(&mut first).await {
@@ -111,7 +117,7 @@ impl Tls {
                 session.set_buffer_limit(Some(UNSENT));
             });
             accept.into_fallible().await.map_err(|(failed, socket)| {
-                log::debug!("TLS handshake failed error={failed}");
+                log(&failed);
                 Some((socket, false))
             })
         };

@@ -10,7 +10,7 @@ use actix_http::{Request, h1, header, ws};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt as _, SinkExt as _};
 
-use super::handshake::{self, validate};
+use super::handshake::{self, single, validate};
 use super::http;
 use super::ingress::{InForce, Ingress, connection_caps, socket_caps};
 use crate::actors::session::Session;
@@ -50,7 +50,8 @@ where
     let session = match permit() {
         Ok(permit) => permit,
         Err(refused) => {
-            ingress.log_refusal(refused);
+            let origin = single(request.head().headers(), &header::ORIGIN);
+            ingress.log_refusal(refused, Some(address), origin);
             return http::send_refusal(framed, refused).await;
         }
     };
@@ -69,7 +70,7 @@ where
     });
     actix_rt::spawn(connection.map(move |ending| {
         count(|metrics| metrics.closed.increase_of(name(ending)));
-        log::debug!("connection over connection={} ending={ending:?}", id.0);
+        log::debug!(connection = id.0, ending:?; "connection over");
         drop(permits);
     }));
     Ok(())
@@ -81,7 +82,8 @@ pub async fn not_upgrading(request: HttpRequest, ingress: web::Data<Arc<Ingress>
     let settings = ingress.in_force().settings;
     let refused = validate(request.head(), peer, &settings.server).err();
     let refused = refused.unwrap_or(handshake::NOT_HERE);
-    refused.count();
+    let origin = single(request.head().headers(), &header::ORIGIN);
+    ingress.log_refusal(refused, peer, origin);
     refused.response()
 }
 

@@ -9,6 +9,7 @@ mod access;
 mod backup;
 mod devices;
 mod entry;
+mod logs;
 mod metrics;
 mod ops;
 mod queue;

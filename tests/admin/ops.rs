@@ -98,3 +98,33 @@ fn each_alert_fires_on_what_it_is_for_and_on_nothing_else() {
         assert!(tested.contains(&format!("  - name: {alert}\n")), "{alert} has no test");
     }
 }
+
+#[test]
+fn each_incident_of_the_log_is_explained() {
+    let page = text("docs/operations.md");
+    for incident in sealpost::client_log::Incident::ALL {
+        let row = format!("| `{}` |", incident.text());
+        assert!(page.contains(&row), "docs/operations.md does not explain: {row}");
+    }
+    // What the relay itself says must be somewhere in the sources.
+    let table = page.split("What the relay itself has to say:").nth(1).expect("a table");
+    let table = table.split("\n## ").next().unwrap_or_default();
+    let mut sources = String::new();
+    let mut folders = vec![path("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources.push_str(&fs::read_to_string(path).expect("a source"));
+            }
+        }
+    }
+    let lines: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")).collect();
+    assert!(lines.len() >= 10);
+    for line in lines {
+        let said = line.split('`').next().unwrap_or_default();
+        assert!(sources.contains(said), "nothing says: {said}");
+    }
+}

@@ -238,8 +238,10 @@ pub async fn open(limits: Limits, read_ahead: Bytes, buffers: Option<u32>) -> (P
     (settings.tls.certificate, settings.tls.key) = tls::Pair::new().write(directory.path());
     let server = Tls::start(&settings.tls, &Clock::still()).unwrap().unwrap();
     tls::note_relay(address, "127.0.0.1:0".parse().unwrap(), true);
-    let (stream, accepted) =
-        tokio::join!(Stream::open(stream, address), server.accept(accepted, Deadlines::from_now()));
+    let (stream, accepted) = tokio::join!(
+        Stream::open(stream, address),
+        server.accept(accepted, Deadlines::from_now(), |_| ())
+    );
     watch(stream, accepted.unwrap(), limits, read_ahead).await
 }
 

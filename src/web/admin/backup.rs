@@ -126,9 +126,9 @@ fn run(snapshot: &Snapshot, chunks: &mpsc::Sender<io::Result<Bytes>>, clock: &Cl
     });
     let after_ms = (clock.moment() - began).as_millis();
     match sent {
-        Ok(rows) => log::info!("backup sent rows={rows} bytes={bytes} after_ms={after_ms}"),
+        Ok(rows) => log::info!(rows, bytes, after_ms; "backup sent"),
         Err(error) => {
-            log::warn!("backup ended early bytes={bytes} after_ms={after_ms} error={error}");
+            log::warn!(bytes, after_ms, error:%; "backup ended early");
             // A client that is still there may have no room for it; the end of the channel says it then.
             let _ = chunks.try_send(Err(io::Error::other(error.to_string())));
         }

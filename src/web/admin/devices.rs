@@ -143,6 +143,6 @@ pub async fn act(
     let core = ingress.core()?;
     let device = find(&core, &id).await?;
     let changed = ask(core.registry.send(Act { device, action })).await?.ok_or(NOT_FOUND)?;
-    log::info!("operator action={action:?} device={device:?} changed={changed}");
+    log::info!(action:?, device:?, changed; "operator");
     Ok(HttpResponse::Ok().json(json!({ "device": device, "changed": changed })))
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::web::ingress::Ingress;
 
 pub async fn post(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
-    log::info!("operator action=Drain");
+    log::info!(action = "Drain"; "operator");
     ingress.shutdown.notify_one();
     HttpResponse::Ok().json(json!({ "draining": true, "connections": ingress.connections.total() }))
 }

@@ -15,6 +15,7 @@ use actix_web::{Error, HttpRequest, HttpResponse, ResponseError, web};
 use serde::Serialize;
 
 use super::token::AdminToken;
+use crate::client_log::{Details, Incident};
 use crate::web::handshake::single;
 use crate::web::ingress::Ingress;
 
@@ -114,7 +115,10 @@ pub async fn operators_only(
     match check(request.headers(), is_local, token) {
         Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
         Err(refused) => {
-            ingress.log_refused_operator(refused.error);
+            let address = request.peer_addr().map(|peer| peer.ip());
+            ingress.log.report(Incident::OperatorRefused, || {
+                Details { address, ..Details::default() }.because(refused.error)
+            });
             Ok(request.into_response(refused.response()))
         }
     }

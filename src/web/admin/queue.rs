@@ -132,6 +132,6 @@ pub async fn drop_held(
         Holder::Sender(id) => format!("sender={id:?}"),
         other => format!("{}={}", ["", "", "origin", "access"][kind(other)], name(other)),
     };
-    log::info!("operator action=Drop {what} messages={dropped}");
+    log::info!(action = "Drop", holder:% = what, messages = dropped; "operator");
     Ok(HttpResponse::Ok().json(json!({ "dropped": dropped })))
 }

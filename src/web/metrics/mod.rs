@@ -45,7 +45,7 @@ pub async fn get(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
     match TextEncoder::new().encode(&families.sorted(), &mut text) {
         Ok(()) => HttpResponse::Ok().insert_header((header::CONTENT_TYPE, TEXT_FORMAT)).body(text),
         Err(failed) => {
-            log::error!("metrics cannot be encoded error={failed}");
+            log::error!(error:% = failed; "metrics cannot be encoded");
             HttpResponse::InternalServerError().finish()
         }
     }
