@@ -19,9 +19,15 @@ pub fn first_lines(settings: &Settings) -> String {
             format!("curl --unix-socket {} http://localhost/healthz", path.display())
         }
     };
+    let scheme = if settings.tls.files().is_some() { "wss" } else { "ws" };
+    // A certificate is for a name.
+    let relay = match settings.server.hosts.first() {
+        Some(name) if scheme == "wss" => format!("{name}:{}", listen.port()),
+        _ => listen.to_string(),
+    };
     format!(
         "sealpost {} is listening on {}\n\
-         try it: echo '{{\"type\":\"Register\"}}' | websocat --no-close ws://{listen}{WEBSOCKET_PATH}\n\
+         try it: echo '{{\"type\":\"Register\"}}' | websocat --no-close {scheme}://{relay}{WEBSOCKET_PATH}\n\
          queue: {}\n\
          health: {health}",
         env!("CARGO_PKG_VERSION"),
@@ -49,17 +55,26 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The warning if the relay serves plain HTTP beyond loopback and no proxy that could do TLS is named.
+/// The warning if the relay serves plain HTTP beyond loopback. A proxy in front does not change that: the address is open to
+/// others as well.
 pub fn exposure(settings: &Settings) -> Option<String> {
     let listen = settings.server.listen;
-    if listen.ip().to_canonical().is_loopback() || !settings.server.trusted_proxies.is_empty() {
+    if listen.ip().to_canonical().is_loopback() || settings.tls.files().is_some() {
         return None;
     }
-    Some(format!(
-        "PLAIN HTTP ON A PUBLIC ADDRESS: server.listen={listen} has no TLS, so everyone on the way sees who talks \
-         to whom, and resume tokens; put a TLS proxy in front and name it in server.trusted_proxies, or \
-         listen on 127.0.0.1"
-    ))
+    let what = format!("PLAIN HTTP ON A PUBLIC ADDRESS: server.listen={listen} has no TLS, so");
+    Some(if settings.server.trusted_proxies.is_empty() {
+        format!(
+            "{what} everyone on the way sees who talks to whom, and resume tokens; set tls.certificate, or put a \
+             TLS proxy in front, name it in server.trusted_proxies, and listen on 127.0.0.1"
+        )
+    } else {
+        format!(
+            "{what} whatever does not come through a proxy in server.trusted_proxies is in the clear, resume tokens \
+             too; set tls.certificate, or let nobody but the proxies reach this address: listen on 127.0.0.1, or \
+             close the port to others"
+        )
+    })
 }
 
 /// The warning if `server.allowed_origins` names an origin that is not one site's.
@@ -130,10 +145,23 @@ mod tests {
     }
 
     #[test]
-    fn loopback_and_a_named_proxy_are_no_exposure() {
+    fn over_tls_the_example_is_wss_with_the_name_of_the_relay() {
+        let mut settings = settings("0.0.0.0:8443", &[]);
+        settings.tls.certificate = "relay.pem".into();
+        assert!(first_lines(&settings).contains(" wss://127.0.0.1:8443/ws"));
+        settings.server.hosts = vec!["relay.example".to_owned()];
+        assert!(first_lines(&settings).contains(" wss://relay.example:8443/ws"));
+    }
+
+    #[test]
+    fn loopback_and_tls_are_no_exposure_but_a_proxy_that_can_be_passed_by_is() {
         for private in ["127.0.0.1:8080", "127.9.9.9:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
             assert_eq!(exposure(&settings(private, &[])), None, "{private}");
         }
-        assert_eq!(exposure(&settings("0.0.0.0:8080", &["10.0.0.0/8"])), None);
+        let mut settings = settings("0.0.0.0:8080", &["10.0.0.0/8"]);
+        let warning = exposure(&settings).expect("a warning");
+        assert!(warning.contains("does not come through a proxy in server.trusted_proxies"));
+        settings.tls.certificate = "relay.pem".into();
+        assert_eq!(exposure(&settings), None);
     }
 }

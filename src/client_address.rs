@@ -7,6 +7,12 @@ use ipnet::IpNet;
 /// The header in which each proxy appends the address of its own peer.
 pub const FORWARDED: &str = "x-forwarded-for";
 
+/// Whether `address` is in one of the networks, as IPv4 if it is an IPv4-mapped one.
+#[must_use]
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&address.to_canonical()))
+}
+
 /// The client's address: the last forwarded address that is not a trusted proxy's. Addresses in front of it were written
 /// by the client itself and are ignored, as are all of them if the peer is not trusted. An entry that is no address ends
 /// the search: the client counts as the proxy that wrote this entry. `forwarded` has the values of [`FORWARDED`], in
@@ -17,10 +23,8 @@ pub fn client_address<'a>(
     forwarded: impl Iterator<Item = &'a [u8]>,
     trusted: &[IpNet],
 ) -> IpAddr {
-    let is_trusted =
-        |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
     let peer = peer.to_canonical();
-    if !is_trusted(peer) {
+    if !is_trusted(peer, trusted) {
         return peer;
     }
     let lines: Vec<&[u8]> = forwarded.collect();
@@ -28,7 +32,7 @@ pub fn client_address<'a>(
     for entry in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
         let Some(address) = std::str::from_utf8(entry).ok().and_then(parse) else { break };
         client = address;
-        if !is_trusted(address) {
+        if !is_trusted(address, trusted) {
             break;
         }
     }

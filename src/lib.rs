@@ -6,7 +6,7 @@
 //! main → commands → preflight → app → web → actors → relay (rules) → store → protocol
 //!
 //! transport: beside them, under a session     settings, cli, clock, logging, banner,
-//!                                             client_address, web_origin, metrics, abort_on_panic, signals, systemd: ground
+//!                                             client_address, web_origin, metrics, abort_on_panic, signals, systemd, tls: ground
 //! ```
 //!
 //! A frame goes one way, and no stage waits for an answer:
@@ -30,6 +30,7 @@
 )]
 
 pub mod abort_on_panic;
+pub mod access;
 pub mod actors;
 pub mod app;
 pub mod banner;
@@ -49,6 +50,7 @@ pub mod settings;
 pub mod signals;
 pub mod store;
 pub mod systemd;
+pub mod tls;
 #[warn(missing_docs)]
 pub mod transport;
 pub mod web;

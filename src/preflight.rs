@@ -5,10 +5,13 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
+use crate::access;
 use crate::app;
 use crate::banner;
+use crate::clock::Clock;
 use crate::settings::{AdminAddress, Server, Settings};
 use crate::store::examine::{self, Examined};
+use crate::tls::Certificate;
 use crate::web::admin::token::AdminToken;
 
 /// What was found, a sentence each.
@@ -34,6 +37,15 @@ pub fn try_settings(settings: &Settings, with_addresses: bool) -> Findings {
                 running = Some(addresses);
             }
             Err(error) => findings.problems.push(error.to_string()),
+        }
+    }
+    if let Err(problems) = access::file::policy(&settings.access) {
+        findings.problems.extend(problems);
+    }
+    if let Some((certificate, key)) = settings.tls.files() {
+        match Certificate::load(certificate, key) {
+            Ok(usable) => findings.notes.extend(usable.warning(Clock::system().now().unix())),
+            Err(reason) => findings.problems.push(reason),
         }
     }
     let server = &settings.server;

@@ -11,26 +11,27 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, &str)] = &[
     ("main", "commands preflight app banner cli clock logging metrics settings signals systemd"),
     // What the binary does besides serving; the store only while no relay runs.
-    ("commands", "preflight web store banner cli logging settings"),
+    ("commands", "preflight web store access banner cli clock logging settings"),
     // The store only to look at the queue without changing anything.
-    ("preflight", "app web store banner settings"),
-    ("app", "web actors relay store transport abort_on_panic banner clock metrics settings"),
+    ("preflight", "app web store access banner clock settings tls"),
+    ("app", "web actors relay store transport abort_on_panic access banner clock metrics settings"),
     // The store only for backups.
     (
         "web",
-        "actors relay store protocol transport client_address clock logging metrics settings web_origin",
+        "actors relay store protocol transport access client_address clock logging metrics settings tls web_origin",
     ),
     (
         "actors",
-        "relay store protocol transport abort_on_panic client_address clock metrics settings",
+        "relay store protocol transport abort_on_panic access client_address clock metrics settings",
     ),
-    ("relay", "store protocol clock metrics settings"),
-    ("store", "protocol abort_on_panic clock metrics settings"),
+    ("relay", "store protocol access clock metrics settings"),
+    ("store", "protocol abort_on_panic access clock metrics settings"),
     ("protocol", ""),
     // Beside the floors: knows WebSockets and no message of ours.
     ("transport", ""),
     // The ground.
     ("abort_on_panic", ""),
+    ("access", "settings"),
     ("banner", "settings"),
     ("cli", ""),
     ("client_address", ""),
@@ -40,6 +41,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("settings", "cli web_origin"),
     ("signals", ""),
     ("systemd", ""),
+    ("tls", ""),
     ("web_origin", ""),
     // Declares the others.
     ("lib", ""),
@@ -54,7 +56,7 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("rustix", "store/ clock.rs", "files are used by handles in the store only"),
     (
         "Instant::now",
-        "clock.rs transport/ commands/ store/writer.rs store/queue_writer.rs store/commit_time.rs",
+        "clock.rs transport/ web/http.rs commands/ store/writer.rs store/queue_writer.rs store/commit_time.rs",
         "time is an argument",
     ),
     ("SystemTime::now", "clock.rs logging.rs", "time is an argument"),

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use sealpost::clock::{Moment, Now};
-use sealpost::protocol::envelope::{Envelope, NoticeKind, Origin, Subject};
+use sealpost::protocol::envelope::{AccessKey, Envelope, NoticeKind, Origin, Subject};
 use sealpost::protocol::frame::Accept;
 use sealpost::protocol::id::{DeviceId, Letters, MessageId};
 use sealpost::store::boots::{BootRecord, BootTime};
@@ -94,6 +94,7 @@ fn write_the_seeds_of_records() {
             receipts: true,
             content: 5,
             origin: Origin(11),
+            access: AccessKey::NONE,
             from_unknown: true,
             recipient_letters: Letters::Small,
         };

@@ -133,6 +133,7 @@ fn settings_that_are_shown_are_valid() {
 async fn every_command_works() {
     let relay = Binary::with(&[]).await;
     let mut main_commands = Vec::new();
+    let tokens = tempfile::tempdir().expect("a folder");
     for piece in pieces().iter().filter(|piece| piece.kind == "sh") {
         for line in piece.text.replace("\\\n", " ").lines().filter(|line| !line.is_empty()) {
             let at = format!("README.md:{}: {line}", piece.line);
@@ -159,6 +160,11 @@ async fn every_command_works() {
                     command.env(free.0, "127.0.0.1:0").env(free.1, "127.0.0.1:0");
                     let ran = command.arg(option).output().expect(&at);
                     assert!(ran.status.success() && !ran.stdout.is_empty(), "{at}: {ran:?}");
+                }
+                ["cargo", "run", "--release", "--", "token", rest @ ..] => {
+                    let ran = sealpost(tokens.path()).arg("token").args(rest).output();
+                    let ran = ran.expect(&at);
+                    assert!(ran.status.success(), "{at}: {ran:?}");
                 }
                 ["scripts/check"] => {
                     assert!(is_executable("scripts/check"), "{at}");

@@ -85,13 +85,17 @@ fn the_file_marks_the_keys_that_a_reload_applies() {
             section = name;
         } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
             let of_the_file = ["durable", "path", "commit_interval", "commit_batch"];
-            let reloadable = matches!(section, "limits" | "rate_limit")
+            let reloadable = matches!(section, "access" | "limits" | "rate_limit" | "tls")
                 || (section == "queue" && !of_the_file.contains(&key))
                 || matches!(
                     (section, key),
                     (
                         "server",
-                        "trusted_proxies" | "allowed_origins" | "hosts" | "admin_token_file"
+                        "trusted_proxies"
+                            | "proxy_protocol"
+                            | "allowed_origins"
+                            | "hosts"
+                            | "admin_token_file"
                     ) | ("log", "level")
                 );
             assert_eq!(above.starts_with("# (*) "), reloadable, "{section}.{key}");

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use bytestring::ByteString;
 use criterion::{BenchmarkId, Criterion};
 use sealpost::clock::Moment;
-use sealpost::protocol::envelope::{Envelope, Origin, Seq, Subject};
+use sealpost::protocol::envelope::{AccessKey, Envelope, Origin, Seq, Subject};
 use sealpost::protocol::id::{DeviceId, Letters, MessageId};
 use sealpost::relay::item::{Item, SettledBy};
 use sealpost::relay::mailbox::{Credit, Mailbox, Next};
@@ -88,6 +88,7 @@ impl Mail {
             receipts: false,
             content: 0,
             origin: Origin::NONE,
+            access: AccessKey::NONE,
             from_unknown: false,
             recipient_letters: Letters::Small,
         };

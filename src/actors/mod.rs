@@ -4,6 +4,7 @@
 //! to the Registry, the Registry pushes to sessions.
 
 pub mod abort_on_panic;
+pub mod access_control;
 pub mod connection_table;
 pub mod rate_limiter;
 pub mod registry;

@@ -11,7 +11,7 @@ use std::ops::Add;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient};
 use foldhash::fast::RandomState;
 use governor::clock::{Clock as GovernorClock, Reference};
 use governor::middleware::{StateInformationMiddleware, StateSnapshot};
@@ -21,8 +21,10 @@ use governor::{Quota, RateLimiter as Governor};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
+use super::access_control::{AccessControl, AccessDenials};
 use super::connection_table::DeliveryBatch;
 use super::registry::{CORE_MAILBOX, Register, Registry};
+use crate::access::{Denied, Policy, Presented};
 use crate::clock::{Clock, Moment};
 use crate::protocol::encode::Token;
 use crate::protocol::envelope::Origin;
@@ -97,12 +99,24 @@ pub struct Admit {
     pub accept: Option<Accept>,
     pub token: Option<Token>,
     pub renew_token: bool,
+    /// For a new device.
+    pub access: Presented,
 }
 
 /// The Registry refused a resume token.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ResumeFailed(pub IpAddr);
+
+/// Other access tokens.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ReloadAccess(pub Arc<Policy>);
+
+/// Asks for what is counted here. The time until the answer is what the mailbox costs.
+#[derive(Message)]
+#[rtype(result = "AccessDenials")]
+pub struct Observe;
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -182,11 +196,13 @@ pub struct RateLimiter {
     registrations: ByAddress,
     /// By the /48 of IPv6 addresses.
     site_registrations: ByAddress,
+    /// Resume tokens and access tokens that were refused.
     failures: ByAddress,
-    /// Addresses that may not try to resume, and until when.
+    /// Addresses that have tried too many, and until when.
     barred: HashMap<AddressKey, Moment, RandomState>,
     /// For hashes of origins.
     hash_key: HashKey,
+    access: AccessControl,
     registry: Addr<Registry>,
 }
 
@@ -196,6 +212,7 @@ impl RateLimiter {
         plan: Arc<RatePlan>,
         settings: Arc<Settings>,
         hash_key: HashKey,
+        access: AccessControl,
         registry: Addr<Registry>,
     ) -> Self {
         let rates = &settings.rate_limit;
@@ -208,6 +225,7 @@ impl RateLimiter {
             settings,
             barred: HashMap::default(),
             hash_key,
+            access,
             registry,
         }
     }
@@ -241,6 +259,38 @@ impl RateLimiter {
         Some(Refused::rate_limited(limit, self.failures.promise(now, key, until)))
     }
 
+    /// The name of the access token of a new device, if one is needed. 401 in one wording, and 429 where the address has tried too
+    /// many tokens.
+    fn check_access(&mut self, admit: &Admit) -> Result<Option<Arc<str>>, Refused> {
+        let denied = match self.access.find(admit.access, self.clock.now().wall_ms) {
+            Ok(name) => return Ok(name),
+            Err(denied) => denied,
+        };
+        // Who has no token guesses nothing.
+        let is_guess = denied != Denied::Missing;
+        let limited = if is_guess { self.barred(admit.address) } else { None };
+        self.access.count(denied, limited.is_some());
+        if is_guess && limited.is_none() {
+            self.count_failure(admit.address);
+        }
+        Err(limited.unwrap_or(Refusal::NoAccess.into()))
+    }
+
+    /// Counts a token that was refused. An address with too many of them is barred.
+    fn count_failure(&mut self, address: IpAddr) {
+        if is_exempt(&self.settings.limits.exempt_cidrs, address) {
+            return;
+        }
+        let key = AddressKey::from(address);
+        let until = match self.failures.count(key) {
+            Ok(left) if left.remaining_burst_capacity() > 0 => return,
+            // The place was the last. One more is refused, which counts nothing and yields the exact time.
+            Ok(_) => self.failures.count(key).err(),
+            Err(free) => Some(free),
+        };
+        self.barred.extend(until.map(|until| (key, until)));
+    }
+
     fn origin(&self, address: IpAddr) -> Origin {
         if is_exempt(&self.settings.limits.exempt_cidrs, address) {
             return Origin::NONE;
@@ -250,24 +300,30 @@ impl RateLimiter {
 
     fn admit(&mut self, admit: &Admit) -> Result<(), Refused> {
         let full = || Refused::from(Refusal::Full);
+        let mut access = None;
         if admit.token.is_none() {
+            access = self.check_access(admit)?;
             self.check_registration(admit.address)?;
         }
         let resume = admit.token.clone().map(|token| {
             let (token, hash) = hashed(token);
             Resume { token, hash, renew: admit.renew_token, barred: self.barred(admit.address) }
         });
+        let connection = admit.connection;
+        let allowance = match &access {
+            Some(name) => self.access.allowance(name),
+            None => admit.allowance.clone(),
+        };
         let registration = Registration {
             resumable: admit.resumable,
             receipts: admit.receipts,
             origin: self.origin(admit.address),
-            access: None,
+            access,
             accept: admit.accept,
             resume,
             fresh_id: DeviceId::random(),
             fresh_token: fresh_token().map_err(|_| full())?,
         };
-        let (connection, allowance) = (admit.connection, admit.allowance.clone());
         let register = Register { connection, registration, allowance };
         self.registry.try_send(register).map_err(|_| full())
     }
@@ -318,29 +374,24 @@ impl Handler<ResumeFailed> for RateLimiter {
     type Result = ();
 
     fn handle(&mut self, ResumeFailed(address): ResumeFailed, _: &mut Self::Context) {
-        if is_exempt(&self.settings.limits.exempt_cidrs, address) {
-            return;
-        }
-        let key = AddressKey::from(address);
-        let until = match self.failures.count(key) {
-            Ok(left) if left.remaining_burst_capacity() > 0 => return,
-            // The place was the last. One more is refused, which counts nothing and yields the exact time.
-            Ok(_) => self.failures.count(key).err(),
-            Err(free) => Some(free),
-        };
-        self.barred.extend(until.map(|until| (key, until)));
+        self.count_failure(address);
     }
 }
 
-/// A question without an answer: the time until it is handled is what the mailbox costs.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Probe;
-
-impl Handler<Probe> for RateLimiter {
+impl Handler<ReloadAccess> for RateLimiter {
     type Result = ();
 
-    fn handle(&mut self, _: Probe, _: &mut Self::Context) {}
+    fn handle(&mut self, ReloadAccess(policy): ReloadAccess, _: &mut Self::Context) {
+        self.access.set_policy(policy);
+    }
+}
+
+impl Handler<Observe> for RateLimiter {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.access.denials())
+    }
 }
 
 impl Handler<Reload> for RateLimiter {
@@ -349,6 +400,7 @@ impl Handler<Reload> for RateLimiter {
     fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) {
         let (old, new) = (&self.settings.rate_limit, &settings.rate_limit);
         self.plan.change(new.clone());
+        self.access.rates_mut().set_general(new.clone());
         if new.registrations_per_minute != old.registrations_per_minute {
             self.registrations = ByAddress::new(new.registrations_per_minute, &self.clock);
             self.site_registrations =
@@ -366,6 +418,7 @@ impl Handler<Reload> for RateLimiter {
 mod tests {
     use super::*;
     use crate::actors::write_watermarks::WriteWatermarks;
+    use crate::relay::access_rates::AccessRates;
     use crate::store::memory::Memory;
 
     /// The time that a refused registration was told.
@@ -381,7 +434,9 @@ mod tests {
         let (memory, watermarks) = (Box::new(Memory), WriteWatermarks::default());
         let registry = Registry::new(clock.clone(), settings.clone(), memory, watermarks).start();
         let key = HashKey::default();
-        let mut limiter = RateLimiter::new(clock.clone(), plan, settings, key, registry);
+        let rates = AccessRates::new(settings.rate_limit.clone(), &Policy::Open, clock.clone());
+        let access = AccessControl::new(Arc::new(Policy::Open), rates);
+        let mut limiter = RateLimiter::new(clock.clone(), plan, settings, key, access, registry);
         assert!((0..60).all(|_| wait(&mut limiter, "2001:db8::1").is_none()));
         for number in 1..=1_000 {
             let time = (number * 1_000).min(600_000);

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use actix::{
     Actor, AsyncContext as _, Context, Handler, Message, MessageResult, Recipient, StreamHandler,
@@ -15,14 +14,17 @@ use actix::{
 };
 use futures_util::stream;
 
+pub use self::observe::{CoreMetrics, Measure, Observe, ObserveStore, StoreHealth};
 use super::connection_table::{ConnectionTable, DeliveryBatch};
 use super::write_watermarks::{WriteWatermarks, Written};
+use crate::access::Policy;
 use crate::clock::Clock;
 use crate::protocol::refusal::CloseReason;
+use crate::relay::access_rates::AccessRates;
 use crate::relay::command::{Command, ConnectionId, Registration};
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::rate_limit::{Allowance, RatePlan};
-use crate::relay::router::{Measured, Router, Snapshot, Stuck, Sweep, Ticket};
+use crate::relay::router::{Router, Stuck, Sweep, Ticket};
 use crate::settings::Settings;
 use crate::store::writer::Outcome;
 use crate::store::{Loaded, Store};
@@ -115,36 +117,15 @@ pub struct CloseStore;
 #[rtype(result = "()")]
 pub struct Reload(pub Arc<Settings>);
 
+/// Other access tokens.
 #[derive(Message)]
-#[rtype(result = "Snapshot")]
-pub struct Observe;
+#[rtype(result = "()")]
+pub struct ReloadAccess(pub Arc<Policy>);
 
+/// Ends all devices of the access token with this name; returns how many were alive.
 #[derive(Message)]
-#[rtype(result = "StoreHealth")]
-pub struct ObserveStore;
-
-/// Whether the queue's disk takes what it is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreHealth {
-    /// New messages are refused.
-    pub is_failing: bool,
-    /// How long the commit under way has taken.
-    pub commit_for: Duration,
-}
-
-/// Asks for everything that is counted.
-#[derive(Message)]
-#[rtype(result = "CoreMetrics")]
-pub struct Measure {
-    /// The longest round counts anew from now on.
-    pub resets: bool,
-}
-
-pub struct CoreMetrics {
-    pub router: Measured,
-    /// The most messages that one round handled since the last time: the depth of the mailbox.
-    pub longest_round: u64,
-}
+#[rtype(result = "u32")]
+pub struct EndDevicesOf(pub Arc<str>);
 
 pub struct Registry {
     clock: Clock,
@@ -192,8 +173,19 @@ impl Registry {
         }
     }
 
-    pub fn restore(&mut self, loaded: Loaded, plan: &Arc<RatePlan>) {
-        self.router.restore(self.clock.now(), loaded, || Allowance::new(plan.clone()));
+    /// Restores what the store has kept. `rates` are those of devices with an access token.
+    pub fn restore(
+        &mut self,
+        loaded: Loaded,
+        policy: &Policy,
+        plan: &Arc<RatePlan>,
+        rates: &mut AccessRates,
+    ) {
+        self.router.set_access(policy);
+        self.router.restore(self.clock.now(), loaded, |access| match access {
+            Some(name) => rates.allowance(name),
+            None => Allowance::new(plan.clone()),
+        });
         self.router.store_mut().flush();
     }
 
@@ -450,39 +442,24 @@ impl Handler<Reload> for Registry {
     }
 }
 
-impl Handler<Observe> for Registry {
-    type Result = MessageResult<Observe>;
+impl Handler<ReloadAccess> for Registry {
+    type Result = ();
 
-    fn handle(&mut self, _: Observe, ctx: &mut Self::Context) -> Self::Result {
-        MessageResult(self.step(0, ctx, |router, _| router.observe()))
+    fn handle(&mut self, ReloadAccess(policy): ReloadAccess, _: &mut Self::Context) {
+        self.router.set_access(&policy);
     }
 }
 
-impl Handler<ObserveStore> for Registry {
-    type Result = MessageResult<ObserveStore>;
+impl Handler<EndDevicesOf> for Registry {
+    type Result = u32;
 
-    fn handle(&mut self, _: ObserveStore, _: &mut Self::Context) -> Self::Result {
-        let store = self.router.store_mut();
-        MessageResult(StoreHealth {
-            is_failing: store.is_failing(),
-            commit_for: store.commit_for(),
-        })
+    fn handle(&mut self, EndDevicesOf(name): EndDevicesOf, ctx: &mut Self::Context) -> u32 {
+        self.step(YIELD_EVERY, ctx, |router, step| router.end_devices_of(step, &name))
     }
 }
 
-impl Handler<Measure> for Registry {
-    type Result = MessageResult<Measure>;
-
-    fn handle(&mut self, Measure { resets }: Measure, ctx: &mut Self::Context) -> Self::Result {
-        let router = self.step(0, ctx, |router, step| router.measure(step.now));
-        let longest_round = self.longest_round;
-        if resets {
-            self.longest_round = 0;
-        }
-        MessageResult(CoreMetrics { router, longest_round })
-    }
-}
-
+#[path = "registry_observe.rs"]
+mod observe;
 #[path = "registry_operator.rs"]
 pub mod operator;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::connection_table::DeliveryBatch;
 use super::rate_limiter::{Admit, RateLimiter, ResumeFailed};
 use super::registry::{CommandBatch, Connected, Disconnected, Registry};
 use super::write_watermarks::WriteWatermarks;
+use crate::access::{Presented, SecretHash};
 use crate::metrics::worker;
 use crate::protocol::encode::{self, Extension, Token};
 use crate::protocol::frame::Register;
@@ -63,6 +64,8 @@ pub struct Session {
     writer: WebSocketWriter,
     state: State,
     allowance: Arc<Allowance>,
+    /// The access token in the head of the upgrade, until the connection is registered.
+    access: Option<Box<SecretHash>>,
     /// Malformed frames in a row.
     strikes: u32,
     /// Decoded, not sent to the Registry yet.
@@ -102,6 +105,7 @@ impl Session {
         settings: Arc<Settings>,
         core: Arc<CoreHandles>,
         allowance: Arc<Allowance>,
+        access: Option<SecretHash>,
         socket: SocketHandle,
     ) -> Self {
         Self {
@@ -113,6 +117,7 @@ impl Session {
             socket,
             state: State::Unregistered,
             allowance,
+            access: access.map(Box::new),
             strikes: 0,
             batch: Vec::new(),
             batch_in_flight: false,
@@ -235,6 +240,10 @@ impl Session {
             buffered: Vec::new(),
         };
         self.socket.pause(true);
+        let access = Presented {
+            in_head: self.access.as_deref().copied(),
+            in_payload: register.access_token.map(|secret| SecretHash::of(&secret.0)),
+        };
         let admit = Admit {
             connection: self.id,
             address: self.address,
@@ -245,6 +254,7 @@ impl Session {
             accept: register.accept,
             token: register.resume_token.map(|token| Token(token.into_owned())),
             renew_token: register.renew_token,
+            access,
         };
         if self.core.limiter.try_send(admit).is_err() {
             self.on_refused(Refusal::Full, &ErrorContext::NOTHING, ctx);

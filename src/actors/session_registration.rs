@@ -10,16 +10,20 @@ use crate::protocol::encode::{self, ClientLimits, Extension};
 use crate::protocol::kind::Outgoing;
 use crate::relay::connection_state::Registered;
 use crate::relay::delivery::RegistrationAccepted;
+use crate::relay::rate_limit::Allowance;
 use crate::settings::Settings;
 
 impl Session {
     pub(super) fn on_registered(&mut self, accepted: RegistrationAccepted, ctx: &mut Ctx) {
         let RegistrationAccepted { device, allowance, resumed, queued, token } = accepted;
+        self.allowance = allowance;
+        self.access = None;
         let session = &self.settings.session;
         let ttl = if token.is_some() { session.ttl } else { session.plain_ttl };
         let extended = matches!(self.state, State::Registering { extended: true, .. });
         let extension = extended.then(|| {
-            let (session_ttl, limits) = (ttl.as_secs(), client_limits(&self.settings));
+            let limits = client_limits(&self.settings, &self.allowance);
+            let session_ttl = ttl.as_secs();
             Box::new(Extension {
                 protocol: encode::PROTOCOL,
                 resumable: token.is_some(),
@@ -35,7 +39,6 @@ impl Session {
             metrics.sent(Outgoing::RegisterResponse);
             metrics.registrations.increase(usize::from(resumed));
         });
-        self.allowance = allowance;
         let (core, id) = (self.core.clone(), self.id);
         self.socket.on_written(move |[items, notices]| {
             if core.watermarks.record(Written { connection: id, items, notices }) {
@@ -63,11 +66,13 @@ impl Session {
 }
 
 /// The limits in a `RegisterResponse`. (protocol: Register)
-fn client_limits(settings: &Settings) -> ClientLimits {
+fn client_limits(settings: &Settings, allowance: &Allowance) -> ClientLimits {
+    // A device with an access token may have a rate of its own.
+    let (messages_per_minute, burst) = allowance.message_rate();
     ClientLimits {
         message_bytes: settings.limits.message_bytes,
-        messages_per_minute: settings.rate_limit.messages_per_minute.get(),
-        burst: settings.rate_limit.burst.get(),
+        messages_per_minute,
+        burst,
         control_per_minute: settings.rate_limit.control_per_minute.get(),
         queue_messages: settings.queue.messages,
         queue_bytes: settings.queue.bytes as u64,

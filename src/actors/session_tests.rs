@@ -7,10 +7,13 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message as Ws, protocol::Role};
 
 use super::*;
+use crate::access::Policy;
 use crate::actors::abort_on_panic;
+use crate::actors::access_control::AccessControl;
 use crate::actors::registry::WriteProgress;
 use crate::actors::test_probe::{RunOnActor, look};
 use crate::clock::Clock;
+use crate::relay::access_rates::AccessRates;
 use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::Settings;
 use crate::store::memory::Memory;
@@ -32,7 +35,10 @@ async fn core_elsewhere(
         let registry =
             Registry::new(clock.clone(), settings.clone(), Box::new(Memory), watermarks.clone());
         let registry = abort_on_panic::start("registry", registry);
-        let limiter = RateLimiter::new(clock, plan, settings, HashKey::default(), registry.clone());
+        let rates = AccessRates::new(settings.rate_limit.clone(), &Policy::Open, clock.clone());
+        let access = AccessControl::new(Arc::new(Policy::Open), rates);
+        let key = HashKey::default();
+        let limiter = RateLimiter::new(clock, plan, settings, key, access, registry.clone());
         let limiter = abort_on_panic::start("rate_limiter", limiter);
         let _ = core_sender.send(Arc::new(CoreHandles { registry, limiter, watermarks }));
     });
@@ -62,7 +68,7 @@ async fn a_session_reads_its_socket_again_when_an_overloaded_registry_has_caught
         transport::connection(near, bytes::Bytes::new(), limits, move |socket| {
             let (id, address) = (ConnectionId(1), [127, 0, 0, 1].into());
             let allowance = Allowance::new(plan);
-            Session::new(id, address, settings, core, allowance, socket)
+            Session::new(id, address, settings, core, allowance, None, socket)
         })
     };
     actix::spawn(session);

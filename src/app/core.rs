@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::queue::{Queue, start_store};
+use crate::access::Policy;
 use crate::actors::abort_on_panic;
+use crate::actors::access_control::AccessControl;
 use crate::actors::rate_limiter::RateLimiter;
 use crate::actors::registry::Registry;
 use crate::actors::session::CoreHandles;
 use crate::actors::ttl_sweeper::TtlSweeper;
 use crate::actors::write_watermarks::WriteWatermarks;
 use crate::clock::Clock;
+use crate::relay::access_rates::AccessRates;
 use crate::settings::Settings;
 use crate::store::Loaded;
 use crate::store::records::HashKey;
@@ -20,18 +23,20 @@ pub(super) fn start_core(
     clock: &Clock,
     ingress: &Ingress,
     queue: Option<Queue>,
+    policy: Arc<Policy>,
 ) -> CoreHandles {
     let watermarks = WriteWatermarks::default();
     let hash_key = match &queue {
         Some(queue) => queue.loaded.hash_key,
         None => getrandom::u64().map(HashKey).unwrap_or_default(),
     };
+    let mut rates = AccessRates::new(settings.rate_limit.clone(), &policy, clock.clone());
     let registry = abort_on_panic::create("registry", |address| {
         let (store, loaded) =
             start_store(settings, clock, queue, address.clone(), &ingress.backups);
         let mut registry =
             Registry::new(clock.clone(), settings.clone(), store, watermarks.clone());
-        registry.restore(Loaded { hash_key, ..loaded }, &ingress.plan);
+        registry.restore(Loaded { hash_key, ..loaded }, &policy, &ingress.plan, &mut rates);
         registry
     });
     let limiter = RateLimiter::new(
@@ -39,6 +44,7 @@ pub(super) fn start_core(
         ingress.plan.clone(),
         settings.clone(),
         hash_key,
+        AccessControl::new(policy, rates),
         registry.clone(),
     );
     let limiter = abort_on_panic::start("rate_limiter", limiter);

@@ -27,7 +27,8 @@ use crate::clock::Clock;
 use crate::relay::rate_limit::RatePlan;
 use crate::settings::{AdminAddress, Settings};
 use crate::web::admin::token::AdminToken;
-use crate::web::ingress::Ingress;
+use crate::web::ingress::{Ingress, read_access};
+use crate::web::tls::Tls;
 
 pub use self::activation::InheritedSockets;
 pub use self::listeners::{bind, bind_admin};
@@ -66,10 +67,13 @@ impl App {
         clock: Clock,
     ) -> io::Result<Self> {
         let settings = Arc::new(settings);
+        let access = Arc::new(read_access(&settings)?);
         let admin_token = AdminToken::read(&settings.server.admin_token_file)?;
+        let tls = Tls::start(&settings.tls, &clock)?;
         let queue = Queue::open(&settings, &clock)?;
         let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-        let ingress = Arc::new(Ingress::new(settings.clone(), admin_token, plan, clock.clone()));
+        let ingress =
+            Arc::new(Ingress::new(settings.clone(), admin_token, tls, plan, clock.clone()));
         ingress.socket_is_inherited.store(inherited.public.is_some(), Relaxed);
         let listener = inherited.public_or(settings.server.listen)?;
         let admin_listener = inherited.admin_or(&settings.server.admin_listen)?;
@@ -93,7 +97,13 @@ impl App {
                     // This runs on each worker's own thread; the core lives on the first one's.
                     ingress.core.get_or_init(|| {
                         let queue = take(&queue);
-                        let core = Arc::new(start_core(&settings, &clock, &ingress, queue));
+                        let core = Arc::new(start_core(
+                            &settings,
+                            &clock,
+                            &ingress,
+                            queue,
+                            access.clone(),
+                        ));
                         let before_serving = take(&before_serving);
                         before_serving.into_iter().for_each(|run| run());
                         core
@@ -128,6 +138,11 @@ impl App {
         &self.admin
     }
 
+    /// The certificate and the handshakes of the public listener; `None`: it speaks plain HTTP.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.ingress.tls.clone()
+    }
+
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.ingress.clone())
     }
@@ -149,6 +164,7 @@ impl App {
             ended = &mut server => return ended.map_err(io::Error::other)?,
             () = shutdown => {}
             () = self.ingress.shutdown.notified() => {}
+            () = self.ingress.watch_certificate() => {}
         }
         drain(&self.ingress, &handle, self.settings.server.drain_timeout).await;
         server.await.map_err(io::Error::other)?
@@ -164,12 +180,18 @@ impl ReloadHandle {
             Ok(token) => self.0.set_admin_token(token),
             Err(failed) => log::error!("the admin token was not read, the old one stays: {failed}"),
         }
-        let Some(core) = self.0.core.get() else { return };
+        let Some(core) = self.0.core.get() else {
+            return log::warn!(
+                "the relay is still starting; send the signal again when it listens"
+            );
+        };
         let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
         let rules = core.registry.try_send(registry::Reload(settings));
         if limits.is_err() || rules.is_err() {
             log::error!("the core is too busy to hear of new settings; send the signal again");
         }
+        // What is wrong is in the log.
+        let _ = self.0.reload_access();
     }
 }
 

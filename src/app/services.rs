@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_codec::{AsyncRead, AsyncWrite};
 use actix_http::body::BoxBody;
 use actix_http::{HttpService, Protocol, Request, Response, ServiceConfig};
 use actix_rt::net::{ActixStream, TcpStream};
@@ -17,9 +18,9 @@ use actix_web::middleware::from_fn;
 use actix_web::{App as Site, web};
 
 use super::listeners::tune;
-use crate::web::http::HEAD_TIMEOUT;
+use crate::web::http::{Deadlines, HEAD_TIMEOUT};
 use crate::web::ingress::Ingress;
-use crate::web::{admin, health, hosts, http, metrics, ws};
+use crate::web::{admin, health, hosts, http, metrics, proxy_protocol, ws};
 
 pub(super) fn public_service(
     ingress: &Arc<Ingress>,
@@ -45,26 +46,65 @@ pub(super) fn public_service(
 }
 
 /// Serves a socket that was just accepted until it is a WebSocket or closed. Sockets that never become a session are counted
-/// here, and one over the limit gets no answer.
+/// here, and one over the limit gets no answer. A PROXY header comes first, then TLS.
 async fn accept<Site>(
     ingress: Arc<Ingress>,
     user_timeout: Duration,
     config: ServiceConfig,
     site: Rc<Site>,
-    socket: TcpStream,
+    mut socket: TcpStream,
 ) -> Result<(), Infallible>
 where
     Site: Service<Request, Error = actix_web::Error>,
     Site::Response: Into<Response<BoxBody>>,
 {
     if let Ok(peer) = socket.peer_addr()
-        && let Some(_permit) = ingress.admit(peer.ip())
+        && let Some(mut permit) = ingress.admit(peer.ip())
     {
         tune(&socket, user_timeout);
-        let upgrade = |request, framed| ws::upgrade(ingress.clone(), peer.ip(), request, framed);
-        http::serve(socket, peer, config, &*site, upgrade).await;
+        let due = Deadlines::from_now();
+        let mut client = peer;
+        if ingress.expects_proxy_header(peer.ip()) {
+            let Some(named) = proxy_protocol::read_client(&mut socket, peer, due).await else {
+                return Ok(());
+            };
+            client = named;
+            // A client behind a proxy has the caps of its own address.
+            drop(permit);
+            let Some(of_client) = ingress.admit(client.ip()) else { return Ok(()) };
+            permit = of_client;
+        }
+        match &ingress.tls {
+            None => serve(&ingress, client, due, config, &*site, socket).await,
+            // In a box, so that a plain connection does not carry the room for it.
+            Some(tls) => {
+                Box::pin(async {
+                    if let Some(stream) = tls.accept(socket, due).await {
+                        serve(&ingress, client, due, config, &*site, stream).await;
+                    }
+                })
+                .await;
+            }
+        }
+        drop(permit);
     }
     Ok(())
+}
+
+async fn serve<Io, Site>(
+    ingress: &Arc<Ingress>,
+    client: SocketAddr,
+    due: Deadlines,
+    config: ServiceConfig,
+    site: &Site,
+    io: Io,
+) where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    Site: Service<Request, Error = actix_web::Error>,
+    Site::Response: Into<Response<BoxBody>>,
+{
+    let upgrade = |request, framed| ws::upgrade(ingress.clone(), client.ip(), request, framed);
+    http::serve(io, client, due, config, site, upgrade).await;
 }
 
 /// Serves operators. `peer` is the client's address; a Unix socket has none.

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
 use crate::abort_on_panic::EXIT_CODE;
+use crate::access::Policy;
 use crate::actors::abort_on_panic;
 use crate::actors::rate_limiter::RateLimiter;
 use crate::actors::registry::{Observe, Registry};
@@ -37,8 +38,8 @@ fn a_core_actor_that_panics_ends_the_process() {
 async fn panics_in(actor: &str) {
     let (settings, clock) = (Arc::new(Settings::default()), Clock::system());
     let plan = RatePlan::new(settings.rate_limit.clone(), clock.clone());
-    let ingress = Ingress::new(settings.clone(), None, plan, clock.clone());
-    let core = start_core(&settings, &clock, &ingress, None);
+    let ingress = Ingress::new(settings.clone(), None, None, plan, clock.clone());
+    let core = start_core(&settings, &clock, &ingress, None, Arc::new(Policy::Open));
     let sent = match actor {
         "registry" => {
             core.registry.try_send(RunOnActor::new(|_: &mut Registry| panic!("a deliberate panic")))

@@ -3,6 +3,7 @@
 
 mod device;
 mod queue;
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use clap_complete::Shell;
 
 pub use device::{DeviceCommand, One};
 pub use queue::{Dropped, QueueCommand};
+pub use token::{NewToken, TokenCommand};
 
 /// A self-hosted relay for end-to-end-encrypted devices.
 ///
@@ -116,6 +118,12 @@ pub enum Command {
         /// What to look for
         #[command(subcommand)]
         what: QueueCommand,
+    },
+    /// Make, list or revoke the access tokens in access.tokens_file
+    Token {
+        /// What to do
+        #[command(subcommand)]
+        what: TokenCommand,
     },
 }
 

@@ -9,6 +9,7 @@ mod manual;
 mod queue;
 mod status;
 mod text;
+mod token;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ pub fn run(command: Command, settings: &Settings) -> ExitCode {
     match command {
         Command::Queue { what } => queue::run(what, settings),
         Command::Backup { directory } => answer(backup::run(settings, &directory)),
+        Command::Token { what } => token::run(what, settings),
         Command::Status { json } => answer(status::run(settings, json)),
         Command::Top { interval, count } => answer(status::top(settings, interval, count)),
         Command::Device { what } => answer(device::run(settings, what)),

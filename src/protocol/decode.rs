@@ -5,8 +5,8 @@
 
 use super::envelope::Subject;
 use super::frame::{
-    Accept, Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Send,
-    StatusUpdate,
+    Accept, Ack, Auth, AuthStep, AuthSuccess, ClientFrame, KeyRotation, Presence, Register, Secret,
+    Send, StatusUpdate,
 };
 use super::id::{DeviceId, MessageId, Recipient};
 use super::json_object;
@@ -107,7 +107,7 @@ pub fn error_context(text: &str, refusal: Refusal) -> ErrorContext {
 }
 
 fn register(payload: &str) -> Result<Register<'_>, Refusal> {
-    let names = ["resumable", "receipts", "resume_token", "accept", "renew_token"];
+    let names = ["resumable", "receipts", "resume_token", "accept", "renew_token", "access_token"];
     let fields = Fields::read(Kind::Register, payload, names)?;
     Ok(Register {
         resume_token: fields.optional(2, |raw| string(raw).ok_or("a string"))?,
@@ -116,6 +116,7 @@ fn register(payload: &str) -> Result<Register<'_>, Refusal> {
         receipts: fields.optional(1, flag)?.unwrap_or(false),
         accept: fields.optional(3, accept)?,
         renew_token: fields.optional(4, flag)?.unwrap_or(false),
+        access_token: fields.optional(5, |raw| string(raw).map(Secret).ok_or("a string"))?,
     })
 }
 

@@ -162,6 +162,13 @@ const FULL_RETRY_AFTER_MS: u64 = 30_000;
 
 /// Encodes an `Error`. (protocol: Error)
 pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
+    /// What the limit is, or which one.
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Limit {
+        Number(u64),
+        Name(&'static str),
+    }
     #[derive(Serialize)]
     struct Payload<'a> {
         message: std::fmt::Arguments<'a>,
@@ -175,13 +182,14 @@ pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        limit: Option<u64>,
+        limit: Option<Limit>,
         #[serde(skip_serializing_if = "Option::is_none")]
         remaining: Option<u32>,
     }
     let (limit, remaining, retry_after_ms) = match refusal {
-        Refusal::RateLimited(limit) => (Some(u64::from(limit)), Some(0), None),
-        Refusal::TooLarge(max) => (u64::try_from(max).ok(), None, None),
+        Refusal::RateLimited(limit) => (Some(Limit::Number(u64::from(limit))), Some(0), None),
+        Refusal::TooLarge(max) => (u64::try_from(max).ok().map(Limit::Number), None, None),
+        Refusal::AccessLimit(bound) => (Some(Limit::Name(bound.name())), None, None),
         Refusal::Full => (None, None, Some(FULL_RETRY_AFTER_MS)),
         _ => (None, None, None),
     };
@@ -214,6 +222,7 @@ fn encode(kind: &'static str, payload: &impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::protocol::envelope::Subject;
+    use crate::protocol::refusal::AccessBound;
 
     const ID: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
 
@@ -249,6 +258,10 @@ mod tests {
         assert_eq!(
             error(Refusal::RateLimited(60), &context),
             r#"{"type":"Error","payload":{"message":"Rate limit exceeded (60/60). Try again in a minute.","code":429,"retry_after_ms":900,"limit":60,"remaining":0}}"#
+        );
+        assert!(
+            error(Refusal::AccessLimit(AccessBound::Devices), &ErrorContext::NOTHING)
+                .ends_with(r#""code":403,"limit":"devices"}}"#)
         );
         let context = ErrorContext::about(
             Some(&Subject::KeyRotation("1678886401".into())),

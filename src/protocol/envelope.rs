@@ -25,6 +25,8 @@ pub struct Envelope {
     pub content: u64,
     /// Who pays for the envelope in a shared pool; of a notice, the device that it waits for.
     pub origin: Origin,
+    /// The access token by which the sender registered; of a notice, none.
+    pub access: AccessKey,
     /// The recipient had never written to the sender when the envelope was accepted. (protocol: Unknown senders)
     pub from_unknown: bool,
     /// The letters in which the sender wrote the id of the recipient; an `Error` about the envelope repeats them.
@@ -38,6 +40,15 @@ pub struct Origin(pub u64);
 impl Origin {
     /// A device without an origin, from one of `limits.exempt_cidrs`: its share is not limited, and nobody treats the
     /// device as an unknown sender.
+    pub const NONE: Self = Self(0);
+}
+
+/// An access token, as a number that the router gives to its name; never the same for two names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct AccessKey(pub u32);
+
+impl AccessKey {
+    /// Of a device that registered without a token.
     pub const NONE: Self = Self(0);
 }
 

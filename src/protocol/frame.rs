@@ -49,6 +49,18 @@ pub struct Register<'a> {
     pub accept: Option<Accept>,
     /// Asks for a new resume token.
     pub renew_token: bool,
+    /// The access token by which the client wants to register.
+    pub access_token: Option<Secret<'a>>,
+}
+
+/// A secret of a client, in clear text; `Debug` shows its length only.
+#[derive(PartialEq)]
+pub struct Secret<'a>(pub Cow<'a, str>);
+
+impl std::fmt::Debug for Secret<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
 }
 
 /// Whose messages a device takes. (protocol: Register)

@@ -33,6 +33,11 @@ pub enum Refusal {
     Blocked,
     /// 401: the resume token is unknown, expired or wrong. One text for all three, so that a guess reveals nothing.
     BadToken,
+    /// 401: registering needs an access token, and the one that was given, if any, is unknown or expired. One text for all, so
+    /// that a guess reveals nothing.
+    NoAccess,
+    /// 403: the devices of the access token have all that they may have of this.
+    AccessLimit(AccessBound),
     /// 403: the `sender_id` is not the connection's device.
     ForeignSender,
     /// 403: the `device_id` is not the connection's device.
@@ -63,6 +68,25 @@ pub enum Refusal {
     QueueFull,
 }
 
+/// What the devices of one access token may have together. (protocol: Access tokens)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessBound {
+    /// Devices that are alive.
+    Devices,
+    /// Bytes of what they have sent and that waits.
+    QueuedBytes,
+}
+
+impl AccessBound {
+    /// The `limit` of the `Error` frame.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Devices => "devices",
+            Self::QueuedBytes => "queued_bytes",
+        }
+    }
+}
+
 /// The kind of message that expired. (protocol: Error codes, 410)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiredKind {
@@ -86,8 +110,12 @@ impl Refusal {
             | Self::UnknownType
             | Self::ServerOnly(_)
             | Self::NobodyYet => 400,
-            Self::NotRegistered | Self::BadToken => 401,
-            Self::Blocked | Self::ForeignSender | Self::ForeignDevice | Self::NotVerified => 403,
+            Self::NotRegistered | Self::BadToken | Self::NoAccess => 401,
+            Self::AccessLimit(_)
+            | Self::Blocked
+            | Self::ForeignSender
+            | Self::ForeignDevice
+            | Self::NotVerified => 403,
             Self::UnknownRecipient | Self::NoExchange => 404,
             Self::OtherContent | Self::Ambiguous | Self::Replaced => 409,
             Self::Expired(..) => 410,
@@ -145,6 +173,13 @@ impl fmt::Display for Refusal {
             Self::NotRegistered => "Not registered: send Register first.",
             Self::Blocked => "This device is blocked.",
             Self::BadToken => "Resume token refused: register afresh.",
+            Self::NoAccess => "A valid access token is needed to register.",
+            Self::AccessLimit(AccessBound::Devices) => {
+                "The access token has all the devices that it may have."
+            }
+            Self::AccessLimit(AccessBound::QueuedBytes) => {
+                "The access token has all the bytes waiting that it may have."
+            }
             Self::ForeignSender => "The sender_id is not this connection's device.",
             Self::ForeignDevice => "The device_id is not this connection's device.",
             Self::NotVerified => "No authentication exchange with this device has been verified.",
@@ -223,6 +258,8 @@ pub enum CloseReason {
     Kicked,
     /// 1013: the client does not read what the relay sends.
     SlowConsumer,
+    /// 4403: the operator has ended the device.
+    Ended,
     /// 4401: no Register within the time limit.
     NotRegistered,
     /// 4403: an operator has blocked the device.
@@ -254,6 +291,7 @@ impl CloseReason {
             Self::Internal => (1011, "internal error"),
             Self::Kicked => (1012, "closed by the operator"),
             Self::SlowConsumer => (1013, "slow consumer"),
+            Self::Ended => (4403, "ended by the operator"),
             Self::NotRegistered => (4401, "no Register in time"),
             Self::Blocked => (4403, "blocked by the operator"),
             Self::Idle => (4408, "idle"),
@@ -287,6 +325,7 @@ mod tests {
             CloseReason::SlowConsumer,
             CloseReason::NotRegistered,
             CloseReason::Blocked,
+            CloseReason::Ended,
             CloseReason::Idle,
             CloseReason::Replaced,
         ] {

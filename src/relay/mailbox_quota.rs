@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::fair_share::{Pool, share_of};
 use super::item::Item;
-use crate::protocol::envelope::{Origin, Subject};
+use crate::protocol::envelope::{AccessKey, Origin, Subject};
 use crate::protocol::id::DeviceId;
 
 /// Senders for which an empty mailbox keeps memory.
@@ -37,6 +37,7 @@ pub struct MailboxQuota {
 pub struct Applicant {
     pub id: DeviceId,
     pub origin: Origin,
+    pub access: AccessKey,
     pub is_unknown: bool,
     /// The envelope is a `KeyRotationUpdate`.
     pub adds_key: bool,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::clock::Moment;
-use crate::protocol::envelope::{ENVELOPE_OVERHEAD, Envelope, Seq};
+use crate::protocol::envelope::{AccessKey, ENVELOPE_OVERHEAD, Envelope, Seq};
 use crate::protocol::id::{Letters, MessageId};
 
 const QUOTA: MailboxQuota = MailboxQuota {
@@ -11,14 +11,20 @@ const QUOTA: MailboxQuota = MailboxQuota {
     origin_share: 0.5,
     window: 64,
 };
-const FRIEND: Applicant =
-    Applicant { id: DeviceId::from_u128(1), origin: Origin(1), is_unknown: false, adds_key: false };
+const FRIEND: Applicant = Applicant {
+    id: DeviceId::from_u128(1),
+    origin: Origin(1),
+    access: AccessKey::NONE,
+    is_unknown: false,
+    adds_key: false,
+};
 
 /// Device `number` of an origin, unknown to the recipient.
 fn unknown(number: u128, origin: u64) -> Applicant {
     Applicant {
         id: DeviceId::from_u128(1_000 + number),
         origin: Origin(origin),
+        access: AccessKey::NONE,
         is_unknown: true,
         adds_key: false,
     }
@@ -52,6 +58,7 @@ impl Queue {
                 receipts: false,
                 content: 0,
                 origin: from.origin,
+                access: AccessKey::NONE,
                 from_unknown: from.is_unknown,
                 recipient_letters: Letters::Small,
             };

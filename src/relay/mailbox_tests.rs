@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::protocol::envelope::{ENVELOPE_OVERHEAD, Origin};
+use crate::protocol::envelope::{AccessKey, ENVELOPE_OVERHEAD, Origin};
 
 const ALICE: DeviceId = DeviceId::from_u128(1);
 const CAROL: DeviceId = DeviceId::from_u128(3);
@@ -26,7 +26,13 @@ const QUOTA: MailboxQuota = MailboxQuota {
 };
 
 fn known(id: DeviceId) -> Applicant {
-    Applicant { id, origin: Origin::NONE, is_unknown: false, adds_key: false }
+    Applicant {
+        id,
+        origin: Origin::NONE,
+        access: AccessKey::NONE,
+        is_unknown: false,
+        adds_key: false,
+    }
 }
 
 fn of(window: usize) -> Credit {
@@ -43,6 +49,7 @@ fn item(seq: Seq) -> Item {
         receipts: false,
         content: 0,
         origin: Origin::NONE,
+        access: AccessKey::NONE,
         from_unknown: false,
         recipient_letters: crate::protocol::id::Letters::Small,
     };

@@ -3,6 +3,7 @@
 //! Plain structs without actix: time is an argument, and what follows from a command is a list of deliveries. The simulation
 //! in `tests/simulation` drives exactly this code.
 
+pub mod access_rates;
 pub mod auth_exchange;
 pub mod bucket;
 pub mod command;

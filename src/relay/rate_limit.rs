@@ -96,6 +96,13 @@ impl Allowance {
         self.buckets[Class::Message as usize].left(self.plan.clock.moment(), &rate)
     }
 
+    /// How many messages each minute, and how many at once.
+    pub fn message_rate(&self) -> (u32, u32) {
+        let packed = self.plan.rates[Class::Message as usize].load(Ordering::Relaxed);
+        let half = |half: u64| u32::try_from(half).unwrap_or(u32::MAX);
+        (half(packed >> 32), half(packed & u64::from(u32::MAX)))
+    }
+
     /// Counts one frame. New rates take effect here.
     pub fn check(&self, class: Class) -> Verdict {
         let generation = self.plan.generation.load(Ordering::Acquire);

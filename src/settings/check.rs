@@ -12,7 +12,7 @@ pub const MESSAGE_OVERHEAD: usize = 256;
 /// Everything in `settings` that contradicts something else in it. A key of `known` has its default in `settings`. The
 /// operator did not write the default, so it contradicts nothing.
 pub(super) fn contradictions(settings: &Settings, known: &Problems) -> Vec<Problem> {
-    let Settings { server, limits, heartbeat, queue, delivery, .. } = settings;
+    let Settings { server, tls, limits, heartbeat, queue, delivery, .. } = settings;
     let mut found = Vec::new();
     let mut refuse_if = |is_wrong: bool, keys: &[&str], value: String, reason: String| {
         if is_wrong && !keys.iter().any(|key| known.concern(key)) {
@@ -34,6 +34,25 @@ pub(super) fn contradictions(settings: &Settings, known: &Problems) -> Vec<Probl
         format!("\"{operators}\""),
         format!("must not share the port of server.listen ({devices})"),
     );
+    refuse_if(
+        server.proxy_protocol && server.trusted_proxies.is_empty(),
+        &["server.proxy_protocol", "server.trusted_proxies"],
+        server.proxy_protocol.to_string(),
+        "needs the proxies' addresses in server.trusted_proxies: no header of others is believed"
+            .to_owned(),
+    );
+    let (certificate, key) = (&tls.certificate, &tls.key);
+    for (name, path, other, other_path) in [
+        ("tls.key", key, "tls.certificate", certificate),
+        ("tls.certificate", certificate, "tls.key", key),
+    ] {
+        refuse_if(
+            path.as_os_str().is_empty() && !other_path.as_os_str().is_empty(),
+            &[name, other],
+            "\"\"".to_owned(),
+            format!("must be set where {other} is, or both empty for plain HTTP"),
+        );
+    }
     let message = size(limits.message_bytes as u64);
     refuse_if(
         limits.frame_bytes < limits.message_bytes,

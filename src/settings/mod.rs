@@ -23,15 +23,16 @@ pub use value::is_log_filter;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::{GIB, KIB, MIB, TIB};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use value::{ADDRESS, ADMIN_ADDRESS, DIRECTORY, FILTER, FLAG, FORMAT, HOSTS, OPTIONAL_FILE};
+use value::{ACCESS_MODE, ADDRESS, ADMIN_ADDRESS, DIRECTORY, FILE, FILTER};
 use value::{Count, Kind as _, MemorySize, Networks, Origins, Share, Size, Span, read};
+use value::{FLAG, FORMAT, HOSTS, OPTIONAL_FILE};
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
@@ -51,6 +52,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, with `ts`, `level`, `target` and `message`.
     Json,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessMode {
+    /// Everybody; an access token that a client gives is ignored.
+    Open,
+    /// Who has an access token, or resumes.
+    Tokens,
 }
 
 /// Makes the structs, and the ways from and to TOML values, from one declaration of each key: `key: type = kind`.
@@ -114,7 +125,7 @@ macro_rules! settings {
 settings! {
     /// Section `server`: addresses, threads and who may stand in front of the relay.
     server: Server {
-        /// Where devices connect. Loopback by default, because there is no TLS. With port 0 the system chooses one.
+        /// Where devices connect. Loopback by default, because TLS needs a certificate. With port 0 the system chooses one.
         listen: SocketAddr = ADDRESS,
         /// Where operators look and act. Devices never need it, so it has its own address.
         admin_listen: AdminAddress = ADMIN_ADDRESS,
@@ -124,8 +135,11 @@ settings! {
         workers: usize = Count(1..=1024),
         /// How long a shutdown waits for all sessions to close.
         drain_timeout: Duration = Span(S..=HOUR),
-        /// Proxies whose `X-Forwarded-For` is believed. Empty: none.
+        /// Proxies whose `X-Forwarded-For`, or PROXY header, is believed. Empty: none.
         trusted_proxies: Vec<IpNet> = Networks { may_be_everyone: false },
+        /// Whether each connection of a trusted proxy must begin with a PROXY protocol header, version 2, that names the
+        /// client's address. It comes before TLS.
+        proxy_protocol: bool = FLAG,
         /// Other sites whose pages may connect: values of the `Origin` header (RFC 6455, section 10.2), as
         /// [`crate::web_origin::WebOrigin`] writes them. The relay's own pages may always connect, and so may clients
         /// that send no `Origin`. Empty: no other site.
@@ -136,6 +150,20 @@ settings! {
         hosts: Vec<String> = HOSTS,
         /// How long the peer's TCP may leave sent bytes unconfirmed before it counts as dead (RFC 5482).
         tcp_user_timeout: Duration = Span(S..=HOUR),
+    }
+    /// Section `tls`: the certificate of the public listener.
+    tls: Tls {
+        /// The chain in PEM, the relay's own certificate first. Empty: plain HTTP.
+        certificate: PathBuf = OPTIONAL_FILE,
+        /// Its key in PEM: PKCS#8, PKCS#1 or SEC1, not encrypted. The file must not be open to others.
+        key: PathBuf = OPTIONAL_FILE,
+    }
+    /// Section `access`: who may register.
+    access: Access {
+        /// Everybody, or who has a token of the file.
+        mode: AccessMode = ACCESS_MODE,
+        /// The tokens; `sealpost token` changes the file. It is read at start and at each reload, in mode `"tokens"` only.
+        tokens_file: PathBuf = FILE,
     }
     /// Section `log`: what is logged, and how a line looks.
     log: Log {
@@ -186,7 +214,7 @@ settings! {
         registrations_per_minute: NonZeroU32 = Count(1..=u32::MAX),
         /// Resumes of one device, each minute, a sixth of them at once: each costs a write to disk. More are answered 429.
         resumes_per_minute: NonZeroU32 = Count(1..=u32::MAX),
-        /// Failed attempts to resume from one address, each minute, so that tokens cannot be guessed.
+        /// Resume tokens and access tokens that were refused to one address, each minute, so that none can be guessed.
         resume_failures_per_minute: NonZeroU32 = Count(1..=u32::MAX),
     }
     /// Section `heartbeat`: how a dead connection is noticed.
@@ -252,5 +280,12 @@ settings! {
     sweeper: Sweeper {
         /// How often the search runs; also the longest delay of an expiry.
         interval: Duration = Span(10 * MS..=MIN),
+    }
+}
+
+impl Tls {
+    /// The files of the certificate and its key; `None`: plain HTTP.
+    pub fn files(&self) -> Option<(&Path, &Path)> {
+        (!self.certificate.as_os_str().is_empty()).then_some((&self.certificate, &self.key))
     }
 }

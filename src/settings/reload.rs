@@ -16,20 +16,25 @@ pub struct Reload {
 
 impl Settings {
     /// Takes from `fresh` what can change while connections are open: `limits`, `rate_limit`, the quotas and times of
-    /// `queue`, `server.admin_token_file`, `server.allowed_origins`, `server.hosts`, `server.trusted_proxies` and `log.level`. Everything else is bound to sockets,
-    /// threads and timers that already run, and keeps its value.
+    /// `queue`, `access`, `server.admin_token_file`, `server.allowed_origins`, `server.hosts`, `server.trusted_proxies`,
+    /// `server.proxy_protocol`, the files of `tls` and `log.level`. Everything else is bound to sockets, threads and timers that already
+    /// run, and keeps its value. TLS is neither turned on nor off: a mistake would let devices speak in the clear.
     ///
     /// If a new value would contradict a kept one (`limits.message_bytes` above the running `delivery.bytes`), no value is
     /// applied and all changes wait for the restart.
     pub fn reload(&self, fresh: Self) -> Reload {
+        let keeps_tls = self.tls.files().is_some() == fresh.tls.files().is_some();
         let mut settings = Self {
             server: Server {
                 trusted_proxies: fresh.server.trusted_proxies.clone(),
+                proxy_protocol: fresh.server.proxy_protocol,
                 allowed_origins: fresh.server.allowed_origins.clone(),
                 admin_token_file: fresh.server.admin_token_file.clone(),
                 hosts: fresh.server.hosts.clone(),
                 ..self.server.clone()
             },
+            access: fresh.access.clone(),
+            tls: if keeps_tls { fresh.tls.clone() } else { self.tls.clone() },
             log: Log { level: fresh.log.level.clone(), ..self.log.clone() },
             limits: fresh.limits.clone(),
             rate_limit: fresh.rate_limit.clone(),

@@ -14,10 +14,10 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::LogFormat;
 use super::admin_address::AdminAddress;
 use super::memory::automatic_total;
 use super::problem::{Problem, Problems, printable};
+use super::{AccessMode, LogFormat};
 use crate::web_origin::{WebOrigin, parse_name};
 
 /// How a value of type `U` is written in the file.
@@ -279,10 +279,34 @@ pub(super) const DIRECTORY: Plain<PathBuf> = Plain(
     "must be the path of a directory, such as \"./data\"",
 );
 
-/// The path of a file, or nothing.
+/// The path of a file, relative to the working directory unless it begins with a slash.
+pub(super) const FILE: Plain<PathBuf> = Plain(
+    |written| {
+        let path = written.as_str()?;
+        let names_a_file = !path.trim().is_empty() && !path.ends_with('/');
+        (names_a_file && !path.contains('\0')).then(|| path.into())
+    },
+    "must be the path of a file, such as \"./access-tokens\"",
+);
+
+/// `"open"` or `"tokens"`.
+pub(super) const ACCESS_MODE: Plain<AccessMode> = Plain(
+    |written| match text(written)? {
+        "open" => Some(AccessMode::Open),
+        "tokens" => Some(AccessMode::Tokens),
+        _ => None,
+    },
+    "must be \"open\" or \"tokens\"",
+);
+
+/// The path of a file, relative to the working directory unless it begins with a slash; empty for none.
 pub(super) const OPTIONAL_FILE: Plain<PathBuf> = Plain(
-    |written| written.as_str().filter(|path| !path.contains('\0')).map(|path| path.trim().into()),
-    "must be the path of a file, or empty",
+    |written| {
+        let path = written.as_str()?;
+        let is_none = path.trim().is_empty();
+        (!path.contains('\0')).then(|| if is_none { PathBuf::new() } else { path.into() })
+    },
+    "must be the path of a file, such as \"/etc/sealpost/relay.pem\", or empty",
 );
 
 /// `"text"` or `"json"`.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::*;
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::{Envelope, Origin, Subject};
+use crate::protocol::envelope::{AccessKey, Envelope, Origin, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{Letters, MessageId};
 
@@ -206,6 +206,7 @@ pub fn message(seq: Seq, bytes: usize) -> MessageRecord {
             receipts: false,
             content: seq,
             origin: Origin::NONE,
+            access: AccessKey::NONE,
             from_unknown: false,
             recipient_letters: Letters::Small,
         },

@@ -10,8 +10,9 @@ use bytestring::ByteString;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::boots::{BootTime, Boots};
+use crate::access;
 use crate::clock::{Moment, Now};
-use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
+use crate::protocol::envelope::{AccessKey, Envelope, NoticeKind, Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 
@@ -27,9 +28,6 @@ pub mod layout {
     pub const FINGERPRINTS: u8 = 3;
     pub const BOOT: u8 = 3;
 }
-
-/// Bytes of the longest name of an access token.
-pub const MAX_ACCESS_NAME: usize = 64;
 
 /// A message that waits or is in flight. A put borrows the envelope, so that a store that keeps nothing copies nothing.
 #[derive(Debug, Clone)]
@@ -62,7 +60,7 @@ pub struct DeviceRecord {
     pub registered_at: i64,
     /// An operator has closed the relay to the device.
     pub blocked: bool,
-    /// The name of the access token by which the device registered, see [`is_access_name`].
+    /// The name of the access token by which the device registered, see [`access::is_name`].
     pub access: Option<Box<str>>,
 }
 
@@ -102,12 +100,6 @@ const MESSAGE_ID_CAPITAL: u8 = 2;
 /// The sender wrote the letters of the recipient's id as capitals.
 const RECIPIENT_CAPITAL: u8 = 4;
 
-/// Whether this can be the name of an access token: at most [`MAX_ACCESS_NAME`] bytes of `[A-Za-z0-9._-]`, and at least one.
-pub fn is_access_name(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=MAX_ACCESS_NAME).contains(&text.len()) && text.bytes().all(allowed)
-}
-
 /// The id in the record of everything but a message.
 const NO_ID: MessageId = MessageId::from_u128(0);
 
@@ -127,6 +119,8 @@ impl MessageRecord {
             receipts,
             content,
             origin,
+            // A restart goes by the sender.
+            access: _,
             from_unknown,
             recipient_letters,
         } = &self.envelope;
@@ -188,6 +182,7 @@ impl MessageRecord {
             receipts: receipts != 0,
             content,
             origin,
+            access: AccessKey::NONE,
             from_unknown: flags & FROM_UNKNOWN != 0,
             recipient_letters: letters(RECIPIENT_CAPITAL),
         };
@@ -204,7 +199,8 @@ impl DeviceRecord {
         let flags =
             [resumable, renewed, self.used, only_correspondents, self.receipts, self.blocked];
         // Names are checked where they are made; any other would make the whole record unreadable.
-        let access = self.access.as_deref().filter(|name| is_access_name(name)).unwrap_or_default();
+        let access =
+            self.access.as_deref().filter(|name| access::is_name(name)).unwrap_or_default();
         out.push(layout::DEVICE);
         out.extend_from_slice(&flags.map(u8::from));
         out.extend_from_slice(&self.token.unwrap_or_default());
@@ -236,7 +232,7 @@ impl DeviceRecord {
             let [access_bytes] = from.array()?;
             access = from.text(usize::from(access_bytes))?;
         }
-        if !access.is_empty() && !is_access_name(access) {
+        if !access.is_empty() && !access::is_name(access) {
             return None;
         }
         Some(Self {
@@ -380,6 +376,7 @@ mod tests {
                 receipts: true,
                 content: 5,
                 origin: Origin(11),
+                access: AccessKey::NONE,
                 from_unknown: true,
                 recipient_letters: Letters::Small,
             },
@@ -421,7 +418,8 @@ mod tests {
             }
         }
         for token in [None, Some([9; 32])] {
-            let names = [None, Some("a"), Some("Team-1_b.c"), Some(&*"x".repeat(MAX_ACCESS_NAME))];
+            let names =
+                [None, Some("a"), Some("Team-1_b.c"), Some(&*"x".repeat(access::LONGEST_NAME))];
             for (access, forget_at) in names
                 .iter()
                 .flat_map(|name| [(name, None), (name, Some(BootTime { boot: 1, at: Moment(5) }))])

@@ -165,6 +165,19 @@ impl Outbound {
         cx: &mut Context<'_>,
     ) -> (bool, Poll<io::Result<()>>) {
         let mut moved = false;
+        if self.unflushed {
+            // TLS holds bytes that the socket did not take. They go first, so that what it holds stays small, and progress and
+            // watermarks are what the socket took.
+            match self.flush(io, cx) {
+                Poll::Ready(Ok(())) => moved = true,
+                Poll::Ready(Err(error)) => return (false, Poll::Ready(Err(error))),
+                Poll::Pending => {
+                    self.freeze();
+                    self.return_buffer();
+                    return (false, Poll::Pending);
+                }
+            }
+        }
         while self.bytes > 0 {
             let written = match self.write_once(io, cx) {
                 Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
@@ -327,6 +340,65 @@ mod tests {
         assert_eq!((output.written_through(), output.backlog()), (Some([4, 0]), 0));
         assert_eq!(io.got, b"abcdef");
         assert!(output.is_idle());
+    }
+
+    /// A socket that encrypts: it holds `most` bytes that the narrow socket below has not taken.
+    struct Encrypting {
+        io: Narrow,
+        held: Vec<u8>,
+        most: usize,
+    }
+
+    impl AsyncWrite for Encrypting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let count = bytes.len().min(self.most - self.held.len());
+            self.held.extend_from_slice(&bytes[..count]);
+            let flushed = self.poll_flush(cx);
+            if count == 0 && flushed.is_pending() { Poll::Pending } else { Poll::Ready(Ok(count)) }
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let this = &mut *self;
+            while !this.held.is_empty() {
+                match Pin::new(&mut this.io).poll_write(cx, &this.held) {
+                    Poll::Ready(Ok(count)) => drop(this.held.drain(..count)),
+                    other => return other.map_ok(drop),
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn bytes_that_tls_holds_are_not_written_yet_and_their_progress_counts() {
+        let mut output = Outbound::default();
+        let mut io =
+            Encrypting { io: Narrow { room: 2, got: Vec::new() }, held: Vec::new(), most: 4 };
+        let mut cx = Context::from_waker(Waker::noop());
+        output.push(Bytes::from_static(b"abc"));
+        output.watermark([1, 0]);
+        output.push(Bytes::from_static(b"defgh"));
+        output.watermark([2, 0]);
+        assert!(matches!(output.write(&mut io, &mut cx), (true, Poll::Pending)));
+        assert_eq!(io.io.got, b"ab");
+        assert_eq!((output.written_through(), output.backlog()), (None, 2), "two are held");
+        assert!(matches!(output.write(&mut io, &mut cx), (false, Poll::Pending)));
+        io.io.room = 4;
+        assert!(matches!(output.write(&mut io, &mut cx), (true, Poll::Pending)));
+        assert_eq!((output.written_through(), output.backlog()), (Some([1, 0]), 0));
+        assert!(!output.is_idle(), "what is held keeps the connection at it");
+        io.io.room = 2;
+        assert!(matches!(output.write(&mut io, &mut cx), (true, Poll::Ready(Ok(())))));
+        assert_eq!(output.written_through(), Some([2, 0]));
+        assert_eq!(io.io.got, b"abcdefgh");
     }
 
     /// RFC 6455 §5.2: each length has one shortest form.

@@ -10,6 +10,7 @@ use actix_http::{RequestHead, StatusCode, Version, ws};
 use actix_web::HttpResponse;
 
 use super::hosts::{self, FOREIGN_HOST, FOREIGN_ORIGIN};
+use crate::access::SecretHash;
 use crate::metrics::worker::count;
 use crate::settings::Server;
 
@@ -124,6 +125,13 @@ pub fn validate(
 pub(super) fn announces_body(headers: &HeaderMap) -> bool {
     let has_length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     has_length || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// The access token of a client that can set headers: `Authorization: Bearer`. Every other scheme may be meant for a proxy. A
+/// token in the query of the address would end in the logs of proxies, and is not read.
+pub(super) fn access_token(headers: &HeaderMap) -> Option<SecretHash> {
+    let (scheme, secret) = single(headers, &header::AUTHORIZATION)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| SecretHash::of(secret.trim()))
 }
 
 /// The value of a header that stands there exactly once.

@@ -17,12 +17,13 @@ use actix_service::Service;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::handshake::{HandshakeRejection, announces_body};
 use super::ws;
 
-/// How long a client may take for the head of its request. (threats: half a head and silence)
+/// How long a client may take from accept to the end of its request's head: for a PROXY header, a TLS handshake and the head
+/// together. (threats: half a head and silence)
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a socket may live from accept until it is a WebSocket or closed, whatever the client does.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,11 +46,29 @@ const MALFORMED: HandshakeRejection =
 const NO_BODY: HandshakeRejection =
     HandshakeRejection::new(StatusCode::BAD_REQUEST, "No request here has a body.\n");
 
+/// The times of a socket that is no WebSocket yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// When the head of its request must have come.
+    pub head: Instant,
+    /// When it must be a WebSocket or closed.
+    pub end: Instant,
+}
+
+impl Deadlines {
+    /// For a socket that is accepted now.
+    pub fn from_now() -> Self {
+        let now = Instant::now();
+        Self { head: now + HEAD_TIMEOUT, end: now + OPENING_TIMEOUT }
+    }
+}
+
 /// Serves one request: a request to upgrade goes to `upgrade`, any other to `site`. Ends when the connection is closed or
-/// `upgrade` has passed it on, after `OPENING_TIMEOUT` at the latest.
+/// `upgrade` has passed it on, at the end of its time at the latest.
 pub async fn serve<Io, Site, Upgraded>(
     io: Io,
     peer: SocketAddr,
+    due: Deadlines,
     config: ServiceConfig,
     site: &Site,
     upgrade: impl FnOnce(Request, Framed<Io, Codec>) -> Upgraded,
@@ -60,8 +79,9 @@ pub async fn serve<Io, Site, Upgraded>(
     Site::Error: Into<Response<BoxBody>>,
     Upgraded: Future<Output = io::Result<()>>,
 {
-    let served = serve_unbounded(Framed::new(io, Codec::new(config)), peer, site, upgrade);
-    match timeout(OPENING_TIMEOUT, served).await {
+    let framed = Framed::new(io, Codec::new(config));
+    let served = serve_unbounded(framed, peer, due.head, site, upgrade);
+    match timeout_at(due.end, served).await {
         Ok(Ok(())) => {}
         Ok(Err(failed)) => log::debug!("a socket failed before it was a WebSocket error={failed}"),
         Err(_) => log::debug!("a socket was closed because its request took too long"),
@@ -71,6 +91,7 @@ pub async fn serve<Io, Site, Upgraded>(
 async fn serve_unbounded<Io, Site, Upgraded>(
     mut framed: Framed<Io, Codec>,
     peer: SocketAddr,
+    head_due: Instant,
     site: &Site,
     upgrade: impl FnOnce(Request, Framed<Io, Codec>) -> Upgraded,
 ) -> io::Result<()>
@@ -81,7 +102,7 @@ where
     Site::Error: Into<Response<BoxBody>>,
     Upgraded: Future<Output = io::Result<()>>,
 {
-    let mut request = match timeout(HEAD_TIMEOUT, framed.next()).await {
+    let mut request = match timeout_at(head_due, framed.next()).await {
         Ok(Some(Ok(Message::Item(request)))) => request,
         // The client has closed before its request was complete.
         Ok(None | Some(Err(ParseError::Io(_)))) => return Ok(()),
@@ -107,7 +128,19 @@ where
     respond(framed, response, body).await
 }
 
-async fn refuse<Io>(framed: Framed<Io, Codec>, refused: HandshakeRejection) -> io::Result<()>
+/// HTTP on a socket, for [`refuse`].
+pub(super) fn framed<Io>(io: Io) -> Framed<Io, Codec>
+where
+    Io: AsyncRead + AsyncWrite,
+{
+    Framed::new(io, Codec::new(ServiceConfig::default()))
+}
+
+/// [`send_refusal`], with a line in the log.
+pub(super) async fn refuse<Io>(
+    framed: Framed<Io, Codec>,
+    refused: HandshakeRejection,
+) -> io::Result<()>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
@@ -148,17 +181,21 @@ where
     // buffered.
     framed.flush().await?;
     framed.close().await?;
-    let mut rest = framed.into_parts().io.take(LINGER_BYTES);
+    drop_input(framed.into_parts().io).await;
+    Ok(())
+}
+
+/// Reads and drops what a client still sends after the last byte to it, for a second at most.
+pub(super) async fn drop_input<Io: AsyncRead + Unpin>(io: Io) {
+    let mut rest = io.take(LINGER_BYTES);
     // The end of the connection is the aim, so neither its time nor its errors matter.
     let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use actix_service::fn_service;
     use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -175,7 +212,8 @@ mod tests {
         let started = Instant::now();
         let served = async {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-            serve(io, peer, ServiceConfig::default(), &site, upgrade).await;
+            let due = Deadlines::from_now();
+            serve(io, peer, due, ServiceConfig::default(), &site, upgrade).await;
             started.elapsed()
         };
         let client = async {

@@ -1,5 +1,6 @@
 //! The state that all connections share: the settings in force, the counts of connections, and the core actors.
 
+use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,11 @@ use super::admin::token::AdminToken;
 use super::connection_counter::{ConnectionCaps, ConnectionCounter, Permit};
 use super::handshake::HandshakeRejection;
 use super::hosts;
+use super::tls::Tls;
+use crate::access::{self, Policy};
 use crate::actors::session::CoreHandles;
+use crate::actors::{rate_limiter, registry};
+use crate::client_address::is_trusted;
 use crate::clock::{Clock, Moment};
 use crate::metrics::worker::{Workers, count};
 use crate::relay::command::ConnectionId;
@@ -51,6 +56,8 @@ pub struct Ingress {
     pub sockets: Arc<ConnectionCounter>,
     /// What each worker's thread counts.
     pub workers: Workers,
+    /// `None`: the public listener speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     pub plan: Arc<RatePlan>,
     /// What the admin listener asks for over TCP.
     admin_token: RwLock<Option<AdminToken>>,
@@ -76,6 +83,7 @@ impl Ingress {
     pub fn new(
         settings: Arc<Settings>,
         admin_token: Option<AdminToken>,
+        tls: Option<Arc<Tls>>,
         plan: Arc<RatePlan>,
         clock: Clock,
     ) -> Self {
@@ -84,6 +92,7 @@ impl Ingress {
             connections: Arc::default(),
             sockets: Arc::default(),
             workers: Workers::default(),
+            tls,
             plan,
             admin_token: RwLock::new(admin_token),
             backups: Backups::default(),
@@ -109,6 +118,9 @@ impl Ingress {
     }
 
     pub fn reload(&self, settings: Arc<Settings>) {
+        if let Some(tls) = &self.tls {
+            tls.reload(&settings.tls, &self.clock);
+        }
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
         self.origin_warning_due.reset();
         self.host_warning_due.reset();
@@ -118,6 +130,22 @@ impl Ingress {
     /// The core actors, for an operator.
     pub(super) fn core(&self) -> Result<Arc<CoreHandles>, Refused> {
         self.core.get().cloned().ok_or(NOT_READY)
+    }
+
+    /// Reads the access tokens again. If something is wrong with them, the error and the log say what, and the old ones stay.
+    pub fn reload_access(&self) -> io::Result<Arc<Policy>> {
+        let Some(core) = self.core.get() else { return Err(io::Error::other("still starting")) };
+        let access = read_access(&self.in_force().settings).map(Arc::new).inspect_err(|error| {
+            log::error!("access tokens not reloaded, the old ones stay: {error}");
+        })?;
+        let limits = core.limiter.try_send(rate_limiter::ReloadAccess(access.clone()));
+        let rules = core.registry.try_send(registry::ReloadAccess(access.clone()));
+        if limits.is_err() || rules.is_err() {
+            let error = "the core is too busy to hear of new access tokens; try again";
+            log::error!("{error}");
+            return Err(io::Error::other(error));
+        }
+        Ok(access)
     }
 
     pub fn admin_token(&self) -> Option<AdminToken> {
@@ -159,9 +187,35 @@ impl Ingress {
         admitted.ok()
     }
 
+    /// Whether a connection from `peer` must begin with a PROXY header. Nobody else's header is believed: it is no request
+    /// and no TLS handshake, so it is refused as such.
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        let server = &in_force.settings.server;
+        server.proxy_protocol && is_trusted(peer, &server.trusted_proxies)
+    }
+
+    /// Warns while the certificate is about to end; never returns.
+    pub async fn watch_certificate(&self) {
+        match &self.tls {
+            Some(tls) => tls.warn_daily(&self.clock, |warning| log::warn!("{warning}")).await,
+            None => std::future::pending().await,
+        }
+    }
+
     pub fn next_connection(&self) -> ConnectionId {
         ConnectionId(self.last_connection.fetch_add(1, Ordering::Relaxed) + 1)
     }
+}
+
+/// Who may register by these settings. The error names the setting and all that is wrong with its file.
+pub fn read_access(settings: &Settings) -> io::Result<Policy> {
+    let policy = access::file::policy(&settings.access)
+        .map_err(|problems| io::Error::other(problems.join("; ")))?;
+    if let Policy::Tokens(table) = &policy {
+        log::info!("registering needs an access token tokens={}", table.tokens().len());
+    }
+    Ok(policy)
 }
 
 pub(super) fn connection_caps(settings: &Settings) -> ConnectionCaps<'_> {

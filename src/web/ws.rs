@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use actix_codec::Framed;
+use actix_codec::{AsyncRead, AsyncWrite, Framed};
 use actix_http::{Request, h1, header, ws};
-use actix_rt::net::TcpStream;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt as _, SinkExt as _};
 
@@ -20,18 +19,19 @@ use crate::metrics::worker::count;
 use crate::relay::rate_limit::Allowance;
 use crate::transport::{self, CloseOutcome};
 
-type Socket = Framed<TcpStream, h1::Codec>;
-
 pub const PATH: &str = "/ws";
 
 /// Answers a request to upgrade, and starts the session. The session is a task of its own: inside the future that served
 /// HTTP the session would keep the memory of that future, and be polled through it, for as long as the connection lasts.
-pub async fn upgrade(
+pub async fn upgrade<Io>(
     ingress: Arc<Ingress>,
     peer: IpAddr,
     request: Request,
-    mut framed: Socket,
-) -> io::Result<()> {
+    mut framed: Framed<Io, h1::Codec>,
+) -> io::Result<()>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let InForce { settings, transport: limits } = ingress.in_force();
     let Some(core) = ingress.core.get().cloned() else { return Ok(()) };
     let forwarded = request.head().headers.get_all(FORWARDED).map(|line| line.as_bytes());
@@ -62,9 +62,10 @@ pub async fn upgrade(
     let read_ahead = parts.read_buf.freeze();
     // One permit counts the session, the other counts the socket.
     let permits = [session, ingress.sockets.transfer(peer, &socket_caps(&settings))];
+    let access = handshake::access_token(request.head().headers());
     let (id, allowance) = (ingress.next_connection(), Allowance::new(ingress.plan.clone()));
     let connection = transport::connection(parts.io, read_ahead, limits, move |socket| {
-        Session::new(id, address, settings, core, allowance, socket)
+        Session::new(id, address, settings, core, allowance, access, socket)
     });
     actix_rt::spawn(connection.map(move |ending| {
         count(|metrics| metrics.closed.increase_of(name(ending)));

@@ -191,7 +191,7 @@ async fn a_kicked_device_may_come_back_and_a_forgotten_one_is_unknown() {
     bob.expect_nothing().await;
     alice.send_and_expect_ack(&bob.id, 1).await;
     operator.prints(&["device", "forget", &bob.id]).await;
-    assert_eq!(bob.expect_close().await, Some(1000));
+    assert_eq!(bob.expect_close().await, Some(4403));
     assert_eq!(alice.expect_error(410).await["message_id"], crate::support::message_id(1));
     alice.send_message(&bob.id, 2, json!({})).await;
     alice.expect_error(404).await;

@@ -22,6 +22,7 @@ const NAMES: &[&str] = &[
     "sealpost_messages_rejected_total",
     "sealpost_rate_limited_total",
     "sealpost_registrations_total",
+    "sealpost_access_denied_total",
     "sealpost_store_failing",
     "sealpost_disk_bytes",
     "sealpost_queue_messages",

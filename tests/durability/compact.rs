@@ -75,7 +75,7 @@ async fn what_a_killed_compaction_leaves_is_removed_at_the_next_start() {
     let setup = Setup::on(data.path());
     let mut relay = setup.start().await;
     let token = much_has_gone(&relay, 3, 2).await;
-    relay.kill();
+    relay.stop().await;
     let half = fs::read(data.path().join("queue.redb")).expect("it is there");
     fs::write(data.path().join("queue.redb.new"), &half[..half.len() / 2]).expect("room");
     let relay = setup.start().await;

@@ -1,5 +1,6 @@
 //! The relay from outside, on real sockets: one file for each theme, each test a sentence.
 
+mod access;
 mod authentication;
 mod dedup;
 mod drain;

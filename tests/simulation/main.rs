@@ -5,6 +5,7 @@
 //! `SIM_SEEDS` and `SIM_EVENTS` set the number of seeds and events, `SIM_FIRST` the first seed. A failure prints its
 //! seed and its last events; `SEED=17 cargo test --test simulation` runs that seed alone.
 
+mod access;
 mod chance;
 mod database;
 mod model;

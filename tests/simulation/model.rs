@@ -223,6 +223,12 @@ pub struct Device {
 }
 
 impl Device {
+    /// Whether the device counts among those of the access token that may have few.
+    pub fn is_alive_guest(&self) -> bool {
+        let is_alive = !self.forgotten && (self.resumable || self.conn.is_some());
+        is_alive && self.registered.1 == Some("guests")
+    }
+
     pub fn is_present(&self, now: Now) -> bool {
         !self.forgotten && self.ends.is_none_or(|ends| ends > now.mono.0)
     }

@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::policy;
 use crate::chance::Chance;
 use crate::model::{Dev, Model};
 use crate::rules::Rules;
@@ -89,9 +90,10 @@ impl World {
             most_devices,
             log: log.then(VecDeque::new),
         };
+        world.router.set_access(&policy());
         world.set_clocks(Moment(1), BEGIN);
         let loaded = world.store.borrow_mut().load(world.boot_id);
-        world.router.restore(world.now, loaded, || world.allowance.clone());
+        world.router.restore(world.now, loaded, |_| world.allowance.clone());
         world
     }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-use super::{Endpoints, PATIENCE, eventually};
+use super::{Endpoints, PATIENCE, eventually, tls};
 
 /// Options for free ports.
 pub const FREE_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
@@ -39,6 +39,11 @@ impl Binary {
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = sealpost(directory.path());
         command.args(FREE_PORTS).env("SEALPOST__SWEEPER__INTERVAL", "20ms");
+        if tls::OVER_TLS {
+            let (certificate, key) = tls::Pair::new().write(directory.path());
+            command.env("SEALPOST__TLS__CERTIFICATE", certificate);
+            command.env("SEALPOST__TLS__KEY", key);
+        }
         command.envs(settings.iter().map(|(key, value)| (format!("SEALPOST__{key}"), value)));
         let mut binary = Self::start(command).await;
         binary._directory = Some(directory);
@@ -57,6 +62,8 @@ impl Binary {
             public: address_after(&binary.log, public),
             admin: address_after(&binary.log, admin),
         };
+        let is_tls = binary.log.contains(" wss://");
+        tls::note_relay(binary.endpoints.public, binary.endpoints.admin, is_tls);
         binary
     }
 

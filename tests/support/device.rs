@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::tls::Stream;
 use super::{Endpoints, PATIENCE, message_id};
 
 /// The connection is over.
@@ -18,7 +20,7 @@ pub struct Gone;
 
 /// A connection to a relay, and the device that it is registered as.
 pub struct Device {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     pub id: String,
     /// The payload of its `RegisterResponse`.
     pub registration: Value,
@@ -52,10 +54,16 @@ impl Device {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::from(([127, 0, 0, host], 0))).expect("a loopback address");
         let tcp = socket.connect(relay.public).await.expect("the relay listens");
+        Self::upgrade(format!("ws://{}/ws", relay.public), tcp).await
+    }
+
+    /// Upgrades a connection with this request.
+    pub async fn upgrade(request: impl IntoClientRequest + Unpin, tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).expect("a socket");
-        let url = format!("ws://{}/ws", relay.public);
+        let address = tcp.peer_addr().expect("a peer");
+        let stream = Stream::open(tcp, address).await;
         let (socket, _) =
-            tokio_tungstenite::client_async(url, tcp).await.expect("the relay upgrades");
+            tokio_tungstenite::client_async(request, stream).await.expect("the relay upgrades");
         Self { socket, id: String::new(), registration: Value::Null, wants_receipts: false }
     }
 

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::peer::soon;
+use super::tls::Stream;
 
 /// The sample key of RFC 6455, section 1.3.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -61,8 +62,13 @@ pub fn head(lines: &[String]) -> Vec<u8> {
     format!("{}\r\n\r\n", lines.join("\r\n")).into_bytes()
 }
 
-/// A connection from some address of this machine.
-pub async fn connect(
+/// A connection from some address of this machine, over TLS if the relay speaks it.
+pub async fn connect(to: SocketAddr, from: Option<IpAddr>, receive_buffer: Option<u32>) -> Stream {
+    Stream::open(connect_tcp(to, from, receive_buffer).await, to).await
+}
+
+/// A connection on which nothing was sent.
+pub async fn connect_tcp(
     to: SocketAddr,
     from: Option<IpAddr>,
     receive_buffer: Option<u32>,
@@ -84,6 +90,7 @@ pub async fn ask(to: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = connect(to, None, None).await;
     // The relay may refuse and close before the whole request is sent.
     let _ = soon("sending", stream.write_all(request)).await;
+    let _ = soon("flushing", stream.flush()).await;
     answer(&mut stream).await
 }
 
@@ -99,11 +106,14 @@ pub async fn get(to: SocketAddr, path: &str) -> Answer {
 }
 
 /// Reads one answer: a head, and as much body as it announces.
-pub async fn answer(stream: &mut TcpStream) -> Answer {
+pub async fn answer(stream: &mut Stream) -> Answer {
     soon("an answer", async {
         // One read, if the head came in one segment: some tests open thousands of connections.
         let mut ahead = [0; 1024];
-        let seen = stream.peek(&mut ahead).await.unwrap_or(0);
+        let seen = match stream {
+            Stream::Plain(socket) => socket.peek(&mut ahead).await.unwrap_or(0),
+            Stream::Tls(_) => 0,
+        };
         let end = ahead[..seen].windows(4).position(|bytes| bytes == b"\r\n\r\n");
         let mut head = vec![0; end.map_or(0, |end| end + 4)];
         stream.read_exact(&mut head).await.expect("what was seen can be read");

@@ -11,6 +11,7 @@ pub mod peer;
 mod raw_client;
 mod relay;
 pub mod service_manager;
+pub mod tls;
 
 pub use binary::Binary;
 pub use device::{Away, Device, Gone, confirmation};

@@ -4,9 +4,10 @@ use std::{future::Future, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::timeout,
 };
+
+use super::tls::Stream;
 
 pub const TEXT: u8 = 0x1;
 pub const BINARY: u8 = 0x2;
@@ -53,12 +54,14 @@ pub fn close(code: u16) -> Vec<u8> {
 }
 
 pub struct Peer {
-    pub stream: TcpStream,
+    pub stream: Stream,
 }
 
 impl Peer {
     pub async fn send(&mut self, bytes: &[u8]) {
         soon("sending", self.stream.write_all(bytes)).await.expect("sent");
+        // A relay that answers before it has read everything may have closed already.
+        let _ = soon("flushing", self.stream.flush()).await;
     }
 
     /// The next frame of the server: its first byte and its payload. `None` at the end.

@@ -3,16 +3,17 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::Deref;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sealpost::app::{App, ReloadHandle};
 use sealpost::clock::Clock;
 use sealpost::settings::Settings;
+use sealpost::web::tls::Tls;
 use tokio::sync::oneshot;
 
-use super::{Device, Endpoints};
+use super::{Device, Endpoints, tls as certificates};
 
 /// A running relay.
 pub struct Relay {
@@ -22,9 +23,12 @@ pub struct Relay {
     /// The settings at the start.
     pub settings: Settings,
     pub reload_handle: ReloadHandle,
+    /// Its certificate and handshakes, if it speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
-    _data: tempfile::TempDir,
+    /// The queue, and the certificate with its key.
+    pub data: tempfile::TempDir,
 }
 
 impl Relay {
@@ -61,7 +65,11 @@ impl Relay {
         settings.server.admin_listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
         settings.sweeper.interval = Duration::from_millis(5);
         let data = tempfile::tempdir().expect("a directory for the queue");
-        settings.queue.path = data.path().to_owned();
+        settings.queue.path = data.path().join("queue");
+        if certificates::OVER_TLS {
+            let (certificate, key) = certificates::Pair::new().write(data.path());
+            (settings.tls.certificate, settings.tls.key) = (certificate, key);
+        }
         change(&mut settings);
         let clock = Clock::still();
         let (stop, stopped) = oneshot::channel();
@@ -73,8 +81,10 @@ impl Relay {
                     let app = App::build(settings, clock)?;
                     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
                     let admin = app.admin_address().tcp().unwrap_or(nowhere);
-                    let addresses = (app.public_address(), admin, app.reload_handle());
-                    started.send(addresses).expect("the test waits for the addresses");
+                    let addresses = (app.public_address(), admin);
+                    started
+                        .send((addresses, app.reload_handle(), app.tls()))
+                        .expect("the test waits for the addresses");
                     app.run(async {
                         let _ = stopped.await;
                     })
@@ -82,10 +92,11 @@ impl Relay {
                 })
             }
         });
-        let (public, admin, reload_handle) = starting.recv().expect("the relay starts");
+        let ((public, admin), reload_handle, tls) = starting.recv().expect("the relay starts");
+        certificates::note_relay(public, admin, tls.is_some());
         let (stop, thread) = (Some(stop), Some(thread));
         let endpoints = Endpoints { public, admin };
-        Self { endpoints, clock, settings, reload_handle, stop, thread, _data: data }
+        Self { endpoints, clock, settings, reload_handle, tls, stop, thread, data }
     }
 
     /// Advances the clock.

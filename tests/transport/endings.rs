@@ -22,7 +22,7 @@ const SHORT: Duration = Duration::from_millis(20);
 async fn the_end_of_the_peers_stream_stops_the_session() {
     let (mut peer, mut watch) = connect(linger(LONG)).await;
     peer.send(&text("last message")).await;
-    SockRef::from(&peer.stream).shutdown(Shutdown::Write).unwrap();
+    SockRef::from(peer.stream.tcp()).shutdown(Shutdown::Write).unwrap();
     watch.expect(Report::text("last message")).await;
     peer.expect_text("last message").await;
     peer.expect_end().await;
@@ -43,7 +43,7 @@ async fn a_reset_stops_the_session() {
     peer.send(&frame(FIN | PING, b"")).await;
     peer.expect(FIN | PONG, b"").await;
     watch.report().await;
-    SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(peer.stream.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
     drop(peer);
     assert_eq!(watch.ending().await, CloseOutcome::Gone);
 }

@@ -10,4 +10,6 @@ mod messages;
 mod peer;
 mod session;
 mod time;
+#[path = "../support/tls.rs"]
+mod tls;
 mod violations;

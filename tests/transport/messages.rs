@@ -69,7 +69,7 @@ async fn a_large_message_may_arrive_one_byte_at_a_time() {
 async fn twenty_thousand_small_frames_in_one_go_are_all_answered_in_order() {
     let (peer, _watch) = connect(Limits::default()).await;
     let bytes: Vec<u8> = (0..20_000).flat_map(|n| text(n.to_string())).collect();
-    let (mut read, mut write) = peer.stream.into_split();
+    let (mut read, mut write) = tokio::io::split(peer.stream);
     let sender = actix_rt::spawn(async move {
         use tokio::io::AsyncWriteExt as _;
         write.write_all(&bytes).await.expect("sent");

@@ -12,10 +12,15 @@ use actix::{Actor, Addr, AsyncContext as _, Handler, Message, Running, StreamHan
 use actix_http::ws::{self, ProtocolError};
 use actix_web_actors::ws::WebsocketContext;
 use bytes::Bytes;
+use sealpost::clock::Clock;
+use sealpost::settings::Settings;
 use sealpost::transport::{
     CloseOutcome, Event, Incoming, Limits, SocketHandle, WebSocketWriter, connection,
 };
+use sealpost::web::http::Deadlines;
+use sealpost::web::tls::Tls;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket},
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -25,6 +30,7 @@ use tokio::{
 };
 
 use super::peer::{Peer, soon};
+use super::tls::{self, Stream};
 
 /// What a session reports.
 #[derive(Debug, PartialEq)]
@@ -224,6 +230,25 @@ pub async fn open(limits: Limits, read_ahead: Bytes, buffers: Option<u32>) -> (P
     stream.set_nodelay(true).unwrap();
     accepted.set_nodelay(true).unwrap();
 
+    if !tls::OVER_TLS {
+        return watch(Stream::Plain(stream), accepted, limits, read_ahead).await;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    (settings.tls.certificate, settings.tls.key) = tls::Pair::new().write(directory.path());
+    let server = Tls::start(&settings.tls, &Clock::still()).unwrap().unwrap();
+    tls::note_relay(address, "127.0.0.1:0".parse().unwrap(), true);
+    let (stream, accepted) =
+        tokio::join!(Stream::open(stream, address), server.accept(accepted, Deadlines::from_now()));
+    watch(stream, accepted.unwrap(), limits, read_ahead).await
+}
+
+async fn watch<Io: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: Stream,
+    accepted: Io,
+    limits: Limits,
+    read_ahead: Bytes,
+) -> (Peer, Watch) {
     let (report, reports) = unbounded_channel();
     let (started, start) = oneshot::channel();
     let polls = Rc::new(Cell::new(0));

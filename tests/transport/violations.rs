@@ -139,8 +139,8 @@ trait ShutdownNow {
     fn shutdown_now(&self);
 }
 
-impl ShutdownNow for tokio::net::TcpStream {
+impl ShutdownNow for crate::tls::Stream {
     fn shutdown_now(&self) {
-        let _ = socket2::SockRef::from(self).shutdown(std::net::Shutdown::Write);
+        let _ = socket2::SockRef::from(self.tcp()).shutdown(std::net::Shutdown::Write);
     }
 }

@@ -134,14 +134,14 @@ async fn connections_that_never_send_a_request_are_counted_too() {
     // One address opens as many silent connections as its cap allows…
     let mut idle = Vec::new();
     for _ in 0..2 + 64 {
-        idle.push(http::connect(relay.public, of(2), None).await);
+        idle.push(http::connect_tcp(relay.public, of(2), None).await);
     }
-    assert!(is_shut(http::connect(relay.public, of(2), None).await).await);
+    assert!(is_shut(http::connect_tcp(relay.public, of(2), None).await).await);
     // …and other addresses open the rest up to the global cap.
     for n in 0..4 + 512 - idle.len() {
-        idle.push(http::connect(relay.public, of(3 + (n / 60) as u8), None).await);
+        idle.push(http::connect_tcp(relay.public, of(3 + (n / 60) as u8), None).await);
     }
-    assert!(is_shut(http::connect(relay.public, of(200), None).await).await);
+    assert!(is_shut(http::connect_tcp(relay.public, of(200), None).await).await);
     // The admin address is not affected.
     assert_eq!(http::get(relay.admin, "/livez").await.status, 200);
     assert_eq!(relay.health().await["status"], "ok");
@@ -150,7 +150,7 @@ async fn connections_that_never_send_a_request_are_counted_too() {
     drop(idle.remove(0));
     let options = from(2);
     crate::support::eventually("a place", async || {
-        let mut stream = http::connect(relay.public, options.from, None).await;
+        let mut stream = http::connect_tcp(relay.public, options.from, None).await;
         let head = http::head(&http::handshake());
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &head).await;
         let mut byte = [0];

@@ -123,7 +123,7 @@ async fn single_bytes_sent_slowly_do_not_keep_a_frame_open() {
     let mut client = RawClient::plain(relay.public).await;
     let started = Instant::now();
     let ping = text(json!({"type": "Ping"}).to_string());
-    let (mut read, mut write) = client.peer.stream.into_split();
+    let (mut read, mut write) = tokio::io::split(client.peer.stream);
     // One byte in 20 ms: the frame does not end within its 200 ms.
     let trickle = actix_rt::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(20));

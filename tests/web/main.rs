@@ -11,6 +11,7 @@ mod health;
 mod heartbeat;
 mod hostile;
 mod many_connections;
+mod proxy_protocol;
 mod slow_readers;
 mod sockets;
 mod workers;

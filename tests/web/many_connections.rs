@@ -88,7 +88,7 @@ async fn ten_thousand_connections_come_and_go_and_leave_nothing_behind() {
                 2 => {
                     // The client resets the connection instead of closing it.
                     let linger = Some(Duration::ZERO);
-                    let socket = socket2::SockRef::from(&client.peer.stream);
+                    let socket = socket2::SockRef::from(client.peer.stream.tcp());
                     socket.set_linger(linger).expect("a socket");
                 }
                 _ => {}

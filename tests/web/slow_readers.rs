@@ -211,7 +211,7 @@ async fn a_slow_recipient_costs_no_more_than_a_stalled_one_and_is_not_dropped() 
     let mut senders = senders(relay.public).await;
     let before = relay.memory();
     // A read of 512 bytes every few milliseconds is far slower than the flood.
-    let (mut read, write) = slow.peer.stream.into_split();
+    let (mut read, write) = tokio::io::split(slow.peer.stream);
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let trickle = actix_rt::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(5));

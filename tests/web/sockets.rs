@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::support::Relay;
 use crate::support::http::{self, handshake, head};
 use crate::support::peer::soon;
+use crate::support::tls::Stream;
 
 /// Everything that the relay sends until it closes the connection.
-async fn until_closed(mut stream: TcpStream) -> String {
+async fn until_closed(mut stream: Stream) -> String {
     let mut bytes = Vec::new();
     soon("the end", stream.read_to_end(&mut bytes)).await.expect("an end, not a reset");
     String::from_utf8(bytes).expect("text")
@@ -80,7 +80,8 @@ async fn half_a_head_and_silence_are_answered_with_408() {
     let whole = "GET /livez HTTP/1.1\r\nHost: relay.example\r\n\r\n";
     let trickle = async {
         let started = Instant::now();
-        let (mut read, mut write) = http::connect(relay.public, None, None).await.into_split();
+        let stream = http::connect(relay.public, None, None).await;
+        let (mut read, mut write) = tokio::io::split(stream);
         let endless = actix_rt::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_millis(100));
             let _ = write.write_all(half.as_bytes()).await;
@@ -122,7 +123,8 @@ async fn an_answered_socket_is_not_held_by_a_client_that_keeps_it_open() {
         kept.push(stream);
     }
     crate::support::eventually("a place", async || {
-        let mut stream = http::connect(relay.public, None, None).await;
+        let socket = http::connect_tcp(relay.public, None, None).await;
+        let Ok(mut stream) = Stream::try_open(socket, relay.public).await else { return false };
         let _ = stream.write_all(&head(&handshake())).await;
         let mut byte = [0];
         stream.read_exact(&mut byte).await.is_ok()

@@ -108,7 +108,7 @@ async fn connections_that_end_in_the_middle_of_everything_leave_nothing_on_two_t
                     client.expect_frame("RegisterResponse").await;
                 }
                 _ => {
-                    let _ = socket2::SockRef::from(&client.peer.stream)
+                    let _ = socket2::SockRef::from(client.peer.stream.tcp())
                         .set_linger(Some(Duration::ZERO));
                 }
             }

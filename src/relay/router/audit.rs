@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Router;
+use super::access::is_alive;
 use super::counters::counted;
 use crate::clock::Moment;
-use crate::protocol::envelope::Origin;
+use crate::protocol::envelope::{AccessKey, Origin};
 use crate::protocol::id::DeviceId;
 use crate::relay::correspondents::CORRESPONDENT_BYTES;
 
@@ -37,6 +38,7 @@ impl Router {
         agree("expiry", expiry.entries(), [&scheduled, &absent])?;
         let (mut in_flight, mut queued, mut bytes) = (0, 0, 0);
         let mut by_origin = HashMap::<_, u64, _>::default();
+        let mut by_access = HashMap::<_, u64, _>::default();
         let here = directory
             .iter()
             .flat_map(|(_, device)| device.mailbox.items().chain(device.notices.items()));
@@ -45,6 +47,9 @@ impl Router {
             if item.is_held() {
                 bytes += item.bytes();
                 *by_origin.entry(item.envelope.origin).or_default() += item.bytes();
+                if item.envelope.access != AccessKey::NONE {
+                    *by_access.entry(item.envelope.access).or_default() += item.bytes();
+                }
             }
         }
         for (_, expired) in expiry.iter() {
@@ -57,8 +62,10 @@ impl Router {
             *by_origin.entry(device.origin).or_default() += bytes;
         }
         agree("bytes of origins", self.counters.bytes_by_origin(), &by_origin)?;
+        agree("bytes of access tokens", self.counters.bytes_by_access(), &by_access)?;
         agree("total", self.counters.total_bytes(), bytes + correspondents)?;
         self.audit_origins()?;
+        self.audit_access()?;
         let kept = [counts.in_flight, counts.queued, counts.queued_bytes, counts.accepted];
         let accepted = counts.delivered + counts.expired + queued + in_flight;
         agree("counters", kept, [in_flight, queued, bytes, accepted])?;
@@ -68,6 +75,16 @@ impl Router {
     #[doc(hidden)]
     pub fn knows(&self, id: DeviceId) -> bool {
         self.directory.find(id).is_some()
+    }
+
+    fn audit_access(&self) -> Result<(), String> {
+        let mut found = BTreeMap::<_, u32>::new();
+        for (_, device) in self.directory.iter().filter(|(_, device)| is_alive(device)) {
+            if let Some(access) = &device.access {
+                *found.entry(access).or_default() += 1;
+            }
+        }
+        agree("devices of access tokens", self.access.devices().collect(), found)
     }
 
     fn audit_origins(&self) -> Result<(), String> {
@@ -103,6 +120,9 @@ impl Router {
             + self.pending.len()
             + self.settled.len()
             + self.unfinished.len()
+            + self.ending.len()
+            + self.access.devices().count()
+            + self.counters.bytes_by_access().len()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The counters of the router: the one place that adds and subtracts.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
-use crate::protocol::envelope::{Origin, Subject};
+use crate::protocol::envelope::{AccessKey, Envelope, Origin, Subject};
 use crate::relay::correspondents::CORRESPONDENT_BYTES;
 use crate::relay::item::{Item, SettledBy};
 
@@ -30,6 +31,8 @@ pub(super) struct Counters {
     correspondent_bytes: u64,
     /// What one origin has of [`Counters::total_bytes`].
     bytes_by_origin: HashMap<Origin, u64, RandomState>,
+    /// What the devices of one access token have sent and is held.
+    bytes_by_access: HashMap<AccessKey, u64, RandomState>,
 }
 
 impl Counters {
@@ -47,12 +50,17 @@ impl Counters {
         self.bytes_by_origin.get(&origin).copied().unwrap_or(0)
     }
 
+    /// What the devices of an access token have sent and is held.
+    pub fn bytes_of_access(&self, access: AccessKey) -> u64 {
+        self.bytes_by_access.get(&access).copied().unwrap_or(0)
+    }
+
     /// An item enters a mailbox, in flight or waiting.
     pub fn accepted(&mut self, item: &Item, in_flight: bool) {
         self.counts.accepted += counted(item);
         *self.gauge(in_flight) += counted(item);
         if !in_flight || item.settles == SettledBy::Ack {
-            self.add_bytes(item.envelope.origin, item.bytes());
+            self.add_bytes(&item.envelope);
         }
     }
 
@@ -61,7 +69,7 @@ impl Counters {
         self.counts.queued -= counted(item);
         self.counts.in_flight += counted(item);
         if item.settles == SettledBy::Write {
-            self.remove_bytes(item.envelope.origin, item.bytes());
+            self.remove_bytes(&item.envelope);
         }
     }
 
@@ -70,7 +78,7 @@ impl Counters {
         self.counts.in_flight -= counted(item);
         self.counts.queued += counted(item);
         if item.settles == SettledBy::Write {
-            self.add_bytes(item.envelope.origin, item.bytes());
+            self.add_bytes(&item.envelope);
         }
     }
 
@@ -82,7 +90,7 @@ impl Counters {
     /// An item has expired: its bytes leave at once, the item itself when its sender has the notice.
     pub fn found_expired(&mut self, item: &Item) {
         if item.is_held() {
-            self.remove_bytes(item.envelope.origin, item.bytes());
+            self.remove_bytes(&item.envelope);
         }
         if item.in_flight {
             self.counts.in_flight -= counted(item);
@@ -121,31 +129,34 @@ impl Counters {
     fn left(&mut self, item: &Item) {
         *self.gauge(item.in_flight) -= counted(item);
         if !item.in_flight || item.settles == SettledBy::Ack {
-            self.remove_bytes(item.envelope.origin, item.bytes());
+            self.remove_bytes(&item.envelope);
         }
     }
 
-    fn add_bytes(&mut self, origin: Origin, bytes: u64) {
+    fn add_bytes(&mut self, envelope: &Envelope) {
+        let bytes = envelope.bytes();
         self.counts.queued_bytes += bytes;
-        self.add_to_origin(origin, bytes);
+        self.add_to_origin(envelope.origin, bytes);
+        if envelope.access != AccessKey::NONE {
+            *self.bytes_by_access.entry(envelope.access).or_default() += bytes;
+        }
     }
 
     fn add_to_origin(&mut self, origin: Origin, bytes: u64) {
         *self.bytes_by_origin.entry(origin).or_default() += bytes;
     }
 
-    fn remove_bytes(&mut self, origin: Origin, bytes: u64) {
+    fn remove_bytes(&mut self, envelope: &Envelope) {
+        let bytes = envelope.bytes();
         self.counts.queued_bytes -= bytes;
-        self.remove_from_origin(origin, bytes);
+        self.remove_from_origin(envelope.origin, bytes);
+        if envelope.access != AccessKey::NONE {
+            subtract(&mut self.bytes_by_access, envelope.access, bytes);
+        }
     }
 
     fn remove_from_origin(&mut self, origin: Origin, bytes: u64) {
-        if let Some(held) = self.bytes_by_origin.get_mut(&origin) {
-            *held -= bytes;
-            if *held == 0 {
-                self.bytes_by_origin.remove(&origin);
-            }
-        }
+        subtract(&mut self.bytes_by_origin, origin, bytes);
     }
 
     /// For the audit.
@@ -153,8 +164,23 @@ impl Counters {
         &self.bytes_by_origin
     }
 
+    /// For the audit.
+    pub fn bytes_by_access(&self) -> &HashMap<AccessKey, u64, RandomState> {
+        &self.bytes_by_access
+    }
+
     fn gauge(&mut self, in_flight: bool) -> &mut u64 {
         if in_flight { &mut self.counts.in_flight } else { &mut self.counts.queued }
+    }
+}
+
+/// Subtracts from what somebody holds; who holds nothing has no entry.
+fn subtract<K: Eq + Hash>(held: &mut HashMap<K, u64, RandomState>, by: K, bytes: u64) {
+    if let Some(before) = held.get_mut(&by) {
+        *before -= bytes;
+        if *before == 0 {
+            held.remove(&by);
+        }
     }
 }
 

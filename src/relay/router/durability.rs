@@ -1,9 +1,9 @@
 //! What survives a restart, and what follows from the reports of the store.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::access::is_alive;
 use super::directory::Slot;
 use super::pending::{Acks, Pending};
 use super::{Router, STEP_ENTRIES};
@@ -38,34 +38,19 @@ enum Part {
     Waiting,
 }
 
-/// The names of access tokens that were restored: one allocation for all devices of a token.
-#[derive(Default)]
-struct AccessNames(HashSet<Arc<str>>);
-
-impl AccessNames {
-    fn get(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(name) {
-            return known.clone();
-        }
-        let name = Arc::<str>::from(name);
-        self.0.insert(name.clone());
-        name
-    }
-}
-
 impl Router {
-    /// Restores what a store has kept, before any device is connected. Each device gets an allowance of its own.
+    /// Restores what a store has kept, before any device is connected. Each device gets an allowance of its own, by the name of
+    /// its access token.
     pub fn restore(
         &mut self,
         now: Now,
         loaded: Loaded,
-        mut allowance: impl FnMut() -> Arc<Allowance>,
+        mut allowance: impl FnMut(Option<&Arc<str>>) -> Arc<Allowance>,
     ) {
         self.hash_key = loaded.hash_key;
         self.boot = loaded.boots.current().number;
-        let mut names = AccessNames::default();
         for device in loaded.devices {
-            self.restore_device(now, &loaded.boots, device, allowance(), &mut names);
+            self.restore_device(now, &loaded.boots, device, &mut allowance);
         }
         self.restore_correspondents(loaded.correspondents);
         self.next_seq = self.next_seq.max(loaded.next_seq);
@@ -89,7 +74,7 @@ impl Router {
                     blocked: false,
                     access: None,
                 };
-                self.restore_device(now, &loaded.boots, device, allowance(), &mut names);
+                self.restore_device(now, &loaded.boots, device, &mut allowance);
             }
             self.restore_message(now, &loaded.boots, record);
         }
@@ -143,7 +128,7 @@ impl Router {
 
     /// Whether there is work for [`Self::continue_work`].
     pub fn is_unfinished(&self) -> bool {
-        self.recovery.is_some() || !self.unfinished.is_empty()
+        self.recovery.is_some() || !self.unfinished.is_empty() || !self.ending.is_empty()
     }
 
     /// One step of work that was too long for the step in which it began.
@@ -152,6 +137,8 @@ impl Router {
             if self.directory.get(slot).is_some() {
                 self.remove_settled(slot);
             }
+        } else if !self.ending.is_empty() {
+            self.continue_ending(step);
         } else {
             self.continue_recovery(step);
         }
@@ -303,10 +290,11 @@ impl Router {
         now: Now,
         boots: &Boots,
         record: DeviceRecord,
-        allowance: Arc<Allowance>,
-        names: &mut AccessNames,
+        mut allowance: impl FnMut(Option<&Arc<str>>) -> Arc<Allowance>,
     ) {
         let DeviceRecord { id, token, next_token, forget_at, origin, used, .. } = record;
+        let access = record.access.as_deref().map(|name| self.access.intern(name));
+        let allowance = allowance(access.as_ref());
         let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
         let Ok(slot) = inserted else { return };
         self.origins.added(origin);
@@ -317,7 +305,10 @@ impl Router {
         device.receipts = record.receipts;
         device.registered_at = record.registered_at;
         device.blocked = record.blocked;
-        device.access = record.access.as_deref().map(|name| names.get(name));
+        device.access = access;
+        if is_alive(device) {
+            self.access.added(self.access.find(device.access.as_ref()));
+        }
         let session = &self.settings.session;
         let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
         // A device that was connected when the process ended is absent from now on.
@@ -358,8 +349,14 @@ impl Router {
 
     fn restore_message(&mut self, now: Now, boots: &Boots, record: MessageRecord) {
         let deadline = record.deadline(boots, now);
-        let MessageRecord { seq, to, envelope, .. } = record;
+        let MessageRecord { seq, to, mut envelope, .. } = record;
         let Some(slot) = self.directory.find(to) else { return };
+        if envelope.subject.takes_room()
+            && let Some(sender) = self.directory.find(envelope.from)
+        {
+            // The bytes of a sender that is no longer known are nobody's.
+            envelope.access = self.access.find(self.directory[sender].access.as_ref());
+        }
         if let Subject::Message(id) = envelope.subject {
             let fingerprint = Fingerprint::new(envelope.from, to, id, envelope.content);
             self.restore_fingerprint(now, fingerprint.with_ttl(envelope.ttl), seq);

@@ -3,6 +3,7 @@
 //! The router owns presence and every mailbox, so a message that arrives while its recipient is connecting is not lost.
 //! Each field of [`Router`] is a type that alone changes its own data.
 
+mod access;
 mod audit;
 mod counters;
 mod device_report;
@@ -22,13 +23,14 @@ mod routing;
 mod stuck;
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
 
+use self::access::{AccessTokens, Ending};
 use self::counters::Counters;
 use self::directory::{Directory, Slot};
 use self::durability::Recovery;
@@ -48,13 +50,14 @@ use super::mailbox_quota::MailboxQuota;
 use crate::clock::{Moment, Now};
 use crate::metrics::histogram::Histogram;
 use crate::protocol::encode::{self, Status};
-use crate::protocol::envelope::{Envelope, NoticeKind, Origin, Seq, Subject};
+use crate::protocol::envelope::{AccessKey, Envelope, NoticeKind, Origin, Seq, Subject};
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 use crate::settings::Settings;
 use crate::store::boots::BootTime;
 use crate::store::records::{Fingerprint, HashKey};
 use crate::store::{PutOutcome, PutSeq, Store, StoreStats};
 
+pub use access::AccessRefusals;
 pub use counters::Counts;
 pub use device_report::{Cause, DeviceReport, Listed, ListedDevice};
 pub use expiry_queue::Ticket;
@@ -77,6 +80,9 @@ pub struct Router {
     origins: Origins,
     stuck: StuckConnections,
     oldest: OldestWaiting,
+    access: AccessTokens,
+    /// Access tokens whose devices end.
+    ending: VecDeque<Ending>,
     /// For hashes of devices.
     hash_key: HashKey,
     /// The number of the current boot in the store.
@@ -107,6 +113,9 @@ pub struct Snapshot {
     pub exchanges: usize,
     /// Connected devices that have confirmed nothing for `delivery.stuck_after` although messages wait.
     pub stuck: usize,
+    /// What the bounds of access tokens have refused; not in `/healthz`.
+    #[serde(skip)]
+    pub access_refusals: AccessRefusals,
     #[serde(flatten)]
     pub counts: Counts,
 }
@@ -144,6 +153,8 @@ impl Router {
             origins: Origins::default(),
             stuck: StuckConnections::default(),
             oldest: OldestWaiting::default(),
+            access: AccessTokens::default(),
+            ending: VecDeque::new(),
             hash_key: HashKey::default(),
             boot: 0,
             pending: PendingPuts::default(),
@@ -169,6 +180,7 @@ impl Router {
             connected: self.directory.connected(),
             exchanges: self.exchanges.len(),
             stuck: self.stuck.len(),
+            access_refusals: self.access.refusals(),
             counts: self.counters.counts(),
         }
     }
@@ -393,6 +405,7 @@ fn frame(from: DeviceId, origin: Origin, subject: Subject, ttl: u64, body: ByteS
         receipts: false,
         content: 0,
         origin,
+        access: AccessKey::NONE,
         from_unknown: false,
         recipient_letters: Letters::Small,
     }

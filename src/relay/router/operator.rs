@@ -27,14 +27,12 @@ impl Router {
         Some(has_changed)
     }
 
-    /// Ends the device as its own `Unregister` would: what waits for it expires. `None` for an unknown device.
+    /// Ends the device, as its own `Unregister` would, and closes its connection: what waits for the device expires. `None` for
+    /// an unknown device.
     pub fn end_device(&mut self, step: &mut Step, id: DeviceId) -> Option<()> {
         let slot = self.directory.find_alive(step.now, id)?;
-        let connection = self.directory[slot].connection.as_ref().map(|current| current.id);
+        self.close(step, slot, CloseReason::Ended);
         self.forget(slot);
-        if let Some(connection) = connection {
-            self.close_unregistered(step, connection);
-        }
         Some(())
     }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::access::is_alive;
 use super::directory::{Connection, ConnectionEnd, Slot};
 use super::renewal::replace;
 use super::{Router, STEP_ENTRIES};
 use crate::protocol::encode::{Status, Token};
-use crate::protocol::envelope::{Origin, Seq};
+use crate::protocol::envelope::{AccessKey, Origin, Seq};
 use crate::protocol::frame::Presence;
 use crate::protocol::refusal::{CloseReason, Refusal};
 use crate::relay::command::{ConnectionId, Registration, Resume};
@@ -18,7 +19,7 @@ impl Router {
     /// Registers a connection as a new device, or as the device that it was before. The new connection's first delivery is
     /// [`Delivery::Registered`], then comes what waits. An older connection of the same device is closed. `allowance` is for a
     /// new device. 401 for a token that is wrong, unknown or expired, and 429 when its address has tried too many; 429 when the
-    /// device resumes too often; 503 when too many devices are known. (protocol: Register)
+    /// device resumes too often; 403 when the access token has all its devices; 503 when too many devices are known. (protocol: Register)
     pub fn register(
         &mut self,
         step: &mut Step,
@@ -59,10 +60,13 @@ impl Router {
             }
             return Ok(());
         }
+        let key = access.as_ref().map_or(AccessKey::NONE, |name| self.access.key_of(name));
+        self.access.check_devices(key)?;
         self.make_room_for_device(origin)?;
         let (token, hash) = resumable.then_some(fresh_token).unzip();
         let slot = self.directory.insert(fresh_id, hash, origin, allowance)?;
         self.origins.added(origin);
+        self.access.added(key);
         let device = &mut self.directory[slot];
         device.accept = accept.unwrap_or_default();
         device.receipts = receipts;
@@ -83,6 +87,7 @@ impl Router {
         if !device.is_resumable() {
             // Nobody can come back as this device and repeat a message.
             device.dedup = OnDemand::default();
+            self.access.removed(self.access.find(device.access.as_ref()));
         }
         device.mailbox.trim();
         device.notices.trim();
@@ -120,6 +125,9 @@ impl Router {
     pub(super) fn forget(&mut self, slot: Slot) {
         let Some(mut device) = self.directory.remove(slot) else { return };
         self.store.remove_device(device.id);
+        if is_alive(&device) {
+            self.access.removed(self.access.find(device.access.as_ref()));
+        }
         self.expiry.remove(slot, &mut device);
         self.origins.removed(slot, &mut device);
         self.counters.correspondents_removed(device.origin, device.correspondents.len());

@@ -3,7 +3,7 @@
 use super::directory::Slot;
 use super::routing::{Outcome, Sender};
 use super::{Router, STEP_ENTRIES};
-use crate::protocol::envelope::Origin;
+use crate::protocol::envelope::{AccessKey, Origin};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
@@ -34,7 +34,8 @@ impl Router {
         if is_unknown && recipient.accept == Accept::Correspondents {
             return Err(Refusal::UnknownRecipient);
         }
-        let applicant = Applicant { id: from.id, origin: from.origin, is_unknown, adds_key: false };
+        let Sender { id, origin, access, .. } = from;
+        let applicant = Applicant { id, origin, access, is_unknown, adds_key: false };
         Ok((slot, applicant))
     }
 
@@ -58,6 +59,12 @@ impl Router {
         if !self.find_room_in_total(step, from.origin, bytes, in_flight_at_once) {
             return Err(Refusal::Full);
         }
+        if !self.access_admits(from.access, bytes) {
+            self.find_expired(step.now, MAX_PURGED, &mut { STEP_ENTRIES });
+            if !self.access_admits(from.access, bytes) {
+                return Err(self.access.refuse_bytes());
+            }
+        }
         let quota = self.quota();
         if self.directory[slot].mailbox.is_full(quota, from, bytes) {
             self.expire_mailbox(slot, step.now.mono, MAX_PURGED);
@@ -66,6 +73,13 @@ impl Router {
             }
         }
         Ok(())
+    }
+
+    /// Whether the devices of an access token may add `bytes` to what they have waiting.
+    fn access_admits(&self, access: AccessKey, bytes: u64) -> bool {
+        let bound = self.access.queued_bytes_bound(access);
+        let held = self.counters.bytes_of_access(access);
+        bound.is_none_or(|most| held.saturating_add(bytes) <= most)
     }
 
     /// Like [`Self::total_admits`], after expired items are moved out where that is needed.

@@ -11,7 +11,7 @@ use super::{Router, frame};
 use crate::clock::Moment;
 use crate::protocol::encode::{self, Status};
 use crate::protocol::envelope::{
-    ENVELOPE_OVERHEAD, Envelope, NoticeKind, Origin, Seq, Subject, size,
+    AccessKey, ENVELOPE_OVERHEAD, Envelope, NoticeKind, Origin, Seq, Subject, size,
 };
 use crate::protocol::frame::AuthStep;
 use crate::protocol::id::{DeviceId, MessageId, Recipient};
@@ -32,6 +32,7 @@ pub(super) struct Sender {
     pub id: DeviceId,
     pub connection: ConnectionId,
     pub origin: Origin,
+    pub access: AccessKey,
 }
 
 impl Router {
@@ -52,7 +53,8 @@ impl Router {
         if let Some(connection) = &mut device.connection {
             connection.heard_at = step.now.mono;
         }
-        let from = Sender { slot, id: device.id, connection, origin: device.origin };
+        let access = self.access.find(device.access.as_ref());
+        let from = Sender { slot, id: device.id, connection, origin: device.origin, access };
         for command in commands {
             let is_last = matches!(command, Command::Unregister);
             let (subject, recipient) = (command.subject(), command.recipient());
@@ -140,6 +142,7 @@ impl Router {
             receipts,
             content,
             origin: applicant.origin,
+            access: applicant.access,
             from_unknown: applicant.is_unknown,
             recipient_letters,
         };
@@ -230,7 +233,7 @@ impl Router {
         let (slot, applicant) = self.find_recipient(step, from, to.id)?;
         let applicant = Applicant { adds_key: is_update, ..applicant };
         let envelope = frame(from.id, from.origin, subject, ttl.as_secs(), body);
-        let envelope = Envelope { recipient_letters: to.letters, ..envelope };
+        let envelope = Envelope { recipient_letters: to.letters, access: from.access, ..envelope };
         self.forward(step, slot, applicant, envelope, step.now.mono + ttl)?;
         self.record_peer(from, to.id);
         Ok(())
@@ -315,7 +318,7 @@ impl Router {
         let ttl = self.settings.auth.exchange_ttl.as_secs();
         let (slot, applicant) = self.find_recipient(step, from, to.id)?;
         let envelope = frame(from.id, from.origin, Subject::Auth, ttl, body);
-        let envelope = Envelope { recipient_letters: to.letters, ..envelope };
+        let envelope = Envelope { recipient_letters: to.letters, access: from.access, ..envelope };
         self.forward(step, slot, applicant, envelope, end)
     }
 

@@ -392,6 +392,13 @@ fn contradictions_are_refused_with_both_keys() {
             "limits.frame_bytes = 63 KiB",
             "limits.message_bytes (64 KiB)",
         ),
+        (
+            "[server]\nproxy_protocol = true",
+            "server.proxy_protocol = true",
+            "server.trusted_proxies",
+        ),
+        ("[tls]\ncertificate = \"a.pem\"", "tls.key = \"\"", "tls.certificate"),
+        ("[tls]\nkey = \"a.key\"", "tls.certificate = \"\"", "tls.key"),
         ("[heartbeat]\ntimeout = \"25s\"", "heartbeat.timeout = 25s", "heartbeat.interval (25s)"),
         ("[queue]\ndefault_ttl = \"8d\"", "queue.default_ttl = 8d", "queue.max_ttl (7d)"),
         ("[queue]\ntotal_bytes = \"1 MiB\"", "queue.total_bytes = 1 MiB", "queue.bytes (16 MiB)"),

@@ -58,3 +58,18 @@ fn a_reload_that_contradicts_running_settings_waits_for_the_restart() {
     assert!(reload.changed.is_empty());
     assert_eq!(reload.needs_restart.len(), 4, "{:?}", reload.needs_restart);
 }
+
+#[test]
+fn a_reload_takes_other_files_of_a_certificate_and_turns_tls_neither_on_nor_off() {
+    let with = |name: &str| {
+        settings(&format!("[tls]\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n"))
+    };
+    let reload = with("a").reload(with("b"));
+    assert_eq!(reload.settings, with("b"));
+    assert_eq!(reload.changed[0], "tls.certificate: \"a.pem\" -> \"b.pem\"");
+    for (running, fresh) in [(with("a"), Settings::default()), (Settings::default(), with("a"))] {
+        let reload = running.reload(fresh);
+        assert_eq!(reload.settings, running);
+        assert_eq!((reload.changed.len(), reload.needs_restart.len()), (0, 2));
+    }
+}

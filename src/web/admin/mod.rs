@@ -2,6 +2,7 @@
 //!
 //! `sealpost status` and the other commands are its clients. No answer has a payload or a token in it.
 
+mod access;
 pub mod backup;
 mod devices;
 mod drain;
@@ -35,5 +36,6 @@ pub fn scope() -> Scope<
         .service(web::resource("/queue/drop").post(queue::drop_held))
         .service(web::resource("/drain").post(drain::post))
         .service(web::resource("/backup").post(backup::post))
+        .service(web::resource("/access/{name}/end-devices").post(access::end_devices))
         .wrap(from_fn(entry::operators_only))
 }

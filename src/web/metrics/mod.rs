@@ -17,6 +17,7 @@ use prometheus::{Encoder as _, TEXT_FORMAT, TextEncoder};
 
 use self::families::Families;
 use super::ingress::Ingress;
+use crate::actors::access_control::AccessDenials;
 use crate::actors::rate_limiter;
 use crate::actors::registry::{CoreMetrics, Measure};
 use crate::actors::session::CoreHandles;
@@ -52,6 +53,7 @@ pub async fn get(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
 
 struct Answers {
     core: CoreMetrics,
+    denials: AccessDenials,
     registry_wait: Duration,
     limiter_wait: Duration,
 }
@@ -62,8 +64,9 @@ async fn measure(core: &CoreHandles, clock: &Clock) -> Option<Answers> {
     let measured = core.registry.send(Measure { resets: true }).await.ok()?;
     let registry_wait = clock.moment() - asked;
     let asked = clock.moment();
-    core.limiter.send(rate_limiter::Probe).await.ok()?;
-    Some(Answers { core: measured, registry_wait, limiter_wait: clock.moment() - asked })
+    let denials = core.limiter.send(rate_limiter::Observe).await.ok()?;
+    let limiter_wait = clock.moment() - asked;
+    Some(Answers { core: measured, denials, registry_wait, limiter_wait })
 }
 
 fn add_connections(families: &mut Families, ingress: &Ingress) {
@@ -89,6 +92,21 @@ fn add_connections(families: &mut Families, ingress: &Ingress) {
         "sealpost_draining",
         "1 while the relay shuts down.",
         f64::from(u8::from(ingress.draining.load(Relaxed))),
+    );
+    let (expiry, handshakes) = match &ingress.tls {
+        Some(tls) => (tls.certificate_expiry(), tls.handshakes.counts()),
+        None => (0, [("ok", 0), ("failed", 0), ("timeout", 0)]),
+    };
+    families.counters(
+        "sealpost_tls_handshakes_total",
+        "How TLS handshakes ended.",
+        "result",
+        handshakes,
+    );
+    families.number(
+        "sealpost_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate ends, Unix time; 0 without TLS.",
+        expiry as f64,
     );
     families.number(
         "sealpost_queue_bytes_limit",
@@ -156,8 +174,8 @@ fn add_workers(families: &mut Families, workers: &[Arc<WorkerMetrics>]) {
 }
 
 fn add_core(families: &mut Families, answers: &Answers) {
-    let Answers { core: CoreMetrics { router, longest_round }, registry_wait, limiter_wait } =
-        answers;
+    let Answers { core, denials, registry_wait, limiter_wait } = answers;
+    let CoreMetrics { router, longest_round } = core;
     let (snapshot, store) = (&router.snapshot, &router.store);
     let counts = &snapshot.counts;
     for (name, help, count) in [
@@ -180,6 +198,20 @@ fn add_core(families: &mut Families, answers: &Answers) {
     ] {
         families.counter(name, help, count);
     }
+    let refusals = &snapshot.access_refusals;
+    families.counters(
+        "sealpost_access_denied_total",
+        "Registrations and messages that an access token, or the lack of one, did not allow, by reason.",
+        "reason",
+        [
+            ("missing", denials.missing),
+            ("unknown", denials.unknown),
+            ("expired", denials.expired),
+            ("limited", denials.limited),
+            ("devices", refusals.devices),
+            ("queued_bytes", refusals.queued_bytes),
+        ],
+    );
     for (name, help, number) in [
         (
             "sealpost_registered_devices",

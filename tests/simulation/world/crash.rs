@@ -9,6 +9,7 @@ use sealpost::relay::delivery::Step;
 use sealpost::relay::router::Router;
 
 use super::{BEGIN, World};
+use crate::access::policy;
 use crate::model::Restart;
 use crate::store::{Notebook, PendingPuts, SharedStore};
 
@@ -46,6 +47,7 @@ impl World {
         let rules = if self.chance.percent(20) { self.new_rules() } else { self.model.rules };
         self.store = Rc::new(RefCell::new(store));
         self.router = Router::new(rules.settings(), Box::new(SharedStore(self.store.clone())));
+        self.router.set_access(&policy());
         self.step = Step::at(self.now);
         self.stale.clear();
         self.set_clocks(mono, wall_ms);
@@ -60,7 +62,7 @@ impl World {
             loaded.devices.len(),
             loaded.messages.len()
         );
-        self.router.restore(self.now, loaded, || self.allowance.clone());
+        self.router.restore(self.now, loaded, |_| self.allowance.clone());
         self.store.borrow_mut().end_step();
         self.router.audit().unwrap();
         if self.chance.percent(30) {

@@ -4,12 +4,13 @@ use sealpost::protocol::encode::Token;
 use sealpost::protocol::envelope::Origin;
 use sealpost::protocol::frame::Presence;
 use sealpost::protocol::id::DeviceId;
-use sealpost::protocol::refusal::Refusal;
+use sealpost::protocol::refusal::{AccessBound, Refusal};
 use sealpost::relay::command::{Command, Registration, Resume, TokenHash};
 
 use sealpost::relay::delivery::Refused;
 
 use super::World;
+use crate::access::{GUESTS, NAMES};
 use crate::model::{Dev, Item, Kind, State, has_share};
 
 impl World {
@@ -24,7 +25,9 @@ impl World {
         let id = DeviceId::from_u128(self.model.devices.len() as u128 + 1);
         let origin = Origin(self.chance.below(4) as u64);
         let name = id.to_u128() - 1;
-        let access = [None, Some("team"), Some("guests")][self.chance.below(3)];
+        let access = NAMES[self.chance.below(3)];
+        let guests = self.model.devices.iter().filter(|it| it.is_alive_guest()).count();
+        let has_all_guests = access == Some("guests") && guests >= GUESTS;
         event!(self, "{name} registers, resumable {resumable}, receipts {receipts}, {origin:?}");
         let before = self.router.observe().devices;
         let full = before >= self.model.rules.devices;
@@ -41,11 +44,15 @@ impl World {
         let conn = self.new_connection();
         match self.router.register(&mut self.step, conn, registration, self.allowance.clone()) {
             Ok(()) => {
+                assert!(!has_all_guests, "one guest more than the token may have");
                 if full {
                     self.forgotten_for_another();
                 }
                 let dev = self.model.new_device(id, resumable, origin, (self.now, access));
                 self.model.registered(self.now, dev, conn, receipts, &mut self.store.borrow_mut());
+            }
+            Err(Refused { refusal: Refusal::AccessLimit(AccessBound::Devices), .. }) => {
+                assert!(has_all_guests, "refused without a reason");
             }
             Err(Refused { refusal, .. }) => {
                 let held =

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::connection::Route;
 use crate::dialect::Dialect;
 use crate::process::Process;
+use crate::stream::Tls;
 
 /// Puts load on a Sealpost relay and says what it took: messages, latencies, CPU, memory.
 #[derive(Debug, Parser)]
@@ -27,6 +28,9 @@ pub struct Common {
     /// The relay's WebSocket.
     #[arg(long, global = true, default_value = "ws://127.0.0.1:8080/ws")]
     pub url: String,
+    /// For a `wss` URL: certificates that are believed, in PEM.
+    #[arg(long, global = true)]
+    pub ca: Option<PathBuf>,
     /// What is spoken there. Others than `sealpost` are for peers, to compare with: `pairs` and `idle` only, and nothing
     /// that the peer has not.
     #[arg(long, global = true, value_enum, default_value_t = Dialect::Sealpost)]
@@ -242,17 +246,23 @@ impl Common {
     ///
     /// # Errors
     ///
-    /// When the URL is not `ws://host:port/path`, or the host is unknown.
+    /// When the URL is neither `ws://host:port/path` nor `wss://host:port/path` with `--ca`, or the host is unknown.
     pub fn route(&self) -> Result<Route, String> {
-        let rest = self.url.strip_prefix("ws://").ok_or("the url must begin with ws://")?;
+        let (scheme, rest) = self.url.split_once("://").unwrap_or_default();
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let (port, tls) = match (scheme, &self.ca) {
+            ("ws", _) => (80, None),
+            ("wss", Some(ca)) => (443, Some(Tls::new(ca, name)?)),
+            _ => return Err("the url must begin with ws://, or wss:// with --ca".to_owned()),
+        };
+        let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
         let mut addresses =
             with_port.to_socket_addrs().map_err(|failed| format!("{with_port}: {failed}"))?;
         let address = addresses.next().ok_or_else(|| format!("{with_port}: no address"))?;
         let path = if path.is_empty() { "/" } else { path };
         let (host, path) = (host.to_owned(), path.to_owned());
-        Ok(Route { address, host, path, sources: self.sources, dialect: self.dialect })
+        Ok(Route { address, host, path, tls, sources: self.sources, dialect: self.dialect })
     }
 
     /// The relay's process, if it is known.

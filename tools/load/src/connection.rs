@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
@@ -19,6 +18,7 @@ use crate::frame::{self, BINARY, CLOSE, PING, PONG, Parser, TEXT};
 use crate::messages::{self, Id, Incoming, Registered, code};
 use crate::nats::{self, Operation};
 use crate::stats::Stats;
+use crate::stream::{ReadHalf, Stream, Tls, WriteHalf};
 
 /// Key and answer are the RFC's own example (RFC 6455, section 1.3).
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -42,6 +42,8 @@ pub struct Route {
     pub host: String,
     /// Where the WebSocket is.
     pub path: String,
+    /// For `wss`.
+    pub tls: Option<Tls>,
     /// Connections come from 127.0.0.1 to 127.0.0.N in turn; 0: from wherever the system likes.
     pub sources: u8,
     /// What is spoken there.
@@ -90,7 +92,7 @@ impl Device {
     }
 
     /// Joins NATS: a device there is a subscriber of a subject of its own choice. `ahead` was read with the handshake.
-    async fn subscribe(mut stream: TcpStream, ahead: &[u8], number: usize) -> io::Result<Self> {
+    async fn subscribe(mut stream: Stream, ahead: &[u8], number: usize) -> io::Result<Self> {
         let id = messages::numbered_id(number);
         let mut out = Vec::new();
         frame::write(&mut out, BINARY, &nats::connect(&id));
@@ -137,14 +139,14 @@ pub fn close_frame(out: &mut Vec<u8>) {
     frame::write(out, CLOSE, &1000_u16.to_be_bytes());
 }
 
-async fn open(route: &Route, number: usize) -> io::Result<TcpStream> {
+async fn open(route: &Route, number: usize) -> io::Result<Stream> {
     if route.sources > 0 && route.address.is_ipv4() {
         let last = (number % usize::from(route.sources)) as u8 + 1;
         return open_from(route, Ipv4Addr::new(127, 0, 0, last)).await;
     }
     let stream = TcpStream::connect(route.address).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Stream::open(stream, route.tls.as_ref()).await
 }
 
 /// Connects from this address.
@@ -152,12 +154,12 @@ async fn open(route: &Route, number: usize) -> io::Result<TcpStream> {
 /// # Errors
 ///
 /// When this machine has no such address or port, or the relay does not accept.
-pub async fn open_from(route: &Route, source: Ipv4Addr) -> io::Result<TcpStream> {
+pub async fn open_from(route: &Route, source: Ipv4Addr) -> io::Result<Stream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((source, 0).into())?;
     let stream = socket.connect(route.address).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Stream::open(stream, route.tls.as_ref()).await
 }
 
 /// The relay did not make a WebSocket of the connection; inside the [`io::Error`] of [`handshake`].
@@ -198,7 +200,7 @@ impl std::error::Error for HandshakeRefused {}
 ///
 /// When the connection breaks, or with [`HandshakeRefused`].
 pub async fn handshake(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     Route { host, path, .. }: &Route,
 ) -> io::Result<Vec<u8>> {
     let request = format!(
@@ -223,7 +225,7 @@ pub async fn handshake(
 }
 
 /// The answer to `Register`, and not a byte more: queued messages may follow at once.
-async fn response(stream: &mut TcpStream) -> io::Result<Registered> {
+async fn response(stream: &mut Stream) -> io::Result<Registered> {
     let (first, second) = (stream.read_u8().await?, stream.read_u8().await?);
     let length = if second == 126 { stream.read_u16().await? } else { second.into() };
     let mut text = vec![0; length.into()];
@@ -239,7 +241,7 @@ pub struct Writer {
     /// The device's id.
     pub id: Id,
     out: RefCell<Vec<u8>>,
-    write: OwnedWriteHalf,
+    write: WriteHalf,
     /// The socket is full; [`Writer::push`] goes on when it is not.
     is_full: Cell<bool>,
     full: Notify,
@@ -247,7 +249,7 @@ pub struct Writer {
 
 impl Writer {
     /// Nothing is to be sent yet.
-    pub fn new(write: OwnedWriteHalf, id: Id) -> Rc<Self> {
+    pub fn new(write: WriteHalf, id: Id) -> Rc<Self> {
         Rc::new(Self {
             id,
             out: RefCell::default(),
@@ -280,10 +282,13 @@ impl Writer {
             // Nothing will ever fit again; trying on and on would take the time of all others.
             Err(_) => out.len(),
         };
-        if written == out.len() {
+        let is_done = written == out.len();
+        if is_done {
             out.clear();
         } else {
             out.drain(..written);
+        }
+        if !is_done || self.write.is_unflushed() {
             self.is_full.set(true);
             self.full.notify_one();
         }
@@ -345,13 +350,13 @@ impl Reader {
 
 /// The incoming frames.
 pub struct Frames {
-    read: OwnedReadHalf,
+    read: ReadHalf,
     parser: Parser,
 }
 
 impl Frames {
     /// Those that come from here.
-    pub fn new(read: OwnedReadHalf) -> Self {
+    pub fn new(read: ReadHalf) -> Self {
         Self { read, parser: Parser::default() }
     }
 

@@ -23,6 +23,8 @@
 //! taskset -c 1 target/release/load pairs --pid $! --connections 100 --in-flight 16
 //! ```
 //!
+//! Over TLS: `--url wss://127.0.0.1:8080/ws --ca relay.pem`, where the file has the relay's certificate or that of its authority.
+//!
 //! # Peers
 //!
 //! With `--dialect` two modes, `pairs` and `idle`, work with other servers: `plain` is the protocol's Register, Send,
@@ -58,6 +60,7 @@ mod process;
 mod report;
 mod run;
 mod stats;
+mod stream;
 
 use std::io;
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The rules of docs/protocol.md, with Alice, Bob and Carol. The simulation checks the rules together; these tests check
 //! them one by one.
 
+mod access;
 mod auth;
 mod bounded;
 mod dedup;

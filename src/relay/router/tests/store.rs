@@ -55,7 +55,7 @@ fn the_end_of_a_device_that_was_connected_is_written_at_the_start() {
     };
     let loaded = Loaded { devices: vec![record.clone()], ..Loaded::default() };
     let (now, allowance) = (relay.step.now, relay.allowance.clone());
-    relay.router.restore(now, loaded, || allowance.clone());
+    relay.router.restore(now, loaded, |_| allowance.clone());
     let forget_at = Some(BootTime { boot: 0, at: now.mono + Duration::from_secs(300) });
     assert_eq!(relay.disk().devices, [DeviceRecord { forget_at, ..record }]);
 }
