@@ -32,7 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse().with_installed_settings();
     let settings = match settings::load(&cli) {
         Ok(settings) => settings,
         Err(problems) => {

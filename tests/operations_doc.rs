@@ -13,10 +13,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("systemctl reload sealpost", "systemctl reload sealpost"),
     ("systemctl restart sealpost", "systemctl restart sealpost"),
-    (
-        "sealpost --config /etc/sealpost/settings.toml status",
-        "sealpost --config /etc/sealpost/settings.toml status",
-    ),
+    ("sealpost status", "in_system sealpost status"),
     ("systemctl stop sealpost", "systemctl stop sealpost"),
     ("systemctl enable --now sealpost.socket", "systemctl enable --now sealpost.socket"),
     ("systemctl start sealpost", "systemctl start sealpost"),

@@ -5,7 +5,7 @@ mod device;
 mod queue;
 mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +50,23 @@ pub struct Cli {
     /// What to do instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// The settings of the Debian package.
+const INSTALLED_SETTINGS: &str = "/etc/sealpost/settings.toml";
+
+impl Cli {
+    /// A command about the relay that a package has installed needs no `--config`. A relay is never started that way: it
+    /// would take the installed one's queue.
+    #[must_use]
+    pub fn with_installed_settings(mut self) -> Self {
+        let is_command = self.command.is_some() && self.config.is_none();
+        let installed = Path::new(INSTALLED_SETTINGS);
+        if is_command && !Path::new("settings.toml").exists() && installed.exists() {
+            self.config = Some(installed.to_owned());
+        }
+        self
+    }
 }
 
 /// What the binary does besides serving.
