@@ -1,6 +1,6 @@
 //! A new database file, filled from the rows of a snapshot: a backup, or the file that compaction puts in place of the old.
 //!
-//! Until everything is in it and synced, the file has another name ([`NEW_FILE`]), which no relay and no inspection opens: a
+//! Until everything is in it and synced, the file has another name (`NEW_FILE`), which no relay and no inspection opens: a
 //! copy that was interrupted never looks whole. All rows are one transaction.
 
 use std::io;

@@ -16,7 +16,7 @@ use crate::protocol::envelope::{AccessKey, Envelope, NoticeKind, Origin, Seq, Su
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, Letters, MessageId};
 
-/// The format of a database: what its tables hold, and how. A start migrates an older format, see [`super::migrate`].
+/// The format of a database: what its tables hold, and how. A start migrates an older format, see `migrate`.
 pub const VERSION: u8 = 4;
 
 /// The first byte of a record: the format in which the layout of its kind last changed. A migration rewrites only the

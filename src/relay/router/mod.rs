@@ -138,7 +138,7 @@ pub struct Measured {
     pub snapshot: Snapshot,
     pub times: Times,
     pub store: StoreStats,
-    /// The age of the oldest of the messages that wait; see [`Router::oldest_waiting`].
+    /// The age of the oldest of the messages that wait, as of the last walk through the directory.
     pub oldest_waiting: Option<Duration>,
 }
 
