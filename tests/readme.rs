@@ -18,6 +18,7 @@ use sealpost::settings::{self, Settings};
 use serde_json::Value;
 
 use support::binary::sealpost;
+use support::operator::Operator;
 use support::{Binary, Device, http};
 
 /// Placeholders for values that the relay chooses.
@@ -151,6 +152,11 @@ async fn every_command_works() {
                     if environment.is_empty() {
                         main_commands.push(line.to_owned());
                     }
+                }
+                ["cargo", "run", "--release", "--", what @ ("status" | "device"), rest @ ..] => {
+                    let args = [&[*what][..], rest].concat();
+                    let printed = Operator::of(relay.admin).prints(&args).await;
+                    assert!(!printed.is_empty(), "{at}");
                 }
                 ["cargo", "run", "--release", "--", option] => {
                     let folder = tempfile::tempdir().expect("a folder");
