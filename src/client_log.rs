@@ -47,10 +47,12 @@ pub enum Incident {
     TlsFailed,
     /// A request to the admin address has no right to it.
     OperatorRefused,
+    /// A connected device has confirmed nothing for a long time although messages wait.
+    Stuck,
 }
 
 impl Incident {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Flooding,
         Self::ProtocolBroken,
         Self::NotReading,
@@ -64,6 +66,7 @@ impl Incident {
         Self::RegistrationsLimited,
         Self::TlsFailed,
         Self::OperatorRefused,
+        Self::Stuck,
     ];
 
     /// The line, without its fields.
@@ -82,6 +85,7 @@ impl Incident {
             Self::RegistrationsLimited => "registrations of an address limited",
             Self::TlsFailed => "TLS handshake failed",
             Self::OperatorRefused => "admin request refused",
+            Self::Stuck => "a connected device takes nothing: its window has stayed full",
         }
     }
 

@@ -4,6 +4,7 @@
 //! Deadlines are in boot time, which goes on while the machine is suspended and which nobody sets. Timers only wake: they
 //! stand still during a suspension, so what is due is decided by this clock.
 
+use std::num::NonZeroU32;
 use std::ops::{Add, Sub};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -23,6 +24,33 @@ pub struct Moment(pub u64);
 impl Moment {
     /// The deadline of what does not expire.
     pub const NEVER: Self = Self(u64::MAX);
+}
+
+/// A second of this boot, for what is told to people: four bytes, and none while it is not known. The first second is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootSecond(NonZeroU32);
+
+impl BootSecond {
+    /// The time since then.
+    pub fn ago(self, now: Moment) -> Duration {
+        Duration::from_secs(u64::from(
+            now.second().0.get() - self.0.get().min(now.second().0.get()),
+        ))
+    }
+
+    /// Later by a time, whole seconds of it; never later than in 136 years.
+    pub fn later(self, by: Duration) -> Self {
+        let seconds = u32::try_from(by.as_secs()).unwrap_or(u32::MAX);
+        Self(self.0.saturating_add(seconds))
+    }
+}
+
+impl Moment {
+    /// The second in which it lies.
+    pub fn second(self) -> BootSecond {
+        let seconds = u32::try_from(self.0 / NANOS_PER_SEC).unwrap_or(u32::MAX);
+        BootSecond(NonZeroU32::MIN.saturating_add(seconds))
+    }
 }
 
 impl Add<Duration> for Moment {

@@ -18,6 +18,7 @@ pub use self::observe::{CoreMetrics, Measure, Observe, ObserveStore, StoreHealth
 use super::connection_table::{ConnectionTable, DeliveryBatch};
 use super::write_watermarks::{WriteWatermarks, Written};
 use crate::access::Policy;
+use crate::client_log::{ClientLog, Details, Incident};
 use crate::clock::Clock;
 use crate::protocol::refusal::CloseReason;
 use crate::relay::access_rates::AccessRates;
@@ -147,6 +148,7 @@ pub struct Registry {
     /// Messages of this round, and of the longest one since the last [`Measure`].
     round: u64,
     longest_round: u64,
+    log: Arc<ClientLog>,
 }
 
 impl Registry {
@@ -161,6 +163,7 @@ impl Registry {
             connections: ConnectionTable::default(),
             throttled: Vec::new(),
             step: Step::at(clock.now()),
+            log: Arc::new(ClientLog::new(clock.clone())),
             clock,
             watermarks,
             written: Vec::new(),
@@ -187,6 +190,11 @@ impl Registry {
             None => Allowance::new(plan.clone()),
         });
         self.router.store_mut().flush();
+    }
+
+    /// Incidents go to the log that all parts of the relay share.
+    pub fn log_to(&mut self, log: Arc<ClientLog>) {
+        self.log = log;
     }
 
     #[cfg(test)]
@@ -362,11 +370,17 @@ impl Handler<NextExpired> for Registry {
 
     fn handle(&mut self, message: NextExpired, ctx: &mut Self::Context) -> Self::Result {
         let (sweep, stuck) = self.step(0, ctx, |router, step| {
-            let stuck = router.find_stuck(step.now.mono, message.limit);
+            let stuck = router.find_stuck(step.now.mono);
             (router.next_expired(step.now, message.limit), stuck)
         });
         for Stuck { device, since, waiting } in stuck {
-            log::warn!(device:?, for_s = since.as_secs(), waiting; "a connected device takes nothing: its window has stayed full");
+            self.log.report(Incident::Stuck, || {
+                let device = Some(format!("{device:?}"));
+                let since = since.as_secs();
+                Details { device, ..Details::default() }.because(format_args!(
+                    "nothing confirmed for {since} s, {waiting} messages wait"
+                ))
+            });
         }
         MessageResult(sweep)
     }

@@ -105,12 +105,17 @@ impl Handler<Act> for Registry {
     type Result = Option<bool>;
 
     fn handle(&mut self, Act { device, action }: Act, ctx: &mut Context<Self>) -> Self::Result {
-        self.step(0, ctx, |router, step| match action {
+        let changed = self.step(0, ctx, |router, step| match action {
             Action::Kick => router.kick(step, device),
             Action::Forget => router.end_device(step, device).map(|()| true),
             Action::Block => router.set_blocked(step, device, true),
             Action::Unblock => router.set_blocked(step, device, false),
-        })
+        });
+        // Here, because the operator may be gone before the answer.
+        if let Some(changed) = changed {
+            log::info!(action:?, device:?, changed; "operator");
+        }
+        changed
     }
 }
 

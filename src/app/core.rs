@@ -36,6 +36,7 @@ pub(super) fn start_core(
             start_store(settings, clock, queue, address.clone(), &ingress.backups);
         let mut registry =
             Registry::new(clock.clone(), settings.clone(), store, watermarks.clone());
+        registry.log_to(ingress.log.clone());
         registry.restore(Loaded { hash_key, ..loaded }, &policy, &ingress.plan, &mut rates);
         registry
     });

@@ -1,9 +1,11 @@
 //! The addresses that the relay binds, and the options of each socket.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,14 +38,23 @@ pub enum AdminListener {
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket, removed when the relay ends.
-pub struct SocketFile(PathBuf);
+/// The file of a Unix socket, removed when the relay ends, unless another relay has put its own there.
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // The directory may be gone already.
-        let _ = fs::remove_file(&self.0);
+        if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // The directory may be gone already.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// The mode of a Unix socket: its owner and group may connect.
@@ -63,12 +74,33 @@ pub fn bind_admin(address: &AdminAddress) -> io::Result<AdminListener> {
     }
 }
 
+/// Binds the socket in a directory of its own, which nobody else can enter, and moves it to its place when it has its mode: it
+/// is never open to more than its group.
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile(path.to_owned());
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
-    Ok((listener, file))
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let closed = parent.unwrap_or(Path::new(".")).join(format!(".sealpost-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&closed)?;
+    let bound = bind_closed(&closed, path);
+    // It is empty, whatever became of the socket.
+    let _ = fs::remove_file(closed.join(NEW_SOCKET));
+    let _ = fs::remove_dir(&closed);
+    bound
+}
+
+/// The name of a socket before it is in its place.
+const NEW_SOCKET: &str = "s";
+
+fn bind_closed(closed: &Path, path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let new = closed.join(NEW_SOCKET);
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(SOCKET_MODE))?;
+    let inode = inode_of(&new)?;
+    fs::rename(&new, path)?;
+    Ok((listener, SocketFile { path: path.to_owned(), inode }))
 }
 
 /// Removes a socket that a relay left behind when it was killed: nobody accepts on it.
@@ -88,7 +120,7 @@ impl AdminListener {
     pub fn address(&self) -> io::Result<AdminAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(AdminAddress::Tcp),
-            Self::Unix(_, SocketFile(path)) => Ok(AdminAddress::Unix(path.clone())),
+            Self::Unix(_, file) => Ok(AdminAddress::Unix(file.path.clone())),
         }
     }
 }

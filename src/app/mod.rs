@@ -116,12 +116,13 @@ impl App {
         let ingress_of_admin = ingress.clone();
         server = match admin_listener {
             AdminListener::Tcp(listener) => server.listen("admin", listener, move || {
-                admin_service(&ingress_of_admin, |socket: &TcpStream| socket.peer_addr().ok())
+                // A socket whose client has gone has no address, and must not pass for a Unix socket.
+                admin_service(&ingress_of_admin, |socket: &TcpStream| socket.peer_addr().map(Some))
             })?,
             AdminListener::Unix(listener, file) => {
                 admin_file = Some(file);
                 server.listen_uds("admin", listener, move || {
-                    admin_service(&ingress_of_admin, |_: &UnixStream| None)
+                    admin_service(&ingress_of_admin, |_: &UnixStream| Ok(None))
                 })?
             }
         };

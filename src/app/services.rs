@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,9 +12,7 @@ use actix_codec::{AsyncRead, AsyncWrite};
 use actix_http::body::BoxBody;
 use actix_http::{HttpService, Protocol, Request, Response, ServiceConfig};
 use actix_rt::net::{ActixStream, TcpStream};
-use actix_service::{
-    Service, ServiceFactory, ServiceFactoryExt as _, fn_factory, fn_service, map_config,
-};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App as Site, web};
@@ -22,6 +21,7 @@ use super::listeners::tune;
 use crate::client_log::{Details, Incident};
 use crate::web::http::{Deadlines, HEAD_TIMEOUT};
 use crate::web::ingress::Ingress;
+use crate::web::ws::Client;
 use crate::web::{admin, health, hosts, http, metrics, proxy_protocol, ws};
 
 pub(super) fn public_service(
@@ -65,10 +65,12 @@ where
     {
         tune(&socket, user_timeout);
         let due = Deadlines::from_now();
-        let mut client = peer;
+        let mut client = Client { address: peer, may_forward: true };
         if ingress.expects_proxy_header(peer.ip()) {
-            client = match proxy_protocol::read_client(&mut socket, peer, due).await {
-                Ok(named) => named,
+            client = match proxy_protocol::read_client(&mut socket, due).await {
+                Ok(Some(address)) => Client { address, may_forward: true },
+                // What such a proxy passes on is its client's word alone.
+                Ok(None) => Client { address: peer, may_forward: false },
                 Err(refused) => {
                     let details = || {
                         Details::of(peer.ip()).because(format_args!("PROXY protocol: {refused}"))
@@ -79,7 +81,7 @@ where
             };
             // A client behind a proxy has the caps of its own address.
             drop(permit);
-            let Some(of_client) = ingress.admit(client.ip()) else { return Ok(()) };
+            let Some(of_client) = ingress.admit(client.address.ip()) else { return Ok(()) };
             permit = of_client;
         }
         match &ingress.tls {
@@ -88,7 +90,7 @@ where
             Some(tls) => {
                 Box::pin(async {
                     let log = |failed: &dyn fmt::Display| {
-                        let details = || Details::of(client.ip()).because(failed);
+                        let details = || Details::of(client.address.ip()).because(failed);
                         ingress.log.report(Incident::TlsFailed, details);
                     };
                     if let Some(stream) = tls.accept(socket, due, log).await {
@@ -105,7 +107,7 @@ where
 
 async fn serve<Io, Site>(
     ingress: &Arc<Ingress>,
-    client: SocketAddr,
+    client: Client,
     due: Deadlines,
     config: ServiceConfig,
     site: &Site,
@@ -115,14 +117,15 @@ async fn serve<Io, Site>(
     Site: Service<Request, Error = actix_web::Error>,
     Site::Response: Into<Response<BoxBody>>,
 {
-    let upgrade = |request, framed| ws::upgrade(ingress.clone(), client.ip(), request, framed);
-    http::serve(io, client, due, config, site, upgrade).await;
+    let upgrade = |request, framed| ws::upgrade(ingress.clone(), client, request, framed);
+    http::serve(io, client.address, due, config, site, upgrade).await;
 }
 
-/// Serves operators. `peer` is the client's address; a Unix socket has none.
+/// Serves operators. `peer` is the client's address; a Unix socket has none. A client whose address is not known any more is
+/// gone, and no request of its is served.
 pub(super) fn admin_service<Io>(
     ingress: &Arc<Ingress>,
-    peer: fn(&Io) -> Option<SocketAddr>,
+    peer: fn(&Io) -> io::Result<Option<SocketAddr>>,
 ) -> impl ServiceFactory<Io, Config = ()> + use<Io>
 where
     Io: ActixStream + 'static,
@@ -139,9 +142,23 @@ where
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(Duration::from_secs(1))
         .finish(map_config(site, |()| AppConfig::default()));
-    fn_service(move |socket: Io| {
-        let peer = peer(&socket);
-        async move { Ok((socket, Protocol::Http1, peer)) }
+    let (http, ingress) = (Rc::new(http), ingress.clone());
+    fn_factory(move || {
+        let (http, ingress) = (http.clone(), ingress.clone());
+        async move {
+            let http = Rc::new(http.new_service(()).await?);
+            Ok::<_, ()>(fn_service(move |socket: Io| {
+                let (http, ingress) = (http.clone(), ingress.clone());
+                async move {
+                    if let Ok(peer) = peer(&socket)
+                        && let Some(_permit) = ingress.admit_operator()
+                    {
+                        // How a connection of an operator ends concerns nobody.
+                        let _ = http.call((socket, Protocol::Http1, peer)).await;
+                    }
+                    Ok::<_, Infallible>(())
+                }
+            }))
+        }
     })
-    .and_then(http)
 }

@@ -46,7 +46,17 @@ impl AccessRates {
     }
 
     pub fn set_policy(&mut self, policy: &Policy) {
-        self.own = own_rates(policy);
+        let before = std::mem::replace(&mut self.own, own_rates(policy));
+        if let Policy::Tokens(table) = policy {
+            // A token that is gone keeps its rate while it has devices: who loses it must gain nothing by that.
+            let is_gone = |name: &str| !table.tokens().iter().any(|token| &*token.name == name);
+            let has_devices = |name: &Arc<str>| {
+                self.plans.get(name).is_some_and(|plan| Arc::strong_count(plan) > 1)
+            };
+            let kept = before.into_iter().filter(|(name, _)| is_gone(name) && has_devices(name));
+            let kept: Vec<_> = kept.collect();
+            self.own.extend(kept);
+        }
         self.apply();
     }
 

@@ -17,9 +17,8 @@ pub struct History {
     pub refused: Refused,
     /// When a sender was last told that the queue is full.
     pub last_full: Option<Moment>,
-    /// How often a newer connection took over, and when the last one did.
+    /// How often a newer connection took over.
     pub replaced: u32,
-    pub last_replaced: Option<Moment>,
 }
 
 /// Frames for the device that were refused, by the code that their senders got.
@@ -57,9 +56,8 @@ impl History {
         self.last_expired = Some(now);
     }
 
-    pub fn count_replaced(&mut self, now: Moment) {
+    pub fn count_replaced(&mut self) {
         self.replaced = self.replaced.saturating_add(1);
-        self.last_replaced = Some(now);
     }
 }
 

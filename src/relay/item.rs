@@ -52,9 +52,10 @@ impl Item {
     /// Since when the relay has the message: for all that waits as long as it says it may.
     pub fn age(&self, now: Moment) -> Option<Duration> {
         let is_message = matches!(self.envelope.subject, Subject::Message(_));
-        let accepted_at =
-            (self.deadline - Moment::default()).checked_sub(Duration::from_secs(self.envelope.ttl));
-        accepted_at.filter(|_| is_message).map(|at| (now - Moment::default()).saturating_sub(at))
+        // A message of an earlier boot is as old as this boot, or older.
+        let accepted_at = (self.deadline - Moment::default())
+            .saturating_sub(Duration::from_secs(self.envelope.ttl));
+        is_message.then(|| (now - Moment::default()).saturating_sub(accepted_at))
     }
 
     /// A new item for a device that is resumable or plain: not stored, not in flight.

@@ -81,9 +81,9 @@ impl Mailbox {
         self.places.len() - self.holes - self.in_flight
     }
 
-    /// The item that is delivered next.
-    pub fn first_waiting(&self) -> Option<&Item> {
-        self.places.iter().skip(self.in_flight).find_map(|place| place.item.as_ref())
+    /// The first places of what waits.
+    pub fn first_waiting(&self, places: usize) -> impl Iterator<Item = &Item> {
+        self.items_at(self.in_flight, places)
     }
 
     /// Messages and key rotations, waiting or in flight.

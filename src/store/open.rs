@@ -14,6 +14,7 @@ use std::{fmt, io};
 use redb::backends::FileBackend;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 
 use super::database::{Database, catch_redb_panic};
 use super::records::VERSION;
@@ -367,7 +368,15 @@ pub(super) fn open_database_file(directory: &File) -> io::Result<File> {
 
 fn create_file(directory: &File, name: &str) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    let file = File::from(rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
+    if rustix::process::geteuid().is_root() {
+        // The relay runs as the owner of the directory, and must be able to open what root has made for it. Where root may not
+        // give a file away, it is the owner already or the relay is root.
+        let owner = directory.metadata()?;
+        let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+        let _ = rustix::fs::fchown(&file, Some(user), Some(group));
+    }
+    Ok(file)
 }
 
 /// See [`Directory::exposure`]. A warning and no refusal, since containers mount directories with such modes.

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::admin::backup::Backups;
 use super::admin::entry::{NOT_READY, Refused};
@@ -30,6 +30,8 @@ use crate::transport;
 
 /// Sockets beyond `limits.connections`, so that health checks and refusals are still accepted.
 const SPARE_SOCKETS: usize = 512;
+/// Connections of the admin listener at the same time.
+const OPERATORS: usize = 64;
 /// Sockets of one address beyond `limits.connections_per_address`, for its refusals.
 const SPARE_SOCKETS_PER_ADDRESS: usize = 64;
 
@@ -62,6 +64,7 @@ pub struct Ingress {
     pub backups: Backups,
     /// Empty until the first worker has started the core, before any connection is served.
     pub core: OnceLock<Arc<CoreHandles>>,
+    operators: Arc<Semaphore>,
     /// An operator asks for the end of the relay.
     pub shutdown: Notify,
     /// No WebSocket is accepted from now on.
@@ -92,6 +95,7 @@ impl Ingress {
             admin_token: RwLock::new(admin_token),
             backups: Backups::default(),
             core: OnceLock::new(),
+            operators: Arc::new(Semaphore::new(OPERATORS)),
             shutdown: Notify::new(),
             draining: AtomicBool::new(false),
             log: Arc::new(ClientLog::new(clock.clone())),
@@ -220,6 +224,11 @@ impl Ingress {
         let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
         let server = &in_force.settings.server;
         server.proxy_protocol && is_trusted(peer, &server.trusted_proxies)
+    }
+
+    /// Counts a connection of the admin listener, unless there are too many: each is a descriptor that devices need, too.
+    pub fn admit_operator(&self) -> Option<OwnedSemaphorePermit> {
+        self.operators.clone().try_acquire_owned().ok()
     }
 
     /// Warns while the certificate is about to end; never returns.

@@ -44,22 +44,17 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Reads the header of a trusted proxy and not a byte more. The client's address; that of the proxy itself, `peer`, if the
-/// proxy speaks for itself (`LOCAL`, its health checks) or its client came by no IP.
+/// Reads the header of a trusted proxy and not a byte more. The client's address; `None` if the proxy speaks for itself
+/// (`LOCAL`, its health checks) or its client came by no IP.
 ///
 /// # Errors
 ///
 /// Why the connection must be closed.
-pub async fn read_client<Io>(
-    io: &mut Io,
-    peer: SocketAddr,
-    due: Deadlines,
-) -> Result<SocketAddr, Refused>
+pub async fn read_client<Io>(io: &mut Io, due: Deadlines) -> Result<Option<SocketAddr>, Refused>
 where
     Io: AsyncRead + Unpin,
 {
-    let read = timeout_at(due.head, read_header(io)).await.unwrap_or(Err(Refused::Late));
-    read.map(|client| client.unwrap_or(peer))
+    timeout_at(due.head, read_header(io)).await.unwrap_or(Err(Refused::Late))
 }
 
 async fn read_header<Io: AsyncRead + Unpin>(io: &mut Io) -> Result<Option<SocketAddr>, Refused> {

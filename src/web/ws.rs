@@ -1,7 +1,7 @@
 //! The WebSocket endpoint: path, handshake, Origin and caps; then a session on the raw socket.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,13 +19,21 @@ use crate::metrics::worker::count;
 use crate::relay::rate_limit::Allowance;
 use crate::transport::{self, CloseOutcome};
 
+/// Who is at the other end of a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    pub address: SocketAddr,
+    /// Its `X-Forwarded-For` counts if it is a trusted proxy.
+    pub may_forward: bool,
+}
+
 pub const PATH: &str = "/ws";
 
 /// Answers a request to upgrade, and starts the session. The session is a task of its own: inside the future that served
 /// HTTP the session would keep the memory of that future, and be polled through it, for as long as the connection lasts.
 pub async fn upgrade<Io>(
     ingress: Arc<Ingress>,
-    peer: IpAddr,
+    client: Client,
     request: Request,
     mut framed: Framed<Io, h1::Codec>,
 ) -> io::Result<()>
@@ -34,7 +42,9 @@ where
 {
     let InForce { settings, transport: limits } = ingress.in_force();
     let Some(core) = ingress.core.get().cloned() else { return Ok(()) };
+    let peer = client.address.ip();
     let forwarded = request.head().headers.get_all(FORWARDED).map(|line| line.as_bytes());
+    let forwarded = forwarded.filter(|_| client.may_forward);
     let address = client_address(peer, forwarded, &settings.server.trusted_proxies);
     let permit = || {
         if request.path() != PATH {

@@ -100,6 +100,20 @@ async fn a_device_that_confirms_nothing_has_a_full_window_and_is_stuck_after_a_w
     }
 }
 
+/// The gauge was left one too high for ever.
+#[actix_rt::test]
+async fn a_stuck_device_that_ends_is_not_stuck_any_more() {
+    let relay = relay();
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
+    for number in 1..=WINDOW + 2 {
+        alice.send_and_expect_ack(&bob.id, number).await;
+    }
+    relay.advance(301);
+    relay.wait_for("stuck", 1).await;
+    bob.send(json!({"type": "Unregister"})).await;
+    relay.wait_for("stuck", 0).await;
+}
+
 #[actix_rt::test]
 async fn a_device_whose_messages_expired_missed_them() {
     let relay = relay();

@@ -281,6 +281,16 @@ async fn a_token_may_have_a_rate_of_its_own_for_each_of_its_devices() {
     let frame = alice.message_to(&bob.id, 2, json!({}));
     assert_eq!(alice.expect_refusal(frame, 429).await["limit"], 5);
     assert_eq!(limits(&Device::register(&relay, with_token("acme")).await), [json!(5), json!(5)]);
+    // Who loses a token gains nothing by it.
+    remove(&tokens.path, "acme").expect("it was there");
+    tokens.reload(&relay).await;
+    for _ in 0..5 {
+        alice.set_status("Online").await;
+    }
+    let frame = alice.message_to(&bob.id, 3, json!({}));
+    assert_eq!(alice.expect_refusal(frame, 429).await["limit"], 5);
+    tokens.add("acme", None, rate(5));
+    tokens.reload(&relay).await;
     // The general rate is that of tokens without one of their own.
     let mut settings = relay.settings.clone();
     settings.rate_limit.messages_per_minute = NonZeroU32::new(7).expect("not zero");

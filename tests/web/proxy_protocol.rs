@@ -89,8 +89,10 @@ async fn x_forwarded_for_counts_only_if_the_address_in_the_header_is_a_trusted_p
     let (status, _two) = by(&header_of("127.0.0.1:3"), "203.0.113.1").await;
     assert_eq!(status, 101);
     assert_eq!(by(&header_of("127.0.0.1:4"), "203.0.113.1").await.0, 429);
+    // A proxy that names no client passes on what the client wrote.
     let (status, _three) = by(&local(), "203.0.113.3").await;
     assert_eq!(status, 101);
+    assert_eq!(by(&local(), "203.0.113.4").await.0, 429, "both are the proxy's own");
 }
 
 #[actix_rt::test]

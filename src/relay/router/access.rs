@@ -77,9 +77,11 @@ impl AccessTokens {
         name.and_then(|name| self.keys.get(name)).copied().unwrap_or_default()
     }
 
-    /// Replaces all bounds. A name that is in no table any more has none.
+    /// Replaces all bounds. A name that is in the table no more keeps its bounds while it has devices: who loses a token must
+    /// gain nothing by it.
     pub fn set_policy(&mut self, policy: &Policy) {
-        for token in &mut self.tokens {
+        let is_open = matches!(policy, Policy::Open);
+        for token in self.tokens.iter_mut().filter(|token| is_open || token.devices == 0) {
             token.bounds = Bounds::default();
         }
         let Policy::Tokens(table) = policy else { return };

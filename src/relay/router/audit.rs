@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::Router;
 use super::access::is_alive;
 use super::counters::counted;
+use super::directory::Device;
 use crate::clock::Moment;
 use crate::protocol::envelope::{AccessKey, Origin};
 use crate::protocol::id::DeviceId;
@@ -35,6 +36,9 @@ impl Router {
             absent.extend(device.forget_at.map(|at| (at, slot)));
         }
         agree("directory", directory.indexed(), [directory.len(), tokens, connections])?;
+        let is_stuck = |device: &Device| device.connection.as_ref().is_some_and(|it| it.is_stuck);
+        let stuck = directory.iter().filter(|(_, device)| is_stuck(device)).count();
+        agree("stuck", self.stuck.len(), stuck)?;
         agree("expiry", expiry.entries(), [&scheduled, &absent])?;
         let (mut in_flight, mut queued, mut bytes) = (0, 0, 0);
         let mut by_origin = HashMap::<_, u64, _>::default();

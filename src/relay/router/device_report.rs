@@ -171,7 +171,7 @@ impl Router {
         let (cause, diagnosis) = self.diagnose(now, device);
         let Usage { messages, bytes } = device.mailbox.usage();
         let quota = self.quota();
-        let oldest = device.mailbox.items().find_map(|item| item.age(now.mono));
+        let oldest = device.mailbox.items_at(0, STEP_ENTRIES).find_map(|item| item.age(now.mono));
         let history = &*device.history;
         DeviceReport {
             id: device.id,
@@ -183,17 +183,17 @@ impl Router {
             blocked: device.blocked,
             connection: device.connection.as_ref().map(|connection| ConnectionReport {
                 id: connection.id,
-                connected_for: (now.mono - connection.connected_at).as_secs(),
-                last_command_ago: (now.mono - connection.heard_at).as_secs(),
+                connected_for: connection.connected_at.ago(now.mono).as_secs(),
+                last_command_ago: connection.last_command_at.ago(now.mono).as_secs(),
                 held: connection.delivery_paused,
                 in_flight: device.mailbox.in_flight(),
                 window: quota.window,
-                window_full_for: connection.full_since.map(|since| (now.mono - since).as_secs()),
+                window_full_for: connection.full_since.map(|since| since.ago(now.mono).as_secs()),
                 stuck: connection.is_stuck,
             }),
             last_end: device
                 .last_end
-                .map(|end| EndReport { code: end.code, ago: seconds_since(now, end.at_s) }),
+                .map(|end| EndReport { code: end.code, ago: end.at.ago(now.mono).as_secs() }),
             queue: QueueReport {
                 messages,
                 bytes,
@@ -225,8 +225,10 @@ impl Router {
             let text = format!("blocked by an operator; {messages} messages wait for it");
             return (Cause::Blocked, text);
         }
-        if let Some(held) = device.connection.as_deref().and_then(|it| held(it, now, waiting)) {
-            return held;
+        if let Some(cause) =
+            device.connection.as_deref().and_then(|it| connection_cause(it, now, waiting))
+        {
+            return cause;
         }
         let is_full = messages >= quota.messages || bytes >= quota.bytes;
         if is_full || is_recent(history.last_full) {
@@ -243,17 +245,16 @@ impl Router {
             );
             return (Cause::QueueFull, text);
         }
-        let taken_over =
-            device.connection.as_ref().filter(|it| history.last_replaced == Some(it.connected_at));
+        let taken_over = device.connection.as_ref().filter(|it| it.took_over);
         if let Some(connection) = taken_over {
-            let ago = time((now.mono - connection.connected_at).as_secs());
+            let ago = time(connection.connected_at.ago(now.mono));
             let text = format!(
                 "resumed elsewhere {ago} ago: a newer connection with its token took over, and the older one was closed with 4409"
             );
             return (Cause::ResumedElsewhere, text);
         }
         if history.expired > 0 && (device.connection.is_none() || is_recent(history.last_expired)) {
-            let ago = history.last_expired.map_or(0, |at| (now.mono - at).as_secs());
+            let ago = history.last_expired.map_or(Duration::ZERO, |at| now.mono - at);
             let expired = history.expired;
             let text = format!(
                 "{expired} messages expired before they were delivered, the last one {} ago",
@@ -266,7 +267,7 @@ impl Router {
         }
         let since = match device.last_end {
             Some(end) => {
-                let ago = time(seconds_since(now, end.at_s));
+                let ago = time(end.at.ago(now.mono));
                 format!("away for {ago} (its connection ended with {})", end.code)
             }
             None => "away since the relay started".to_owned(),
@@ -276,24 +277,19 @@ impl Router {
 }
 
 /// What a connection itself does not take.
-fn held(connection: &Connection, now: Now, waiting: usize) -> Option<(Cause, String)> {
+fn connection_cause(connection: &Connection, now: Now, waiting: usize) -> Option<(Cause, String)> {
     if connection.delivery_paused {
         let text =
             format!("connected, but holds its messages back: it said Offline; {waiting} wait");
         return Some((Cause::Held, text));
     }
-    let ago = time((now.mono - connection.full_since?).as_secs());
+    let ago = time(connection.full_since?.ago(now.mono));
     let text = format!(
         "connected, but its window is full: it has confirmed nothing for {ago}; {waiting} wait"
     );
     Some((Cause::WindowFull, text))
 }
 
-/// Seconds since a second of the boot.
-fn seconds_since(now: Now, at_s: u32) -> u64 {
-    u64::try_from(now.boot_ms() / 1_000 - i64::from(at_s)).unwrap_or(0)
-}
-
-fn time(seconds: u64) -> String {
-    format_duration(Duration::from_secs(seconds)).to_string()
+fn time(time: Duration) -> String {
+    format_duration(Duration::from_secs(time.as_secs())).to_string()
 }

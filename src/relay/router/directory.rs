@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use subtle::ConstantTimeEq;
 
-use crate::clock::{Moment, Now};
+use crate::clock::{BootSecond, Moment, Now};
 use crate::protocol::envelope::{Origin, Seq};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
@@ -80,20 +80,21 @@ pub(super) struct Connection {
     /// Messages that were delivered and not acked yet. This many Acks are expected, even of a plain device, whose messages
     /// do not await an Ack.
     pub unacked: u32,
-    pub connected_at: Moment,
-    /// When a command last came.
-    pub heard_at: Moment,
+    pub connected_at: BootSecond,
+    pub last_command_at: BootSecond,
     /// Since when messages wait although the device is there: the window is full, and nothing was confirmed since.
-    pub full_since: Option<Moment>,
-    /// The connection has an entry among those to look at, see [`super::stuck::StuckConnections`].
-    pub is_watched: bool,
+    pub full_since: Option<BootSecond>,
+    /// When the connection is looked at, see [`super::stuck::StuckConnections`].
+    pub watched_until: Option<BootSecond>,
     pub is_stuck: bool,
+    /// The connection took over from another one.
+    pub took_over: bool,
 }
 
-/// How a connection ended: seconds since the boot, and the code of its Close frame, 1006 without one (RFC 6455, 7.1.5).
+/// How a connection ended: when, and the code of its Close frame, 1006 without one (RFC 6455, 7.1.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConnectionEnd {
-    pub at_s: u32,
+    pub at: BootSecond,
     pub code: u16,
 }
 
@@ -134,11 +135,12 @@ impl Connection {
             last_seq: 0,
             peers: Peers::None,
             unacked: 0,
-            connected_at: now,
-            heard_at: now,
+            connected_at: now.second(),
+            last_command_at: now.second(),
             full_since: None,
-            is_watched: false,
+            watched_until: None,
             is_stuck: false,
+            took_over: false,
         })
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{Router, STEP_ENTRIES, Slot};
 use crate::clock::{Moment, Now};
 
+/// Places of a mailbox in which its first message is looked for: key rotations may stand before it.
+const PLACES: usize = 8;
+
 /// Where the walk is.
 #[derive(Debug, Default)]
 pub(super) struct OldestWaiting {
@@ -28,7 +31,8 @@ impl Router {
         let end = directory.capacity().min(oldest.next as usize + STEP_ENTRIES);
         for slot in oldest.next as usize..end {
             let Some(device) = directory.get(slot as Slot) else { continue };
-            let age = device.mailbox.first_waiting().and_then(|item| item.age(now.mono));
+            let mut waiting = device.mailbox.first_waiting(PLACES);
+            let age = waiting.find_map(|item| item.age(now.mono));
             let accepted_at = age.map(|age| {
                 Moment::default() + ((now.mono - Moment::default()).saturating_sub(age))
             });

@@ -125,6 +125,9 @@ impl Router {
     pub(super) fn forget(&mut self, slot: Slot) {
         let Some(mut device) = self.directory.remove(slot) else { return };
         self.store.remove_device(device.id);
+        if let Some(connection) = &device.connection {
+            self.stuck.ended(connection);
+        }
         if is_alive(&device) {
             self.access.removed(self.access.find(device.access.as_ref()));
         }
@@ -141,14 +144,15 @@ impl Router {
         &mut self,
         step: &mut Step,
         slot: Slot,
-        connection: Box<Connection>,
+        mut connection: Box<Connection>,
         resumed: bool,
         token: Option<Token>,
     ) {
         if let Some(older) = self.directory[slot].connection.as_ref().map(|older| older.id) {
             replace(step, older);
             self.detach(step, slot, CloseReason::Replaced.code());
-            self.directory[slot].history.count_replaced(step.now.mono);
+            self.directory[slot].history.count_replaced();
+            connection.took_over = true;
         }
         // What has expired does not count as waiting, except for what one step does not find.
         self.expire_mailbox(slot, step.now.mono, STEP_ENTRIES);
@@ -187,8 +191,8 @@ impl Router {
         if let Some(ended) = self.directory.detach(slot) {
             self.stuck.ended(&ended);
         }
-        let at_s = u32::try_from(step.now.boot_ms() / 1_000).unwrap_or(u32::MAX);
-        self.directory[slot].last_end = Some(ConnectionEnd { at_s, code });
+        let at = step.now.mono.second();
+        self.directory[slot].last_end = Some(ConnectionEnd { at, code });
         let Self { directory, expiry, counters, .. } = self;
         let device = &mut directory[slot];
         let mut dropped = Vec::new();

@@ -51,7 +51,7 @@ impl Router {
             return;
         }
         if let Some(connection) = &mut device.connection {
-            connection.heard_at = step.now.mono;
+            connection.last_command_at = step.now.mono.second();
         }
         let access = self.access.find(device.access.as_ref());
         let from = Sender { slot, id: device.id, connection, origin: device.origin, access };

@@ -5,9 +5,10 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::directory::{Connection, Slot};
-use super::{Directory, Router};
-use crate::clock::Moment;
+use super::{Directory, Router, STEP_ENTRIES};
+use crate::clock::{BootSecond, Moment};
 use crate::protocol::id::DeviceId;
+use crate::relay::command::ConnectionId;
 
 /// A device that takes nothing, for one log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +22,9 @@ pub struct Stuck {
 /// When to look at the connections whose window is full.
 #[derive(Debug, Default)]
 pub(super) struct StuckConnections {
-    /// One entry for each connection whose window was full, not later than the time at which it is stuck. An entry may outlive
-    /// its connection.
-    due: BinaryHeap<Reverse<(Moment, Slot)>>,
+    /// One entry for each connection whose window was full, not later than the time at which it is stuck. The entry of a
+    /// connection that has ended is left, and dropped when its time comes.
+    due: BinaryHeap<Reverse<(BootSecond, ConnectionId, Slot)>>,
     stuck: usize,
 }
 
@@ -41,12 +42,13 @@ impl StuckConnections {
         moved: bool,
         stuck_after: Duration,
     ) {
+        let now = now.second();
         if moved || connection.full_since.is_none() {
             self.moves(connection);
             connection.full_since = Some(now);
         }
-        if !std::mem::replace(&mut connection.is_watched, true) {
-            self.due.push(Reverse((now + stuck_after, slot)));
+        if connection.watched_until.is_none() {
+            self.watch(slot, connection, now.later(stuck_after));
         }
     }
 
@@ -66,37 +68,40 @@ impl StuckConnections {
         self.stuck -= usize::from(std::mem::take(&mut connection.is_stuck));
     }
 
-    /// At most `limit` of the connections that have become stuck.
+    fn watch(&mut self, slot: Slot, connection: &mut Connection, until: BootSecond) {
+        connection.watched_until = Some(until);
+        self.due.push(Reverse((until, connection.id, slot)));
+    }
+
+    /// The connections that have become stuck, of a slice of those that are due.
     fn find(
         &mut self,
         directory: &mut Directory,
         now: Moment,
         stuck_after: Duration,
-        limit: usize,
     ) -> Vec<Stuck> {
-        let mut found = Vec::new();
-        for _ in 0..limit {
-            let Some(Reverse((_, slot))) =
-                self.due.peek().copied().filter(|Reverse((due, _))| *due <= now)
-            else {
+        let (second, mut found) = (now.second(), Vec::new());
+        for _ in 0..STEP_ENTRIES {
+            let Some(Reverse((due, id, slot))) = self.due.peek().copied() else { break };
+            if due > second {
                 break;
-            };
+            }
             self.due.pop();
             let Some(device) = directory.get_mut(slot) else { continue };
-            let (id, waiting) = (device.id, device.mailbox.waiting());
-            let Some(connection) = &mut device.connection else { continue };
-            connection.is_watched = false;
+            let (device_id, waiting) = (device.id, device.mailbox.waiting());
+            let connection = device.connection.as_mut().filter(|current| current.id == id);
+            let Some(connection) = connection else { continue };
+            connection.watched_until = None;
             let Some(since) = connection.full_since.filter(|_| !connection.is_stuck) else {
                 continue;
             };
-            if since + stuck_after > now {
-                connection.is_watched = true;
-                self.due.push(Reverse((since + stuck_after, slot)));
+            if since.later(stuck_after) > second {
+                self.watch(slot, connection, since.later(stuck_after));
                 continue;
             }
             connection.is_stuck = true;
             self.stuck += 1;
-            found.push(Stuck { device: id, since: now - since, waiting });
+            found.push(Stuck { device: device_id, since: since.ago(now), waiting });
         }
         found
     }
@@ -104,8 +109,8 @@ impl StuckConnections {
 
 impl Router {
     /// The devices that have become stuck since the last call.
-    pub fn find_stuck(&mut self, now: Moment, limit: usize) -> Vec<Stuck> {
+    pub fn find_stuck(&mut self, now: Moment) -> Vec<Stuck> {
         let stuck_after = self.settings.delivery.stuck_after;
-        self.stuck.find(&mut self.directory, now, stuck_after, limit)
+        self.stuck.find(&mut self.directory, now, stuck_after)
     }
 }

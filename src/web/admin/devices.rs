@@ -143,6 +143,5 @@ pub async fn act(
     let core = ingress.core()?;
     let device = find(&core, &id).await?;
     let changed = ask(core.registry.send(Act { device, action })).await?.ok_or(NOT_FOUND)?;
-    log::info!(action:?, device:?, changed; "operator");
     Ok(HttpResponse::Ok().json(json!({ "device": device, "changed": changed })))
 }

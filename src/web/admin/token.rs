@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -11,6 +12,9 @@ use subtle::ConstantTimeEq as _;
 const SHORTEST: usize = 16;
 /// The longest token, bytes; more is another file.
 const LONGEST: usize = 1024;
+
+/// The mode bits by which others than owner and group may read or write the file.
+const OPEN_TO_OTHERS: u32 = 0o007;
 
 /// The hash of a token: the token itself is not kept.
 #[derive(Clone, Copy)]
@@ -51,7 +55,14 @@ impl AdminToken {
 /// As [`AdminToken::read`].
 pub fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(LONGEST as u64 + 2).read_to_string(&mut text)?;
+    let file = File::open(path)?;
+    let mode = file.metadata()?.mode() & 0o777;
+    if mode & OPEN_TO_OTHERS != 0 {
+        let text =
+            format!("its mode is {mode:03o}, so every user may have the token: chmod 600 or 640");
+        return Err(io::Error::other(text));
+    }
+    file.take(LONGEST as u64 + 2).read_to_string(&mut text)?;
     let token = text.trim();
     if token.contains('\n') {
         return Err(io::Error::other("has more than one line"));
@@ -65,6 +76,8 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -87,6 +100,11 @@ mod tests {
         }
     }
 
+    fn write(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     #[test]
     fn a_file_without_a_token_is_refused_by_the_name_of_its_setting() {
         assert!(AdminToken::read(Path::new("")).is_ok_and(|token| token.is_none()));
@@ -95,12 +113,15 @@ mod tests {
         for bad in
             ["", "short", "two lines of text\nof which neither is a token", &"x".repeat(1025)]
         {
-            std::fs::write(&path, bad).unwrap();
+            write(&path, bad);
             let refused = AdminToken::read(&path).err().expect(bad).to_string();
             assert!(refused.starts_with("server.admin_token_file = "), "{refused}");
         }
-        std::fs::write(&path, "0123456789abcdef\n").unwrap();
+        write(&path, "0123456789abcdef\n");
         let token = AdminToken::read(&path).unwrap().unwrap();
         assert!(token.is_in(b"Bearer 0123456789abcdef"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = AdminToken::read(&path).err().unwrap().to_string();
+        assert!(refused.contains("its mode is 644"), "{refused}");
     }
 }
