@@ -1,7 +1,7 @@
 //! What clients do that an operator can act on, as log lines whose number is limited: a flood must not become one of the log.
 //!
-//! Each incident has one text, which docs/operations.md explains. The fields are address, device (shortened), connection and
-//! reason, where they are known.
+//! Each incident has one text, which docs/operations.md explains. The fields are address, device (shortened), connection, origin
+//! or host, and reason, where they are known.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -107,6 +107,8 @@ pub struct Details {
     pub address: Option<IpAddr>,
     pub device: Option<String>,
     pub connection: Option<u64>,
+    /// A header of the client's, by its name.
+    pub header: Option<(&'static str, String)>,
     pub reason: Option<String>,
 }
 
@@ -193,12 +195,13 @@ fn write(incident: Incident, details: &Details, left_out: u64) {
     if incident.level() > log::max_level() {
         return;
     }
-    let Details { address, device, connection, reason } = details;
+    let Details { address, device, connection, header, reason } = details;
     let address = address.map(|address| address.to_string());
     let fields: Vec<(&str, Value<'_>)> = [
         address.as_ref().map(|address| ("address", Value::from_display(address))),
         device.as_ref().map(|device| ("device", Value::from_display(device))),
         connection.map(|connection| ("connection", Value::from(connection))),
+        header.as_ref().map(|(name, text)| (*name, Value::from_display(text))),
         (left_out > 0).then(|| ("left_out", Value::from(left_out))),
         reason.as_ref().map(|reason| ("reason", Value::from_display(reason))),
     ]

@@ -399,7 +399,7 @@ async fn a_refused_origin_is_logged_with_the_settings_that_decide_it() {
     for setting in ["server.hosts", "server.trusted_proxies", "server.allowed_origins"] {
         assert!(line.contains(setting), "{line}");
     }
-    assert!(line.contains("origin=\"http://relay.example\""), "{line}");
+    assert!(line.contains(" origin=http://relay.example "), "{line}");
     running.signal("TERM");
     assert_eq!(end(running).await.0, Some(0));
 }

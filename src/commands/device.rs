@@ -128,7 +128,6 @@ fn show(device: &Value) -> String {
             ),
         };
         line("connection", format!("for {}, {heard}", seconds(&connection["connected_for"])));
-        line("last command", format!("{} ago", seconds(&connection["last_command_ago"])));
         let presence = if connection["held"] == true {
             "Offline: messages are held"
         } else {

@@ -55,8 +55,8 @@ pub enum Delivery {
 #[derive(Debug, Clone, Copy)]
 pub struct SessionReport {
     pub address: IpAddr,
-    /// Since the last byte of the client; since the start of the connection if there was none.
-    pub silence: Duration,
+    /// Since the last byte of the client; `None` if there was none after its handshake.
+    pub silence: Option<Duration>,
     /// Bytes that the socket has not taken.
     pub unwritten_bytes: usize,
 }

@@ -47,7 +47,6 @@ pub(super) struct Shared {
     pub(super) frame_seen: Cell<bool>,
     /// When the socket last yielded bytes.
     pub(super) last_read_at: Cell<Option<Instant>>,
-    began_at: Instant,
     /// Since when a frame or message is unfinished, while the input is read.
     pub(super) unfinished: Cell<Option<Instant>>,
     /// The peer will send nothing more.
@@ -81,7 +80,6 @@ impl SocketHandle {
             budget: Cell::default(),
             frame_seen: Cell::default(),
             last_read_at: Cell::default(),
-            began_at: Instant::now(),
             unfinished: Cell::default(),
             ended: Cell::default(),
             violation: Cell::default(),
@@ -121,9 +119,9 @@ impl SocketHandle {
         self.0.backlog.get()
     }
 
-    /// How long the peer has sent nothing, since the connection began at most.
-    pub fn silence(&self) -> Duration {
-        self.0.last_read_at.get().unwrap_or(self.0.began_at).elapsed()
+    /// How long the peer has sent nothing; `None` if it never sent anything after its handshake.
+    pub fn silence(&self) -> Option<Duration> {
+        self.0.last_read_at.get().map(|at| at.elapsed())
     }
 
     /// The code of our Close frame, or of the peer's; `None` while there is neither.

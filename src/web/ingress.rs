@@ -159,18 +159,21 @@ impl Ingress {
         claimed: Option<&str>,
     ) {
         refused.count();
-        let claimed = || logging::shorten_and_escape(claimed.unwrap_or_default());
         let details = Details { address, ..Details::default() };
+        let claiming = |name| {
+            let text = logging::shorten_and_escape(claimed.unwrap_or_default());
+            Details { address, header: Some((name, text)), ..Details::default() }
+        };
         let status = refused.status.as_u16();
         let sentence = refused.sentence.trim_end();
         match refused {
-            hosts::FOREIGN_ORIGIN => self.log.report(Incident::ForeignOrigin, || {
-                details.because(format_args!("origin=\"{}\": {ORIGIN_ADVICE}", claimed()))
-            }),
-            hosts::FOREIGN_HOST => self.log.report(Incident::ForeignHost, || {
-                details.because(format_args!("host=\"{}\": {HOST_ADVICE}", claimed()))
-            }),
-            handshake::TOO_MANY => self.log_full_address(address),
+            hosts::FOREIGN_ORIGIN => self
+                .log
+                .report(Incident::ForeignOrigin, || claiming("origin").because(ORIGIN_ADVICE)),
+            hosts::FOREIGN_HOST => {
+                self.log.report(Incident::ForeignHost, || claiming("host").because(HOST_ADVICE))
+            }
+            handshake::TOO_MANY => self.log_full_address(address, &self.connections, "connections"),
             handshake::FULL => {
                 let limit = self.in_force().settings.limits.connections;
                 self.log.report(Incident::RelayFull, || {
@@ -185,12 +188,11 @@ impl Ingress {
     }
 
     /// An address has too many connections. One that has nearly all of them is probably a proxy that the settings do not name.
-    fn log_full_address(&self, address: Option<IpAddr>) {
+    fn log_full_address(&self, address: Option<IpAddr>, counter: &ConnectionCounter, what: &str) {
         let Some(address) = address else { return };
         self.log.report(Incident::AddressFull, || {
             let settings = self.in_force().settings;
-            let held = self.connections.of_address(address);
-            let total = self.connections.total();
+            let (held, total) = (counter.of_address(address), counter.total());
             let limit = settings.limits.connections_per_address;
             let is_proxy_like = held.saturating_mul(10) >= total.saturating_mul(9);
             let advice = if is_proxy_like {
@@ -199,7 +201,7 @@ impl Ingress {
                 ""
             };
             Details::of(address).because(format_args!(
-                "limits.connections_per_address = {limit}, and {held} of all {total} connections are its{advice}"
+                "limits.connections_per_address = {limit}, and {held} of all {total} {what} are its{advice}"
             ))
         });
     }
@@ -208,10 +210,15 @@ impl Ingress {
     pub fn admit(&self, peer: IpAddr) -> Option<Permit> {
         let admitted = self.sockets.permit(peer, &socket_caps(&self.in_force().settings));
         if let Err(refused) = admitted {
-            count(|metrics| metrics.handshakes.increase_of("sockets"));
-            match refused {
-                handshake::TOO_MANY => self.log_full_address(Some(peer)),
-                _ => self.log.report(Incident::RelayFull, || Details::of(peer)),
+            let is_of_address = refused == handshake::TOO_MANY;
+            let reason = if is_of_address { "address" } else { "sockets" };
+            count(|metrics| metrics.handshakes.increase_of(reason));
+            if is_of_address {
+                self.log_full_address(Some(peer), &self.sockets, "sockets");
+            } else {
+                self.log.report(Incident::RelayFull, || {
+                    Details::of(peer).because("sockets that are no WebSocket yet take all places")
+                });
             }
             return None;
         }

@@ -28,8 +28,9 @@ pub(super) struct AccessTokens {
     refusals: AccessRefusals,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Token {
+    name: Arc<str>,
     bounds: Bounds,
     /// That are alive: resumable ones that are known, plain ones that are connected.
     devices: u32,
@@ -38,7 +39,7 @@ struct Token {
 /// All devices of an access token end; those before `next` have ended.
 #[derive(Debug)]
 pub(super) struct Ending {
-    access: Arc<str>,
+    access: AccessKey,
     next: Slot,
 }
 
@@ -48,33 +49,21 @@ impl AccessTokens {
         if let Some(key) = self.keys.get(name) {
             return *key;
         }
-        self.tokens.push(Token::default());
+        self.tokens.push(Token { name: name.clone(), bounds: Bounds::default(), devices: 0 });
         let key = u32::try_from(self.tokens.len()).map_or(AccessKey::NONE, AccessKey);
         self.keys.insert(name.clone(), key);
         key
     }
 
-    /// The same allocation for all devices of a token.
-    pub fn intern(&mut self, name: &str) -> Arc<str> {
-        match self.keys.get_key_value(name) {
-            Some((known, _)) => known.clone(),
-            None => {
-                let name = Arc::from(name);
-                self.key_of(&name);
-                name
-            }
-        }
+    /// The name of a key.
+    pub fn name(&self, key: AccessKey) -> Option<&Arc<str>> {
+        self.get(key).map(|token| &token.name)
     }
 
     /// A name that was seen, and how many devices of it are alive.
-    fn named(&self, name: &str) -> Option<(Arc<str>, u32)> {
-        let (name, key) = self.keys.get_key_value(name)?;
-        Some((name.clone(), self.devices_of(*key)))
-    }
-
-    /// The key of a device's token.
-    pub fn find(&self, name: Option<&Arc<str>>) -> AccessKey {
-        name.and_then(|name| self.keys.get(name)).copied().unwrap_or_default()
+    fn named(&self, name: &str) -> Option<(AccessKey, u32)> {
+        let key = *self.keys.get(name)?;
+        Some((key, self.devices_of(key)))
     }
 
     /// Replaces all bounds. A name that is in the table no more keeps its bounds while it has devices: who loses a token must
@@ -176,7 +165,7 @@ impl Router {
         let end = (next as usize).saturating_add(STEP_ENTRIES).min(self.directory.capacity());
         for slot in next..end as Slot {
             let Some(device) = self.directory.get(slot) else { continue };
-            if device.access.as_ref() != Some(&access) {
+            if device.access != access {
                 continue;
             }
             let connection = device.connection.as_ref().map(|connection| connection.id);

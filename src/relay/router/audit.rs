@@ -84,7 +84,7 @@ impl Router {
     fn audit_access(&self) -> Result<(), String> {
         let mut found = BTreeMap::<_, u32>::new();
         for (_, device) in self.directory.iter().filter(|(_, device)| is_alive(device)) {
-            if let Some(access) = &device.access {
+            if let Some(access) = self.access.name(device.access) {
                 *found.entry(access).or_default() += 1;
             }
         }

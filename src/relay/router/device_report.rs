@@ -65,8 +65,6 @@ pub struct ConnectionReport {
     #[serde(skip)]
     pub id: ConnectionId,
     pub connected_for: u64,
-    /// Since a frame that asks for something.
-    pub last_command_ago: u64,
     /// The device has said that it is offline: its messages are held.
     pub held: bool,
     pub in_flight: usize,
@@ -159,7 +157,7 @@ impl Router {
                 blocked: device.blocked,
                 messages,
                 bytes,
-                access: device.access.as_deref().map(str::to_owned),
+                access: self.access.name(device.access).map(|name| name.to_string()),
             };
             listed.devices.extend(fits(&entry).then_some(entry));
         }
@@ -178,13 +176,12 @@ impl Router {
             cause,
             diagnosis,
             registered_at: Some(device.registered_at / 1_000).filter(|at| *at > 0),
-            access: device.access.as_deref().map(str::to_owned),
+            access: self.access.name(device.access).map(|name| name.to_string()),
             resumable: device.is_resumable(),
             blocked: device.blocked,
             connection: device.connection.as_ref().map(|connection| ConnectionReport {
                 id: connection.id,
                 connected_for: connection.connected_at.ago(now.mono).as_secs(),
-                last_command_ago: connection.last_command_at.ago(now.mono).as_secs(),
                 held: connection.delivery_paused,
                 in_flight: device.mailbox.in_flight(),
                 window: quota.window,

@@ -10,7 +10,7 @@ use slab::Slab;
 use subtle::ConstantTimeEq;
 
 use crate::clock::{BootSecond, Moment, Now};
-use crate::protocol::envelope::{Origin, Seq};
+use crate::protocol::envelope::{AccessKey, Origin, Seq};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::DeviceId;
 use crate::protocol::refusal::Refusal;
@@ -61,8 +61,8 @@ pub(super) struct Device {
     pub used: bool,
     /// An operator has closed the relay to the device.
     pub blocked: bool,
-    /// The name of the access token by which the device registered; the devices of one token share it.
-    pub access: Option<Arc<str>>,
+    /// The access token by which the device registered.
+    pub access: AccessKey,
     /// Unix milliseconds; 0 if it is not known.
     pub registered_at: i64,
     /// The device's entry among those that can be forgotten, see [`super::origins::Origins`].
@@ -81,11 +81,10 @@ pub(super) struct Connection {
     /// do not await an Ack.
     pub unacked: u32,
     pub connected_at: BootSecond,
-    pub last_command_at: BootSecond,
     /// Since when messages wait although the device is there: the window is full, and nothing was confirmed since.
     pub full_since: Option<BootSecond>,
-    /// When the connection is looked at, see [`super::stuck::StuckConnections`].
-    pub watched_until: Option<BootSecond>,
+    /// The connection has an entry among those to look at, see [`super::stuck::StuckConnections`].
+    pub is_watched: bool,
     pub is_stuck: bool,
     /// The connection took over from another one.
     pub took_over: bool,
@@ -136,9 +135,8 @@ impl Connection {
             peers: Peers::None,
             unacked: 0,
             connected_at: now.second(),
-            last_command_at: now.second(),
             full_since: None,
-            watched_until: None,
+            is_watched: false,
             is_stuck: false,
             took_over: false,
         })
@@ -296,7 +294,7 @@ impl Directory {
             correspondents: Correspondents::default(),
             used: false,
             blocked: false,
-            access: None,
+            access: AccessKey::NONE,
             registered_at: 0,
             unused_since: None,
         });

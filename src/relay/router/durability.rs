@@ -9,7 +9,7 @@ use super::pending::{Acks, Pending};
 use super::{Router, STEP_ENTRIES};
 use crate::clock::Now;
 use crate::protocol::encode::Status;
-use crate::protocol::envelope::{Origin, Seq, Subject};
+use crate::protocol::envelope::{AccessKey, Origin, Seq, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{DeviceId, MessageId, Recipient};
 use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
@@ -254,7 +254,7 @@ impl Router {
             receipts: device.receipts,
             registered_at: device.registered_at,
             blocked: device.blocked,
-            access: device.access.as_deref().map(Into::into),
+            access: self.access.name(device.access).map(|name| (&**name).into()),
         });
     }
 
@@ -293,8 +293,9 @@ impl Router {
         mut allowance: impl FnMut(Option<&Arc<str>>) -> Arc<Allowance>,
     ) {
         let DeviceRecord { id, token, next_token, forget_at, origin, used, .. } = record;
-        let access = record.access.as_deref().map(|name| self.access.intern(name));
-        let allowance = allowance(access.as_ref());
+        let access = record.access.as_deref().map(Arc::<str>::from);
+        let access = access.map_or(AccessKey::NONE, |name| self.access.key_of(&name));
+        let allowance = allowance(self.access.name(access));
         let inserted = self.directory.insert(id, token.map(TokenHash), origin, allowance);
         let Ok(slot) = inserted else { return };
         self.origins.added(origin);
@@ -307,7 +308,7 @@ impl Router {
         device.blocked = record.blocked;
         device.access = access;
         if is_alive(device) {
-            self.access.added(self.access.find(device.access.as_ref()));
+            self.access.added(access);
         }
         let session = &self.settings.session;
         let absence = if token.is_some() { session.ttl } else { session.plain_ttl };
@@ -355,7 +356,7 @@ impl Router {
             && let Some(sender) = self.directory.find(envelope.from)
         {
             // The bytes of a sender that is no longer known are nobody's.
-            envelope.access = self.access.find(self.directory[sender].access.as_ref());
+            envelope.access = self.directory[sender].access;
         }
         if let Subject::Message(id) = envelope.subject {
             let fingerprint = Fingerprint::new(envelope.from, to, id, envelope.content);

@@ -107,7 +107,7 @@ impl Router {
     }
 
     fn access_of(&self, device: DeviceId) -> Option<Arc<str>> {
-        self.directory[self.directory.find(device)?].access.clone()
+        self.access.name(self.directory[self.directory.find(device)?].access).cloned()
     }
 
     /// The next device's items, and moves the cursor behind them; `None` when the slice is over.

@@ -70,7 +70,7 @@ impl Router {
         let device = &mut self.directory[slot];
         device.accept = accept.unwrap_or_default();
         device.receipts = receipts;
-        device.access = access;
+        device.access = key;
         device.registered_at = i64::try_from(step.now.wall_ms).unwrap_or(i64::MAX);
         self.attach(step, slot, connection, false, token);
         Ok(())
@@ -87,7 +87,7 @@ impl Router {
         if !device.is_resumable() {
             // Nobody can come back as this device and repeat a message.
             device.dedup = OnDemand::default();
-            self.access.removed(self.access.find(device.access.as_ref()));
+            self.access.removed(device.access);
         }
         device.mailbox.trim();
         device.notices.trim();
@@ -129,7 +129,7 @@ impl Router {
             self.stuck.ended(connection);
         }
         if is_alive(&device) {
-            self.access.removed(self.access.find(device.access.as_ref()));
+            self.access.removed(device.access);
         }
         self.expiry.remove(slot, &mut device);
         self.origins.removed(slot, &mut device);

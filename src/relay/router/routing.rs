@@ -45,15 +45,12 @@ impl Router {
     ) {
         let Some(slot) = self.directory.find_by_connection(connection) else { return };
         self.settle_long_delivered(step, slot);
-        let device = &mut self.directory[slot];
+        let device = &self.directory[slot];
         if device.blocked {
             // Its connection is being closed.
             return;
         }
-        if let Some(connection) = &mut device.connection {
-            connection.last_command_at = step.now.mono.second();
-        }
-        let access = self.access.find(device.access.as_ref());
+        let access = device.access;
         let from = Sender { slot, id: device.id, connection, origin: device.origin, access };
         for command in commands {
             let is_last = matches!(command, Command::Unregister);

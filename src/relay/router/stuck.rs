@@ -47,7 +47,7 @@ impl StuckConnections {
             self.moves(connection);
             connection.full_since = Some(now);
         }
-        if connection.watched_until.is_none() {
+        if !connection.is_watched {
             self.watch(slot, connection, now.later(stuck_after));
         }
     }
@@ -69,7 +69,7 @@ impl StuckConnections {
     }
 
     fn watch(&mut self, slot: Slot, connection: &mut Connection, until: BootSecond) {
-        connection.watched_until = Some(until);
+        connection.is_watched = true;
         self.due.push(Reverse((until, connection.id, slot)));
     }
 
@@ -91,7 +91,7 @@ impl StuckConnections {
             let (device_id, waiting) = (device.id, device.mailbox.waiting());
             let connection = device.connection.as_mut().filter(|current| current.id == id);
             let Some(connection) = connection else { continue };
-            connection.watched_until = None;
+            connection.is_watched = false;
             let Some(since) = connection.full_since.filter(|_| !connection.is_stuck) else {
                 continue;
             };

@@ -95,7 +95,7 @@ struct Described {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Session {
-    Answers { address: String, silent_for: u64, unwritten_bytes: usize },
+    Answers { address: String, silent_for: Option<u64>, unwritten_bytes: usize },
     Hangs { error: &'static str },
 }
 
@@ -118,7 +118,7 @@ pub async fn show(
         Some(_) => Some(match tokio::time::timeout(SESSION_TIMEOUT, reported).await {
             Ok(Ok(SessionReport { address, silence, unwritten_bytes })) => Session::Answers {
                 address: address.to_string(),
-                silent_for: silence.as_secs(),
+                silent_for: silence.map(|silence| silence.as_secs()),
                 unwritten_bytes,
             },
             _ => Session::Hangs { error: "the session does not answer" },
