@@ -91,3 +91,14 @@ fn every_proxy_waits_longer_than_the_heartbeat_and_leads_to_the_default_address(
         assert!(text(&format!("ops/proxy/{file}")).contains(listen), "{file} has no {listen}");
     }
 }
+
+#[test]
+fn the_exit_statuses_of_the_page_are_those_of_the_binary() {
+    let page = text("docs/operations.md");
+    let table = page.split("| exit status | meaning |\n|---|---|\n").nth(1).expect("a table");
+    let rows = table.lines().take_while(|line| line.starts_with("| "));
+    let said: Vec<String> = rows.map(|row| row.replace('`', "")).collect();
+    let real = sealpost::commands::EXIT_STATUSES.iter();
+    let real: Vec<String> = real.map(|(code, text)| format!("| {code} | {text} |")).collect();
+    assert_eq!(said, real);
+}

@@ -40,10 +40,11 @@ pub(super) async fn run(settings: &Settings, what: DeviceCommand) -> Result<(), 
 }
 
 /// An id is written by the operator: nothing else may get into the request.
-fn path(id: &str) -> Result<String, Failed> {
-    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    let refused = || Failed::Refused("a device id is a UUID, or the beginning of one".to_owned());
-    is_id.then(|| format!("/admin/devices/{id}")).ok_or_else(refused)
+pub(super) fn path(id: &str) -> Result<String, Failed> {
+    let is_id = (1..=36).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let path = is_id.then(|| format!("/admin/devices/{id}"));
+    path.ok_or(Failed::Usage("a device id is a UUID, or the beginning of one"))
 }
 
 async fn act(

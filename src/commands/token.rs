@@ -41,6 +41,9 @@ pub(super) fn run(what: TokenCommand, settings: &Settings) -> ExitCode {
             Ok(table) => return list(&table, json),
             Err(problems) => return not_changed(&ChangeError::Unusable(problems)),
         },
+        TokenCommand::Revoke { name, .. } if !access::is_name(&name) => {
+            return failed(EX_USAGE, NAMES);
+        }
         TokenCommand::Revoke { name, devices } => {
             match file::remove(path, &name) {
                 Ok(()) => eprintln!("the token {name} is no longer in {}", path.display()),
@@ -64,9 +67,6 @@ pub(super) fn run(what: TokenCommand, settings: &Settings) -> ExitCode {
 
 /// Has the running relay read the tokens again and end the devices of one.
 async fn end_devices(settings: &Settings, name: String) -> Result<(), Failed> {
-    if !access::is_name(&name) {
-        return Err(Failed::Refused(NAMES.to_owned()));
-    }
     let path = format!("/admin/access/{name}/end-devices");
     let answer = AdminClient::new(settings).post(&path, &json!({})).await?;
     println!("{} devices of {name} have ended", answer["devices"]);
