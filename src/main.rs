@@ -44,7 +44,8 @@ fn main() -> ExitCode {
         }
     };
     if cli.check_config {
-        return commands::check_config(&settings, !cli.skip_addresses);
+        let note = cli.note_on_settings();
+        return commands::check_config(&settings, note, !cli.skip_addresses);
     }
     let unread = settings::unread_variables(std::env::vars_os().map(|(name, _)| name));
     if cli.print_config {

@@ -18,12 +18,13 @@ pub use token::{NewToken, TokenCommand};
 /// A self-hosted relay for end-to-end-encrypted devices.
 ///
 /// Settings: built-in defaults, then settings.toml in the working directory, then the environment
-/// (SEALPOST__SECTION__KEY), then these flags.
+/// (SEALPOST__SECTION__KEY), then these flags. Commands, --check-config and --print-config read
+/// /etc/sealpost/settings.toml where there is no settings.toml.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "sealpost", version)]
 pub struct Cli {
     /// Read the settings from FILE, which must exist, instead of settings.toml
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
     // Text, because an address that cannot be read is listed with all other problems of the settings.
@@ -32,7 +33,7 @@ pub struct Cli {
     pub listen: Option<String>,
 
     /// Listen for operators, with health, on ADDR (server.admin_listen)
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, global = true, value_name = "ADDR")]
     pub admin_listen: Option<String>,
 
     /// Check the settings, and whether this machine allows them; say what is wrong and end
@@ -56,16 +57,27 @@ pub struct Cli {
 const INSTALLED_SETTINGS: &str = "/etc/sealpost/settings.toml";
 
 impl Cli {
-    /// A command about the relay that a package has installed needs no `--config`. A relay is never started that way: it
+    /// What looks at the relay that a package has installed needs no `--config`. A relay is never started that way: it
     /// would take the installed one's queue.
     #[must_use]
-    pub fn with_installed_settings(mut self) -> Self {
-        let is_command = self.command.is_some() && self.config.is_none();
-        let installed = Path::new(INSTALLED_SETTINGS);
-        if is_command && !Path::new("settings.toml").exists() && installed.exists() {
-            self.config = Some(installed.to_owned());
+    pub fn with_installed_settings(self) -> Self {
+        let is_here = Path::new("settings.toml").exists();
+        let is_installed = Path::new(INSTALLED_SETTINGS).exists();
+        self.with_settings_of(is_here, is_installed)
+    }
+
+    fn with_settings_of(mut self, is_here: bool, is_installed: bool) -> Self {
+        let serves = self.command.is_none() && !self.check_config && !self.print_config;
+        if !serves && self.config.is_none() && !is_here && is_installed {
+            self.config = Some(INSTALLED_SETTINGS.into());
         }
         self
+    }
+
+    /// A sentence if the settings are those of the package: the operator may have meant others.
+    pub fn note_on_settings(&self) -> Option<String> {
+        let is_installed = self.config.as_deref() == Some(Path::new(INSTALLED_SETTINGS));
+        is_installed.then(|| format!("the settings are those of {INSTALLED_SETTINGS}"))
     }
 }
 
@@ -160,6 +172,37 @@ mod tests {
         assert_eq!(cli.listen.as_deref(), Some("127.0.0.1:1"));
         assert_eq!(cli.admin_listen.as_deref(), Some("127.0.0.1:2"));
         assert!(cli.check_config);
+    }
+
+    #[test]
+    fn the_settings_and_the_admin_address_may_be_named_behind_a_command() {
+        let of = |args: &[&str]| Cli::try_parse_from(args).expect("flags of every command");
+        let cli = of(&["sealpost", "queue", "top", "--config", "a.toml", "--admin-listen", "b:1"]);
+        assert_eq!(cli.config.as_deref(), Some(Path::new("a.toml")));
+        assert_eq!(cli.admin_listen.as_deref(), Some("b:1"));
+    }
+
+    #[test]
+    fn what_looks_at_an_installed_relay_reads_its_settings_and_a_relay_does_not() {
+        let read = |args: &[&str], is_here, is_installed| {
+            let cli = Cli::try_parse_from(["sealpost"].iter().chain(args)).expect("known flags");
+            let cli = cli.with_settings_of(is_here, is_installed);
+            let note = cli.note_on_settings();
+            (cli.config.map(|path| path.display().to_string()), note.is_some())
+        };
+        let installed = || (Some(INSTALLED_SETTINGS.to_owned()), true);
+        for args in [&["status"][..], &["--check-config"], &["--print-config"]] {
+            assert_eq!(read(args, false, true), installed(), "{args:?}");
+            assert_eq!(read(args, true, true), (None, false), "{args:?}");
+            assert_eq!(read(args, false, false), (None, false), "{args:?}");
+        }
+        assert_eq!(read(&[], false, true), (None, false));
+        assert_eq!(
+            read(&["--config", INSTALLED_SETTINGS, "--check-config"], true, true),
+            installed()
+        );
+        let named = read(&["--config", "a.toml", "--check-config"], false, true);
+        assert_eq!(named, (Some("a.toml".to_owned()), false));
     }
 
     #[test]

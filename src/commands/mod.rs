@@ -93,9 +93,11 @@ fn answer(command: impl Future<Output = Result<(), Failed>>) -> ExitCode {
     }
 }
 
-/// Tries what a start would try, without serving; the addresses only if another process may not hold them. The exit status is that of a start.
-pub fn check_config(settings: &Settings, with_addresses: bool) -> ExitCode {
+/// Tries what a start would try, without serving; the addresses only if another process may not hold them. `note` is on where
+/// the settings come from. The exit status is that of a start.
+pub fn check_config(settings: &Settings, note: Option<String>, with_addresses: bool) -> ExitCode {
     let mut findings = preflight::try_settings(settings, with_addresses);
+    findings.notes.extend(note);
     findings.notes.extend(settings::unread_variables(std::env::vars_os().map(|(name, _)| name)));
     findings.notes.extend(logging::mistake_in_rust_log());
     findings.notes.extend(preflight::raise_descriptor_limit(settings));
