@@ -175,6 +175,7 @@ async fn a_command_line_that_cannot_be_read_ends_with_64_and_help_with_0() {
         "device kick not/an/id",
         "queue drop --origin 12",
         "queue drop --sender nobody",
+        "queue drop --access a/b",
         "token revoke a/b",
     ] {
         let (code, out, stderr) = ended(line).await;

@@ -8,7 +8,7 @@ mod token;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use device::{DeviceCommand, One};
@@ -81,16 +81,20 @@ impl Cli {
     }
 }
 
+/// How a command prints what it has found.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Json {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What the binary does besides serving.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Show how a running relay does: version, sessions, messages, queue
-    Status {
-        /// Print the relay's JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show the same again and again
+    Status(Json),
+    /// Show the status again and again, every 2 s
     Top {
         /// The time between two looks
         #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
@@ -98,6 +102,8 @@ pub enum Command {
         /// End after N looks instead of at Ctrl-C
         #[arg(long, value_name = "N")]
         count: Option<u64>,
+        #[command(flatten)]
+        json: Json,
     },
     /// Look at devices of a running relay, or do something to one
     Device {
@@ -106,11 +112,7 @@ pub enum Command {
         what: DeviceCommand,
     },
     /// Shut a running relay down, as SIGTERM does
-    Drain {
-        /// Print the relay's JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Drain(Json),
     /// Print the completions of a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -124,6 +126,8 @@ pub enum Command {
         /// Where the copy goes; made if it is missing
         #[arg(value_name = "DIR")]
         directory: PathBuf,
+        #[command(flatten)]
+        json: Json,
     },
     /// Look at the queue in queue.path, or end a part of it; top and drop ask a relay that runs
     Queue {
@@ -203,6 +207,23 @@ mod tests {
         );
         let named = read(&["--config", "a.toml", "--check-config"], false, true);
         assert_eq!(named, (Some("a.toml".to_owned()), false));
+    }
+
+    #[test]
+    fn every_command_that_finds_something_prints_it_as_json_too() {
+        fn walk(command: &clap::Command, name: &str, found: &mut usize) {
+            if command.has_subcommands() {
+                let children = command.get_subcommands().filter(|it| it.get_name() != "help");
+                children.for_each(|it| walk(it, &format!("{name} {}", it.get_name()), found));
+            } else if !["sealpost completions", "sealpost man"].contains(&name) {
+                let has_json = command.get_arguments().any(|it| it.get_long() == Some("json"));
+                assert!(has_json, "{name} has no --json");
+                *found += 1;
+            }
+        }
+        let mut found = 0;
+        walk(&Cli::command(), "sealpost", &mut found);
+        assert!(found >= 18, "only {found} commands were found");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, Failed};
-use super::text::{bytes, number, text, time};
+use super::text::{bytes, number, print, text, time};
 use crate::cli::{DeviceCommand, One};
 use crate::settings::Settings;
 
@@ -59,15 +59,6 @@ async fn act(
         format!("{} {word}\n", text(&done["device"]))
     });
     Ok(())
-}
-
-/// Prints an answer as the relay gave it, or as text.
-pub(super) fn print(answer: &Value, json: bool, as_text: impl FnOnce(&Value) -> String) {
-    if json {
-        println!("{answer:#}");
-    } else {
-        print!("{}", as_text(answer));
-    }
 }
 
 fn list(found: &Value) -> String {

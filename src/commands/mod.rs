@@ -63,12 +63,14 @@ pub fn print_parse_error(instead: &clap::Error) -> ExitCode {
 pub fn run(command: Command, settings: &Settings) -> ExitCode {
     match command {
         Command::Queue { what } => queue::run(what, settings),
-        Command::Backup { directory } => answer(backup::run(settings, &directory)),
+        Command::Backup { directory, json } => answer(backup::run(settings, &directory, json)),
         Command::Token { what } => token::run(what, settings),
-        Command::Status { json } => answer(status::run(settings, json)),
-        Command::Top { interval, count } => answer(status::top(settings, interval, count)),
+        Command::Status(json) => answer(status::run(settings, json)),
+        Command::Top { interval, count, json } => {
+            answer(status::top(settings, interval, count, json))
+        }
         Command::Device { what } => answer(device::run(settings, what)),
-        Command::Drain { json } => answer(drain::run(settings, json)),
+        Command::Drain(json) => answer(drain::run(settings, json)),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man => manual::page(),
     }
@@ -76,6 +78,17 @@ pub fn run(command: Command, settings: &Settings) -> ExitCode {
 
 /// Runs a command that asks a relay, on a runtime of its own.
 fn answer(command: impl Future<Output = Result<(), Failed>>) -> ExitCode {
+    answer_or(command, |failed| {
+        eprintln!("{failed}");
+        failed.code()
+    })
+}
+
+/// As [`answer`], with another end of what fails.
+fn answer_or(
+    command: impl Future<Output = Result<(), Failed>>,
+    otherwise: impl FnOnce(Failed) -> ExitCode,
+) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -86,10 +99,7 @@ fn answer(command: impl Future<Output = Result<(), Failed>>) -> ExitCode {
     };
     match runtime.block_on(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => {
-            eprintln!("{failed}");
-            failed.code()
-        }
+        Err(failed) => otherwise(failed),
     }
 }
 
