@@ -32,7 +32,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse().with_installed_settings();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli.with_installed_settings(),
+        Err(instead) => return commands::print_parse_error(&instead),
+    };
     let settings = match settings::load(&cli) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -41,7 +44,8 @@ fn main() -> ExitCode {
         }
     };
     if cli.check_config {
-        return commands::check_config(&settings, !cli.skip_addresses);
+        let note = cli.note_on_settings();
+        return commands::check_config(&settings, note, !cli.skip_addresses);
     }
     let unread = settings::unread_variables(std::env::vars_os().map(|(name, _)| name));
     if cli.print_config {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Every module at the root, and the modules that it may import.
 const FLOORS: &[(&str, &str)] = &[
     ("main", "commands preflight app banner cli clock logging metrics settings signals systemd"),
-    // What the binary does besides serving; the store only while no relay runs.
+    // What the binary does besides serving; of the store the queue that no relay uses, and the names of holders.
     ("commands", "preflight web store access banner cli clock logging settings"),
     // The store only to look at the queue without changing anything.
     ("preflight", "app web store access banner clock settings tls"),
@@ -18,7 +18,7 @@ const FLOORS: &[(&str, &str)] = &[
         "app",
         "web actors relay store transport abort_on_panic access banner client_log clock metrics settings",
     ),
-    // The store only for backups.
+    // The store only for backups and the names of holders.
     (
         "web",
         "actors relay store protocol transport access client_address client_log clock logging metrics settings tls web_origin",

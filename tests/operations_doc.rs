@@ -4,6 +4,10 @@
 use std::fs;
 use std::path::Path;
 
+use clap::Parser as _;
+use sealpost::cli::Cli;
+use sealpost::settings;
+
 /// Every command of the section `Install`, and the words by which scripts/package runs it.
 const COMMANDS: &[(&str, &str)] = &[
     ("apt install ./sealpost_0.1.0-1_amd64.deb", "apt -qq install -y"),
@@ -89,5 +93,61 @@ fn every_proxy_waits_longer_than_the_heartbeat_and_leads_to_the_default_address(
     patience("ops/proxy/haproxy.cfg", "timeout tunnel ");
     for file in ["nginx.conf", "Caddyfile", "haproxy.cfg", "traefik-sealpost.yaml"] {
         assert!(text(&format!("ops/proxy/{file}")).contains(listen), "{file} has no {listen}");
+    }
+}
+
+#[test]
+fn the_exit_statuses_of_the_page_are_those_of_the_binary() {
+    let page = text("docs/operations.md");
+    let table = page.split("| exit status | meaning |\n|---|---|\n").nth(1).expect("a table");
+    let rows = table.lines().take_while(|line| line.starts_with("| "));
+    let said: Vec<String> = rows.map(|row| row.replace('`', "")).collect();
+    let real = sealpost::commands::EXIT_STATUSES.iter();
+    let real: Vec<String> = real.map(|(code, text)| format!("| {code} | {text} |")).collect();
+    assert_eq!(said, real);
+}
+
+/// The commands in backticks and in blocks of two pages, each as an operator would type it.
+#[test]
+fn every_command_of_the_pages_is_one_that_the_binary_takes() {
+    let mut found = 0;
+    for file in ["docs/operations.md", "docs/durability.md"] {
+        let page = text(file);
+        let mut commands = Vec::new();
+        for (nth, block) in page.split("```").enumerate() {
+            if nth % 2 == 0 {
+                commands.extend(block.split('`').skip(1).step_by(2).map(str::to_owned));
+            } else if let Some(block) = block.strip_prefix("sh\n") {
+                commands.extend(block.lines().map(str::to_owned));
+            }
+        }
+        for command in commands.iter().filter(|command| command.starts_with("sealpost ")) {
+            let words = command.split_whitespace().map(|word| match word {
+                "ID" => "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d",
+                "ORIGIN" => "00000000000000ff",
+                "SHELL" => "bash",
+                "TIME" => "30d",
+                word => word,
+            });
+            let parsed = Cli::try_parse_from(words);
+            assert!(parsed.is_ok(), "{file}: {command}: {}", parsed.expect_err("it is wrong"));
+            found += 1;
+        }
+    }
+    assert!(found > 30, "only {found} commands were found");
+}
+
+#[test]
+fn the_settings_of_the_page_are_valid() {
+    let page = text("docs/operations.md");
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("settings.toml");
+    let blocks = page.split("```toml\n").skip(1);
+    let blocks: Vec<_> = blocks.filter_map(|block| block.split("```").next()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        fs::write(&file, block).expect("written");
+        let loaded = settings::load_from(&Cli::default(), &file, []);
+        assert!(loaded.is_ok(), "{block}{}", loaded.expect_err("it is wrong"));
     }
 }

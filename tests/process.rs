@@ -151,6 +151,44 @@ async fn variables_that_have_no_effect_are_reported() {
     assert!(parts.iter().all(|part| running.log.contains(part)), "{}", running.log);
 }
 
+/// The unit does not try such a start again, by this status.
+#[tokio::test]
+async fn a_command_line_that_cannot_be_read_ends_with_64_and_help_with_0() {
+    let place = place();
+    let ended = async |line: &str| {
+        let mut command = sealpost(&place);
+        command.args(line.split(' '));
+        let output = run(command).await;
+        (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+    };
+    for line in [
+        "--frobnicate",
+        "frobnicate",
+        "--listen",
+        "device",
+        "device show",
+        "device list --limit many",
+        "queue drop",
+        "top --interval soon",
+        "--check-config --print-config",
+        "device show zzz",
+        "device kick not/an/id",
+        "queue drop --origin 12",
+        "queue drop --sender nobody",
+        "queue drop --access a/b",
+        "token revoke a/b",
+    ] {
+        let (code, out, stderr) = ended(line).await;
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{line}: {stderr}");
+        assert!(!stderr.is_empty(), "{line}");
+    }
+    for line in ["--help", "--version", "help", "device --help", "help device show"] {
+        let (code, out, stderr) = ended(line).await;
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{line}");
+        assert!(out.contains("sealpost"), "{line}: {out}");
+    }
+}
+
 #[tokio::test]
 async fn the_path_of_the_queue_is_reported_in_full() {
     let place = place();

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::Json;
+
 /// Looks at devices, or does something to one. An ID may be shortened to a beginning that no other device has.
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeviceCommand {
@@ -19,9 +21,8 @@ pub enum DeviceCommand {
         /// At most N of them
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
-        /// Print the relay's JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        json: Json,
     },
     /// Say why a device does not get its messages, and all else that the relay knows of it
     Show(One),
@@ -40,7 +41,6 @@ pub enum DeviceCommand {
 pub struct One {
     /// Its id, or the beginning of it
     pub id: String,
-    /// Print the relay's JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub json: Json,
 }

@@ -2,17 +2,15 @@
 
 use clap::{Args, Subcommand};
 
+use super::Json;
+
 /// Changes or lists the tokens in the file of `access.tokens_file`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make a token: print its secret, once, and add its line to the file
     New(NewToken),
     /// List the tokens: name, when they expire, bounds
-    List {
-        /// As JSON: a list with one object for each token
-        #[arg(long)]
-        json: bool,
-    },
+    List(Json),
     /// Remove a token from the file: it registers no more devices; those that are registered stay
     Revoke {
         /// The token's name
@@ -20,6 +18,8 @@ pub enum TokenCommand {
         /// Put its devices out, too: a running relay takes the change over and ends them
         #[arg(long)]
         devices: bool,
+        #[command(flatten)]
+        json: Json,
     },
 }
 
@@ -41,4 +41,6 @@ pub struct NewToken {
     /// How many bytes of what its devices sent may wait, as in "10 MiB"
     #[arg(long, value_name = "SIZE")]
     pub queued_bytes: Option<String>,
+    #[command(flatten)]
+    pub json: Json,
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{EX_IOERR, EX_NOPERM, EX_UNAVAILABLE};
+use super::{EX_IOERR, EX_NOPERM, EX_UNAVAILABLE, EX_USAGE};
 use crate::banner;
 use crate::settings::{AdminAddress, Settings};
 use crate::web::admin::token;
@@ -36,6 +36,8 @@ pub enum Failed {
     Refused(String),
     /// What the relay sent could not be written.
     Unwritten(String),
+    /// An argument is malformed; nobody was asked.
+    Usage(&'static str),
 }
 
 impl Failed {
@@ -46,6 +48,7 @@ impl Failed {
             Self::Denied(_) => ExitCode::from(EX_NOPERM),
             Self::Refused(_) => ExitCode::FAILURE,
             Self::Unwritten(_) => ExitCode::from(EX_IOERR),
+            Self::Usage(_) => ExitCode::from(EX_USAGE),
         }
     }
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Failed {
             Self::Denied(sentence) | Self::Refused(sentence) | Self::Unwritten(sentence) => {
                 f.write_str(sentence)
             }
+            Self::Usage(sentence) => f.write_str(sentence),
         }
     }
 }
@@ -122,25 +126,23 @@ impl<'a> AdminClient<'a> {
         body: Option<&Value>,
     ) -> Result<Response<Incoming>, Failed> {
         let unreachable = |failed| Failed::Unreachable(self.address.clone(), failed);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
-        if !self.token_file.as_os_str().is_empty() && self.address.tcp().is_some() {
-            let token = token::read_text(self.token_file).map_err(|failed| {
-                let path = self.token_file.display();
-                Failed::Denied(format!("server.admin_token_file = {path}: {failed}"))
-            })?;
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body));
-        let request = request.map_err(|failed| unreachable(io::Error::other(failed)))?;
+        // The request comes after the connection: where no relay is, no token is needed.
         let response = match self.address {
             AdminAddress::Tcp(address) => {
                 let socket = TcpStream::connect(banner::reachable(*address)).await;
-                exchange(socket.map_err(unreachable)?, request).await
+                let socket = socket.map_err(unreachable)?;
+                exchange(socket, self.request(method, path, body)?).await
             }
-            AdminAddress::Unix(path) => {
-                let socket = UnixStream::connect(path).await;
-                exchange(socket.map_err(unreachable)?, request).await
+            AdminAddress::Unix(path_of_socket) => {
+                let socket = UnixStream::connect(path_of_socket).await;
+                let socket = socket.map_err(|failed| match failed.kind() {
+                    io::ErrorKind::PermissionDenied => Failed::Denied(format!(
+                        "this user may not connect to {} (server.admin_listen): {failed}",
+                        self.address
+                    )),
+                    _ => unreachable(failed),
+                })?;
+                exchange(socket, self.request(method, path, body)?).await
             }
         };
         let response = response.map_err(|failed| unreachable(io::Error::other(failed)))?;
@@ -155,6 +157,28 @@ impl<'a> AdminClient<'a> {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failed::Denied(sentence),
             _ => Failed::Refused(sentence),
         })
+    }
+}
+
+impl AdminClient<'_> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Request<Full<Bytes>>, Failed> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+        if !self.token_file.as_os_str().is_empty() && self.address.tcp().is_some() {
+            let token = token::read_text(self.token_file).map_err(|failed| {
+                let path = self.token_file.display();
+                Failed::Denied(format!("server.admin_token_file = {path}: {failed}"))
+            })?;
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body));
+        request
+            .map_err(|failed| Failed::Unreachable(self.address.clone(), io::Error::other(failed)))
     }
 }
 

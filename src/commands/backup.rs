@@ -8,6 +8,8 @@ use http_body_util::BodyExt as _;
 use hyper::Method;
 
 use super::admin_client::{AdminClient, Failed};
+use super::text::print;
+use crate::cli::Json;
 use crate::settings::Settings;
 use crate::store::copy::{NewQueue, take_empty};
 use crate::store::open::OpenError;
@@ -15,7 +17,7 @@ use crate::store::open::OpenError;
 /// The longest pause in what the relay sends.
 const STALL: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(settings: &Settings, directory: &Path) -> Result<(), Failed> {
+pub(super) async fn run(settings: &Settings, directory: &Path, json: Json) -> Result<(), Failed> {
     let unwritable = |error: OpenError| Failed::Unwritten(error.to_string());
     // Before the relay takes a snapshot: a directory that cannot be used costs it nothing.
     let directory = take_empty(directory).map_err(unwritable)?;
@@ -32,7 +34,7 @@ pub(super) async fn run(settings: &Settings, directory: &Path) -> Result<(), Fai
         }
     }
     let copied = copy.finish(false).map_err(unwritable)?;
-    println!("{} rows in {} bytes", copied.rows, copied.bytes);
+    print(&copied, json, |copied| format!("{} rows in {} bytes\n", copied.rows, copied.bytes));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, Failed};
-use super::text::{bytes, number, text, time};
+use super::text::{bytes, number, print, text, time};
 use crate::cli::{DeviceCommand, One};
 use crate::settings::Settings;
 
@@ -40,10 +40,11 @@ pub(super) async fn run(settings: &Settings, what: DeviceCommand) -> Result<(), 
 }
 
 /// An id is written by the operator: nothing else may get into the request.
-fn path(id: &str) -> Result<String, Failed> {
-    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    let refused = || Failed::Refused("a device id is a UUID, or the beginning of one".to_owned());
-    is_id.then(|| format!("/admin/devices/{id}")).ok_or_else(refused)
+pub(super) fn path(id: &str) -> Result<String, Failed> {
+    let is_id = (1..=36).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let path = is_id.then(|| format!("/admin/devices/{id}"));
+    path.ok_or(Failed::Usage("a device id is a UUID, or the beginning of one"))
 }
 
 async fn act(
@@ -58,15 +59,6 @@ async fn act(
         format!("{} {word}\n", text(&done["device"]))
     });
     Ok(())
-}
-
-/// Prints an answer as the relay gave it, or as text.
-pub(super) fn print(answer: &Value, json: bool, as_text: impl FnOnce(&Value) -> String) {
-    if json {
-        println!("{answer:#}");
-    } else {
-        print!("{}", as_text(answer));
-    }
 }
 
 fn list(found: &Value) -> String {

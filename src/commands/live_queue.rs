@@ -1,48 +1,69 @@
 //! `sealpost queue top` and `sealpost queue drop` while a relay uses the queue: the relay itself looks and drops.
 
-use std::fmt::Write as _;
+use std::io;
 
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, Failed};
-use super::device::print;
-use super::text::{number, text};
-use crate::cli::Dropped;
+use super::device;
+use super::text::{number, print, rows};
+use crate::cli::{Dropped, Json};
 use crate::settings::Settings;
+use crate::store::holder::Holder;
 
-pub(super) async fn top(settings: &Settings, count: usize, json: bool) -> Result<(), Failed> {
-    let client = AdminClient::new(settings);
+pub(super) async fn top(settings: &Settings, count: usize, json: Json) -> Result<(), Failed> {
+    let client = present(settings).await?;
     let found = client.get(&format!("/admin/queue/top?count={count}")).await?;
     print(&found, json, rows);
     Ok(())
 }
 
-pub(super) async fn drop_held(settings: &Settings, dropped: Dropped) -> Result<(), Failed> {
-    let Dropped { recipient, sender, origin, access } = dropped;
+pub(super) async fn drop_held(
+    settings: &Settings,
+    whose: &Dropped,
+    json: Json,
+) -> Result<(), Failed> {
+    // Before anybody is asked: a malformed argument is one with and without a relay.
+    let shortened = match (holder(whose), &whose.recipient, &whose.sender) {
+        (Ok(_), ..) => None,
+        (Err(_), Some(id), _) | (Err(_), _, Some(id)) => Some(device::path(id)?),
+        (Err(sentence), ..) => return Err(Failed::Usage(sentence)),
+    };
+    let client = present(settings).await?;
+    let full = match shortened {
+        Some(path) => Some(client.get(&path).await?["id"].clone()),
+        None => None,
+    };
+    let Dropped { recipient, sender, origin, access } = whose;
     let named =
         [("recipient", recipient), ("sender", sender), ("origin", origin), ("access", access)];
-    let body: serde_json::Map<String, Value> = named
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.to_owned(), json!(value?))))
-        .collect();
-    let done = AdminClient::new(settings).post("/admin/queue/drop", &Value::Object(body)).await?;
-    println!("dropped {}; their senders get an Error 410 now", number(&done, "dropped"));
+    let value = |value: &Option<String>| value.as_ref().map(|it| full.clone().unwrap_or(json!(it)));
+    let body: serde_json::Map<String, Value> =
+        named.into_iter().filter_map(|(key, text)| Some((key.to_owned(), value(text)?))).collect();
+    let done = client.post("/admin/queue/drop", &Value::Object(body)).await?;
+    print(&done, json, |done| {
+        format!("dropped {}; their senders get an Error 410 now\n", number(done, "dropped"))
+    });
     Ok(())
 }
 
-fn rows(found: &Value) -> String {
-    let mut out =
-        String::from("holder     id                                    messages        bytes\n");
-    for row in found["holders"].as_array().map_or(&[][..], Vec::as_slice) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "{:10} {:36} {:>9} {:>12}",
-            text(&row["holder"]),
-            text(&row["id"]),
-            number(row, "messages"),
-            number(row, "bytes"),
-        );
+/// The holder, if it is named in full.
+pub(super) fn holder(whose: &Dropped) -> Result<Holder, &'static str> {
+    let named = [&whose.recipient, &whose.sender, &whose.origin, &whose.access];
+    let [recipient, sender, origin, access] = named.map(Option::as_deref);
+    Holder::parse(recipient, sender, origin, access)
+}
+
+/// A client of the relay if one answers at the address. What refuses to say how it is may be no relay, and a relay that is
+/// starting cannot say who holds its queue: both count as absent. Who is denied may not look at the disk instead.
+async fn present(settings: &Settings) -> Result<AdminClient<'_>, Failed> {
+    let client = AdminClient::new(settings);
+    match client.get("/admin/status").await {
+        Ok(_) => Ok(client),
+        Err(Failed::Refused(sentence)) => {
+            let address = settings.server.admin_listen.clone();
+            Err(Failed::Unreachable(address, io::Error::other(sentence)))
+        }
+        Err(failed) => Err(failed),
     }
-    out
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::admin_client::{AdminClient, Failed};
 use super::text::{bytes, number, share, text, time};
+use crate::cli::Json;
 use crate::settings::Settings;
 
 /// The time between the two looks that rates are made of.
@@ -15,7 +16,7 @@ const RATE_TIME: Duration = Duration::from_secs(1);
 /// Clears a terminal.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-pub(super) async fn run(settings: &Settings, json: bool) -> Result<(), Failed> {
+pub(super) async fn run(settings: &Settings, Json { json }: Json) -> Result<(), Failed> {
     let client = AdminClient::new(settings);
     let first = client.get("/admin/status").await?;
     if json {
@@ -34,6 +35,7 @@ pub(super) async fn top(
     settings: &Settings,
     interval: Duration,
     count: Option<u64>,
+    Json { json }: Json,
 ) -> Result<(), Failed> {
     let client = AdminClient::new(settings);
     let mut before: Option<(Value, Instant)> = None;
@@ -41,14 +43,20 @@ pub(super) async fn top(
     loop {
         let status = client.get("/admin/status").await?;
         let rates = before.as_ref().map(|(status, at)| (status, at.elapsed()));
-        let clear = if stdout().is_terminal() { CLEAR } else { "" };
-        print!("{clear}{}", screen(&status, rates));
+        if json {
+            println!("{status}");
+        } else {
+            let clear = if stdout().is_terminal() { CLEAR } else { "" };
+            print!("{clear}{}", screen(&status, rates));
+        }
         before = Some((status, Instant::now()));
         looks += 1;
         if count.is_some_and(|count| looks >= count) {
             return Ok(());
         }
-        println!();
+        if !json {
+            println!();
+        }
         tokio::time::sleep(interval).await;
     }
 }

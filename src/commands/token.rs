@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::admin_client::{AdminClient, Failed};
+use super::text::print;
 use super::{EX_UNAVAILABLE, EX_USAGE};
 use crate::access::file::{self, ChangeError};
 use crate::access::{self, AccessTable, AccessToken, Bounds, SecretHash};
-use crate::cli::{NewToken, TokenCommand};
+use crate::cli::{Json, NewToken, TokenCommand};
 use crate::clock::Clock;
 use crate::settings::{AccessMode, Settings};
 
@@ -22,6 +23,7 @@ pub(super) fn run(what: TokenCommand, settings: &Settings) -> ExitCode {
     let path = &settings.access.tokens_file;
     match what {
         TokenCommand::New(wanted) => {
+            let as_json = wanted.json;
             let made = match make(wanted) {
                 Ok(made) => made,
                 Err(sentence) => return failed(EX_USAGE, &sentence),
@@ -34,14 +36,18 @@ pub(super) fn run(what: TokenCommand, settings: &Settings) -> ExitCode {
             if let Err(error) = file::add(path, token) {
                 return not_changed(&error);
             }
-            println!("{secret}");
+            let made = json!({ "name": &*name, "secret": secret });
+            print(&made, as_json, |_| format!("{secret}\n"));
             eprintln!("the token {name} is in {}; its secret is shown only now", path.display());
         }
-        TokenCommand::List { json } => match file::load(path) {
+        TokenCommand::List(Json { json }) => match file::load(path) {
             Ok(table) => return list(&table, json),
             Err(problems) => return not_changed(&ChangeError::Unusable(problems)),
         },
-        TokenCommand::Revoke { name, devices } => {
+        TokenCommand::Revoke { name, .. } if !access::is_name(&name) => {
+            return failed(EX_USAGE, NAMES);
+        }
+        TokenCommand::Revoke { name, devices, json } => {
             match file::remove(path, &name) {
                 Ok(()) => eprintln!("the token {name} is no longer in {}", path.display()),
                 // It may have been revoked before.
@@ -49,8 +55,9 @@ pub(super) fn run(what: TokenCommand, settings: &Settings) -> ExitCode {
                 Err(error) => return not_changed(&error),
             }
             if devices {
-                return super::answer(end_devices(settings, name));
+                return super::answer(end_devices(settings, name, json));
             }
+            print(&json!({ "name": name }), json, |_| String::new());
         }
     }
     eprintln!("{HOW_TO_RELOAD}");
@@ -63,19 +70,17 @@ pub(super) fn run(what: TokenCommand, settings: &Settings) -> ExitCode {
 }
 
 /// Has the running relay read the tokens again and end the devices of one.
-async fn end_devices(settings: &Settings, name: String) -> Result<(), Failed> {
-    if !access::is_name(&name) {
-        return Err(Failed::Refused(NAMES.to_owned()));
-    }
+async fn end_devices(settings: &Settings, name: String, json: Json) -> Result<(), Failed> {
     let path = format!("/admin/access/{name}/end-devices");
     let answer = AdminClient::new(settings).post(&path, &json!({})).await?;
-    println!("{} devices of {name} have ended", answer["devices"]);
+    let ended = json!({ "name": name, "devices": answer["devices"] });
+    print(&ended, json, |ended| format!("{} devices of {name} have ended\n", ended["devices"]));
     Ok(())
 }
 
 /// The token that is wanted, without its secret. The error says what is wrong.
 fn make(wanted: NewToken) -> Result<AccessToken, String> {
-    let NewToken { name, expires, devices, messages_per_minute, queued_bytes } = wanted;
+    let NewToken { name, expires, devices, messages_per_minute, queued_bytes, json: _ } = wanted;
     if !access::is_name(&name) {
         return Err(NAMES.to_owned());
     }

@@ -21,9 +21,6 @@ use crate::cli::Cli;
 /// The default file, in the working directory. It may be missing.
 const FILE_NAME: &str = "settings.toml";
 
-/// The file of an installed package. The commands read it where there is no other: they are for the relay that runs with it.
-const SYSTEM_FILE: &str = "/etc/sealpost/settings.toml";
-
 const DEFAULT_TEXT: &str = include_str!("../../settings.toml");
 
 /// The exit status for a mistake in the program (sysexits.h).
@@ -42,9 +39,7 @@ const LARGEST_FILE: u64 = 1024 * 1024;
 /// Everything that is wrong, at once: a file that cannot be read or is no TOML, unknown keys and variables, values of the
 /// wrong type or out of bounds, contradictions.
 pub fn load(cli: &Cli) -> Result<Settings, Problems> {
-    let here = Path::new(FILE_NAME);
-    let is_command = cli.command.is_some() && !here.exists() && Path::new(SYSTEM_FILE).exists();
-    load_from(cli, Path::new(if is_command { SYSTEM_FILE } else { FILE_NAME }), std::env::vars_os())
+    load_from(cli, Path::new(FILE_NAME), std::env::vars_os())
 }
 
 /// [`load`], with the default file and the environment given, so that tests need not share theirs. Its errors are the same.

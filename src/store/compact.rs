@@ -3,17 +3,27 @@
 use std::io;
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::copy::NewQueue;
 use super::open::{Directory, OpenError};
 use super::sync_watch::SyncFailed;
 
+/// The sizes of a file that was compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Compacted {
+    pub rows: u64,
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+}
+
 /// Copies all rows to a new file, which takes the place of the old one when it is complete and synced: a crash leaves the one
-/// or the other. Needs room for both. Returns a line with both sizes.
+/// or the other. Needs room for both.
 ///
 /// # Errors
 ///
 /// As the start of a relay; or the disk has no room for the copy, and the old file is as it was.
-pub fn compact(path: &Path) -> Result<String, OpenError> {
+pub fn compact(path: &Path) -> Result<Compacted, OpenError> {
     let (file, database) = Directory::take_existing(path)?.open(SyncFailed::default())?;
     let before = file.bytes();
     let refused = |error| OpenError::of_database(&file.path(), error);
@@ -32,5 +42,5 @@ pub fn compact(path: &Path) -> Result<String, OpenError> {
     sent.map_err(refused)?;
     drop((snapshot, database));
     let copied = copy.finish(true)?;
-    Ok(format!("compacted {} rows: {before} bytes before, {} after\n", copied.rows, copied.bytes))
+    Ok(Compacted { rows: copied.rows, bytes_before: before, bytes_after: copied.bytes })
 }

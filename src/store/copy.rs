@@ -9,12 +9,13 @@ use std::path::Path;
 use redb::backends::FileBackend;
 use redb::{Key, TableDefinition, Value, WriteTransaction};
 use rustix::fs::AtFlags;
+use serde::Serialize;
 
 use super::database::{
     BOOTS, CACHE, CORRESPONDENTS, DEVICES, FILE_ID, FORMAT, META, PRINTS, QUEUE, catch_redb_panic,
 };
 use super::migrate;
-use super::open::{Directory, FILE, NEW_FILE, OpenError};
+use super::open::{Directory, FILE, LOCK, NEW_FILE, OpenError};
 use super::row_stream::{Decoder, Row, Table};
 use super::sync_watch::{SyncFailed, SyncWatch};
 
@@ -28,7 +29,7 @@ pub struct NewQueue<'a> {
 }
 
 /// What is in a finished copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Copied {
     pub rows: u64,
     /// Bytes of the file.
@@ -129,20 +130,41 @@ impl Drop for NewQueue<'_> {
     }
 }
 
-/// Takes a directory for a backup: empty, or not there yet.
+/// What may lie in a directory for a backup: an interrupted one leaves the first two, a new file system has the third.
+const NO_CONTENT: [&str; 3] = [LOCK, NEW_FILE, "lost+found"];
+
+/// Takes a directory for a backup: empty, or not there yet. What an interrupted backup has left does not count.
 ///
 /// # Errors
 ///
-/// The directory cannot be written, is in use, or holds a queue.
+/// The directory cannot be written, is in use, or holds a queue or anything else.
 pub fn take_empty(path: &Path) -> Result<Directory, OpenError> {
+    let refused = |error| OpenError::of(path, error);
+    match path.read_dir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        entries => {
+            for entry in entries.map_err(refused)? {
+                let name = entry.map_err(refused)?.file_name();
+                if name == FILE {
+                    return Err(holds_queue(path));
+                }
+                if !NO_CONTENT.iter().any(|allowed| name == *allowed) {
+                    let text = format!("holds {}; name an empty directory", name.display());
+                    return Err(OpenError::of(path, text));
+                }
+            }
+        }
+    }
     let directory = Directory::take(path).map_err(OpenError::of_no_setting)?;
+    // Another backup may have been faster.
     match rustix::fs::statat(directory.handle(), FILE, AtFlags::SYMLINK_NOFOLLOW) {
         Err(_) => Ok(directory),
-        Ok(_) => Err(OpenError::of(
-            &path.join(FILE),
-            "there is a queue here already; name an empty directory",
-        )),
+        Ok(_) => Err(holds_queue(path)),
     }
+}
+
+fn holds_queue(path: &Path) -> OpenError {
+    OpenError::of(&path.join(FILE), "there is a queue here already; name an empty directory")
 }
 
 fn of_new(directory: &Directory, error: redb::Error) -> OpenError {

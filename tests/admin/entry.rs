@@ -167,3 +167,18 @@ async fn the_admin_listener_serves_a_bounded_number_of_connections() {
     })
     .await;
 }
+
+/// As somebody who is not in the group of the socket.
+#[actix_rt::test]
+async fn a_socket_that_lets_nobody_in_is_no_missing_relay() {
+    let place = tempfile::tempdir().expect("a place");
+    let path = place.path().join("admin.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).expect("a mode");
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        return crate::support::skip("modes do not bind root");
+    }
+    let denied = Operator::of(format!("unix:{}", path.display())).run(&["status"]).await;
+    assert_eq!(denied.code, Some(77), "{denied:?}");
+    assert!(denied.stderr.contains("this user may not connect"), "{denied:?}");
+}

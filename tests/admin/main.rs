@@ -11,6 +11,7 @@ mod devices;
 mod entry;
 mod logs;
 mod metrics;
+mod offline;
 mod ops;
 mod queue;
 mod status;

@@ -36,6 +36,10 @@ async fn status_shows_on_one_screen_how_the_relay_does() {
     assert!(printed.lines().count() < 24, "one screen");
     let top = operator.prints(&["top", "--count", "2", "--interval", "1ms"]).await;
     assert_eq!(top.matches("relay        sealpost").count(), 2, "{top}");
+    let top = operator.prints(&["top", "--count", "2", "--interval", "1ms", "--json"]).await;
+    let looks = top.lines().map(serde_json::from_str::<serde_json::Value>);
+    let looks: Vec<_> = looks.collect::<Result<_, _>>().expect("an object a line");
+    assert!(looks.len() == 2 && looks.iter().all(|look| look["accepted"] == 1), "{top}");
 }
 
 #[tokio::test]
@@ -69,11 +73,23 @@ async fn warnings_are_the_last_errors_of_the_status() {
 async fn the_manual_and_the_completions_know_every_command() {
     let operator = Operator::of("127.0.0.1:1");
     let page = operator.prints(&["man"]).await;
-    for command in
-        ["SEALPOST STATUS", "SEALPOST DEVICE SHOW", "SEALPOST QUEUE DROP", "SEALPOST DRAIN"]
-    {
-        assert!(page.contains(&format!(".SH {command}")), "{command} is not in the page");
+    for command in ["status", "device show", "queue drop", "drain"] {
+        let heading = format!(".SS sealpost {command}\n");
+        let section = page.split(&heading).nth(1).unwrap_or_default();
+        // With its synopsis.
+        let synopsis = format!("\\fBsealpost {command}\\fR");
+        assert!(section.lines().take(3).any(|line| line.starts_with(&synopsis)), "{section:.300}");
     }
+    for (code, meaning) in sealpost::commands::EXIT_STATUSES {
+        let item = format!("\\fB{code}\\fR\n{}\n", meaning.replace('-', "\\-"));
+        assert!(page.contains(&item), "{item}");
+    }
+    for section in [".SH EXIT STATUS\n", ".SH FILES\n", ".SH ENVIRONMENT\n"] {
+        assert!(page.contains(section), "{section}");
+    }
+    // There is one page only.
+    let others = page.split("sealpost").filter(|after| after.contains("(1)")).count();
+    assert_eq!(others, 0, "{page}");
     for shell in ["bash", "zsh", "fish"] {
         let text = operator.prints(&["completions", shell]).await;
         assert!(text.contains("device") && text.contains("drain"), "{shell}");

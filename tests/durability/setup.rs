@@ -110,6 +110,8 @@ impl Setup {
         command.args(args).env_clear().current_dir("/");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("SEALPOST__QUEUE__PATH", &self.data);
+        // Commands about a relay that has ended must not find another one.
+        command.env("SEALPOST__SERVER__ADMIN_LISTEN", "127.0.0.1:0");
         command.envs(self.clocks.iter().flat_map(|clocks| clocks.environment()));
         command.envs(self.environment.iter().cloned());
         command.envs(self.held_at.map(|place| ("HELD_AT", place)));

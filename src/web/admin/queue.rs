@@ -1,18 +1,16 @@
 //! The queue while the relay runs: who holds it, and an end to what one of them holds.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::entry::{Refused, ask};
 use crate::actors::registry::operator::{DropHeld, Holders};
-use crate::protocol::envelope::Origin;
-use crate::protocol::id::DeviceId;
 use crate::relay::router::{Cursor, Held, Holder};
+use crate::store::holder::{self, Top};
 use crate::web::ingress::Ingress;
 
 /// Holders of each kind, unless the request names another number.
@@ -21,14 +19,6 @@ const COUNT: usize = 10;
 #[derive(Deserialize)]
 pub struct TopQuery {
     count: Option<usize>,
-}
-
-#[derive(Serialize)]
-struct Row {
-    holder: &'static str,
-    id: String,
-    messages: u64,
-    bytes: u64,
 }
 
 /// `GET /admin/queue/top?count=10`: the largest recipients, senders, origins and access tokens, in this order.
@@ -48,38 +38,19 @@ pub async fn top(
         }
         cursor = slice.next;
     }
-    let mut held: Vec<_> = held.into_iter().collect();
-    held.sort_unstable_by(|(one, of_one), (other, of_other)| {
-        (kind(one), Reverse(of_one), one).cmp(&(kind(other), Reverse(of_other), other))
+    let held = held.into_iter().map(|(holder, Held { bytes, messages })| {
+        (named(holder), holder::Held { bytes, messages })
     });
-    let count = query.count.unwrap_or(COUNT);
-    let mut rows = Vec::new();
-    for same_kind in held.chunk_by(|(one, _), (other, _)| kind(one) == kind(other)) {
-        rows.extend(same_kind.iter().take(count).map(|(holder, held)| Row {
-            holder: ["recipient", "sender", "origin", "access"][kind(holder)],
-            id: name(holder),
-            messages: held.messages,
-            bytes: held.bytes,
-        }));
-    }
-    Ok(HttpResponse::Ok().json(json!({ "holders": rows })))
+    Ok(HttpResponse::Ok().json(Top::of(held, query.count.unwrap_or(COUNT))))
 }
 
-fn kind(holder: &Holder) -> usize {
+/// The router's holder in the words that operators use for it.
+fn named(holder: Holder) -> holder::Holder {
     match holder {
-        Holder::Recipient(_) => 0,
-        Holder::Sender(_) => 1,
-        Holder::Origin(_) => 2,
-        Holder::Access(_) => 3,
-    }
-}
-
-fn name(holder: &Holder) -> String {
-    match holder {
-        Holder::Recipient(id) | Holder::Sender(id) => id.to_string(),
-        Holder::Origin(Origin::NONE) => "none".to_owned(),
-        Holder::Origin(origin) => format!("{:016x}", origin.0),
-        Holder::Access(name) => name.to_string(),
+        Holder::Recipient(id) => holder::Holder::Recipient(id),
+        Holder::Sender(id) => holder::Holder::Sender(id),
+        Holder::Origin(origin) => holder::Holder::Origin(origin),
+        Holder::Access(name) => holder::Holder::Access(name),
     }
 }
 
@@ -93,23 +64,16 @@ pub struct DropRequest {
 }
 
 impl DropRequest {
-    fn holder(self) -> Result<Holder, Refused> {
-        let device = |id: String| {
-            DeviceId::parse(&id).ok_or(Refused::bad("a device id is a UUID, written in full"))
-        };
-        match (self.recipient, self.sender, self.origin, self.access) {
-            (Some(id), None, None, None) => device(id).map(Holder::Recipient),
-            (None, Some(id), None, None) => device(id).map(Holder::Sender),
-            (None, None, Some(origin), None) => {
-                let digits =
-                    origin.len() == 16 && origin.bytes().all(|byte| byte.is_ascii_hexdigit());
-                let origin = digits.then(|| u64::from_str_radix(&origin, 16).ok()).flatten();
-                let origin = origin.ok_or(Refused::bad("an origin has 16 hexadecimal digits"))?;
-                Ok(Holder::Origin(Origin(origin)))
-            }
-            (None, None, None, Some(name)) => Ok(Holder::Access(name.into())),
-            _ => Err(Refused::bad("name one of recipient, sender, origin and access")),
-        }
+    fn holder(&self) -> Result<Holder, Refused> {
+        let named = [&self.recipient, &self.sender, &self.origin, &self.access];
+        let [recipient, sender, origin, access] = named.map(Option::as_deref);
+        let holder = holder::Holder::parse(recipient, sender, origin, access);
+        Ok(match holder.map_err(Refused::bad)? {
+            holder::Holder::Recipient(id) => Holder::Recipient(id),
+            holder::Holder::Sender(id) => Holder::Sender(id),
+            holder::Holder::Origin(origin) => Holder::Origin(origin),
+            holder::Holder::Access(name) => Holder::Access(name),
+        })
     }
 }
 
@@ -118,7 +82,7 @@ pub async fn drop_held(
     ingress: web::Data<Arc<Ingress>>,
     request: web::Json<DropRequest>,
 ) -> Result<HttpResponse, Refused> {
-    let holder = request.into_inner().holder()?;
+    let holder = request.holder()?;
     let core = ingress.core()?;
     let (mut dropped, mut cursor) = (0, Some(Cursor::default()));
     while let Some(from) = cursor {
@@ -127,10 +91,11 @@ pub async fn drop_held(
         dropped += count;
         cursor = next;
     }
-    let what = match &holder {
-        Holder::Recipient(id) => format!("recipient={id:?}"),
-        Holder::Sender(id) => format!("sender={id:?}"),
-        other => format!("{}={}", ["", "", "origin", "access"][kind(other)], name(other)),
+    let what = match named(holder) {
+        // Ids are shortened in the log.
+        holder::Holder::Recipient(id) => format!("recipient={id:?}"),
+        holder::Holder::Sender(id) => format!("sender={id:?}"),
+        other => format!("{}={}", other.kind(), other.name()),
     };
     log::info!(action = "Drop", holder:% = what, messages = dropped; "operator");
     Ok(HttpResponse::Ok().json(json!({ "dropped": dropped })))
