@@ -284,9 +284,6 @@ async fn a_token_may_have_a_rate_of_its_own_for_each_of_its_devices() {
     // Who loses a token gains nothing by it.
     remove(&tokens.path, "acme").expect("it was there");
     tokens.reload(&relay).await;
-    for _ in 0..5 {
-        alice.set_status("Online").await;
-    }
     let frame = alice.message_to(&bob.id, 3, json!({}));
     assert_eq!(alice.expect_refusal(frame, 429).await["limit"], 5);
     tokens.add("acme", None, rate(5));

@@ -1,6 +1,6 @@
 //! What operators ask the relay, and make it do: JSON below `/admin` of the admin listener.
 //!
-//! `sealpost status` and the other commands are its clients. No answer has a payload or a token in it.
+//! `sealpost status` and the other commands are its clients. No answer but a backup has a payload in it, and none a token.
 
 mod access;
 pub mod backup;
