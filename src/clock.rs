@@ -26,7 +26,7 @@ impl Moment {
     pub const NEVER: Self = Self(u64::MAX);
 }
 
-/// A second of this boot, for what is told to people: four bytes, and none while it is not known. The first second is 1.
+/// A second of this boot, for figures that people read. Its number begins with 1, so that an `Option` of it has four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootSecond(NonZeroU32);
 

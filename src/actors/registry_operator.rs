@@ -5,7 +5,8 @@ use actix::{Context, Handler, Message, MessageResult};
 use super::{Registry, YIELD_EVERY};
 use crate::protocol::id::DeviceId;
 use crate::relay::delivery::{Delivery, ReportTo};
-use crate::relay::router::{Cursor, DeviceReport, Holder, HolderSlice, Listed};
+use crate::relay::router::{Cursor, DeviceReport, HolderSlice, Listed};
+use crate::store::holder::Holder;
 
 /// Asks for all that is known of a device; its session, if it has one, reports to `session`.
 #[derive(Message)]

@@ -191,7 +191,7 @@ impl ReloadHandle {
         let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
         let rules = core.registry.try_send(registry::Reload(settings));
         if limits.is_err() || rules.is_err() {
-            log::error!("the core is too busy to hear of new settings; send the signal again");
+            log::error!("the core is too busy to take over new settings; send the signal again");
         }
         // What is wrong is in the log.
         let _ = self.0.reload_access();

@@ -138,11 +138,6 @@ impl NoticeQueue {
         notice.map(|notice| notice.item)
     }
 
-    pub fn has_settled(&self) -> bool {
-        let is_settled = |notice: &Notice| notice.number <= self.settled;
-        self.lanes.iter().any(|lane| lane.first_handed_over(is_settled))
-    }
-
     /// The connection has ended: what is not settled is handed over again.
     pub fn detach(&mut self) {
         for lane in &mut self.lanes {

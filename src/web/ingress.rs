@@ -136,7 +136,7 @@ impl Ingress {
         let limits = core.limiter.try_send(rate_limiter::ReloadAccess(access.clone()));
         let rules = core.registry.try_send(registry::ReloadAccess(access.clone()));
         if limits.is_err() || rules.is_err() {
-            let error = "the core is too busy to hear of new access tokens; try again";
+            let error = "the core is too busy to take over new access tokens; try again";
             log::error!("{error}");
             return Err(io::Error::other(error));
         }

@@ -6,29 +6,10 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::{Router, STEP_ENTRIES, Slot};
-use crate::protocol::envelope::{Origin, Seq};
+use crate::protocol::envelope::Seq;
 use crate::protocol::id::DeviceId;
 use crate::relay::item::Item;
-
-/// Whose items.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Holder {
-    /// All that waits for a device.
-    Recipient(DeviceId),
-    /// All that a device has sent and that waits.
-    Sender(DeviceId),
-    /// All that the devices of an origin have sent and that waits.
-    Origin(Origin),
-    /// All that the devices of an access token have sent and that waits.
-    Access(Arc<str>),
-}
-
-/// Messages and bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Held {
-    pub bytes: u64,
-    pub messages: u64,
-}
+use crate::store::holder::{Held, Holder};
 
 /// The item after which a slice begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -61,7 +61,7 @@ pub use access::AccessRefusals;
 pub use counters::Counts;
 pub use device_report::{Cause, DeviceReport, Listed, ListedDevice};
 pub use expiry_queue::Ticket;
-pub use holders::{Cursor, Held, Holder, HolderSlice};
+pub use holders::{Cursor, HolderSlice};
 pub use stuck::Stuck;
 pub use sweep::{ExpiryNotice, Sweep};
 

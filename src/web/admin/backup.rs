@@ -4,7 +4,6 @@
 //! time, and it must end in time, because the file of the queue grows while the database keeps what the backup still reads.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::entry::Refused;
 use crate::clock::{Clock, Moment};
@@ -53,26 +52,15 @@ const NO_THREAD: Refused = Refused {
 };
 
 /// Where snapshots come from, and whether one is being sent.
-#[derive(Default)]
 pub struct Backups {
     /// Set at the start of a durable queue.
     pub snapshots: OnceLock<Snapshots>,
-    is_running: Arc<AtomicBool>,
+    running: Arc<Semaphore>,
 }
 
-/// Given back when the backup ends, however it ends.
-struct Turn(Arc<AtomicBool>);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-impl Backups {
-    fn begin(&self) -> Option<Turn> {
-        let was_running = self.is_running.swap(true, Ordering::AcqRel);
-        (!was_running).then(|| Turn(self.is_running.clone()))
+impl Default for Backups {
+    fn default() -> Self {
+        Self { snapshots: OnceLock::new(), running: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -94,13 +82,14 @@ pub async fn post(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
 
 async fn begin(ingress: &Ingress) -> Result<mpsc::Receiver<io::Result<Bytes>>, Refused> {
     let snapshots = ingress.backups.snapshots.get().cloned().ok_or(NOT_DURABLE)?;
-    let turn = ingress.backups.begin().ok_or(RUNNING)?;
+    // Given back when the backup ends, however it ends.
+    let permit = ingress.backups.running.clone().try_acquire_owned().map_err(|_| RUNNING)?;
     let (chunks, receiver) = mpsc::channel(CHUNKS);
     let (report, taken) = oneshot::channel();
     let clock = ingress.clock().clone();
     let thread = std::thread::Builder::new().name("sealpost-backup".to_owned());
     let spawned = thread.spawn(move || {
-        let _turn = turn;
+        let _permit = permit;
         let snapshot = snapshots.take();
         let refusal = snapshot.as_ref().err().copied();
         if let (Ok(()), Ok(snapshot)) = (report.send(refusal), snapshot) {

@@ -50,7 +50,7 @@ pub const NOT_FOUND: Refused = Refused {
 };
 pub const NOT_READY: Refused =
     Refused { status: StatusCode::SERVICE_UNAVAILABLE, error: "The relay is starting." };
-const NO_ANSWER: Refused = Refused {
+pub const NO_ANSWER: Refused = Refused {
     status: StatusCode::SERVICE_UNAVAILABLE,
     error: "The core of the relay does not answer.",
 };

@@ -7,10 +7,10 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::entry::{Refused, ask};
+use super::entry::{NO_ANSWER, Refused, ask};
 use crate::actors::registry::operator::{DropHeld, Holders};
-use crate::relay::router::{Cursor, Held, Holder};
-use crate::store::holder::{self, Top};
+use crate::relay::router::Cursor;
+use crate::store::holder::{Held, Holder, Top};
 use crate::web::ingress::Ingress;
 
 /// Holders of each kind, unless the request names another number.
@@ -38,20 +38,10 @@ pub async fn top(
         }
         cursor = slice.next;
     }
-    let held = held.into_iter().map(|(holder, Held { bytes, messages })| {
-        (named(holder), holder::Held { bytes, messages })
-    });
-    Ok(HttpResponse::Ok().json(Top::of(held, query.count.unwrap_or(COUNT))))
-}
-
-/// The router's holder in the words that operators use for it.
-fn named(holder: Holder) -> holder::Holder {
-    match holder {
-        Holder::Recipient(id) => holder::Holder::Recipient(id),
-        Holder::Sender(id) => holder::Holder::Sender(id),
-        Holder::Origin(origin) => holder::Holder::Origin(origin),
-        Holder::Access(name) => holder::Holder::Access(name),
-    }
+    // Not on a worker's thread: a million holders take a while to sort, and the first worker carries the Registry.
+    let count = query.count.unwrap_or(COUNT);
+    let top = web::block(move || Top::of(held, count)).await.map_err(|_| NO_ANSWER)?;
+    Ok(HttpResponse::Ok().json(top))
 }
 
 #[derive(Deserialize)]
@@ -67,13 +57,7 @@ impl DropRequest {
     fn holder(&self) -> Result<Holder, Refused> {
         let named = [&self.recipient, &self.sender, &self.origin, &self.access];
         let [recipient, sender, origin, access] = named.map(Option::as_deref);
-        let holder = holder::Holder::parse(recipient, sender, origin, access);
-        Ok(match holder.map_err(Refused::bad)? {
-            holder::Holder::Recipient(id) => Holder::Recipient(id),
-            holder::Holder::Sender(id) => Holder::Sender(id),
-            holder::Holder::Origin(origin) => Holder::Origin(origin),
-            holder::Holder::Access(name) => Holder::Access(name),
-        })
+        Holder::parse(recipient, sender, origin, access).map_err(Refused::bad)
     }
 }
 
@@ -91,10 +75,10 @@ pub async fn drop_held(
         dropped += count;
         cursor = next;
     }
-    let what = match named(holder) {
+    let what = match holder {
         // Ids are shortened in the log.
-        holder::Holder::Recipient(id) => format!("recipient={id:?}"),
-        holder::Holder::Sender(id) => format!("sender={id:?}"),
+        Holder::Recipient(id) => format!("recipient={id:?}"),
+        Holder::Sender(id) => format!("sender={id:?}"),
         other => format!("{}={}", other.kind(), other.name()),
     };
     log::info!(action = "Drop", holder:% = what, messages = dropped; "operator");
