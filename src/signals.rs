@@ -50,7 +50,7 @@ pub fn first_signal() -> impl Future<Output = ()> {
         };
         // Not in the arguments of the log line, which are not evaluated below the level of the log.
         let first = signals.next().await;
-        log::info!(signal:% = first; "signal");
+        log::info!(signal:% = first; "shutting down");
         tokio::spawn(async move {
             let second = signals.next().await;
             log::warn!(signal:% = second; "second signal, ending at once");
@@ -86,7 +86,7 @@ impl EndDuringStart {
                 biased;
                 _ = is_started => {}
                 name = signals.next() => {
-                    log::info!(signal:% = name; "signal");
+                    log::info!(signal:% = name; "shutting down");
                     log::info!("goodbye, no connection was served yet");
                     log::logger().flush();
                     exit(EX_OK);
