@@ -22,7 +22,7 @@ use sealpost::clock::Clock;
 use sealpost::commands::{self, EX_CONFIG, EX_UNAVAILABLE};
 use sealpost::logging::{self, LogHandle};
 use sealpost::preflight;
-use sealpost::settings::{self, Settings};
+use sealpost::settings::{self, Change, Settings};
 use sealpost::signals::{self, EndDuringStart};
 use sealpost::systemd::{self, LongStart};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -137,16 +137,16 @@ async fn reload_on_hangup(
         let reload = match settings::load(&cli) {
             Ok(fresh) => running.reload(fresh),
             Err(problems) => {
-                log::error!("settings not reloaded, the old ones stay: {problems}");
+                log::error!(error:% = problems; "settings not reloaded, the old ones stay");
                 systemd::ready(&format!("{serving}; the last reload was refused"));
                 continue;
             }
         };
-        for change in &reload.changed {
-            log::info!("reloaded {change}");
+        for Change { key, before, after } in &reload.changed {
+            log::info!(key, before, after; "setting changed");
         }
-        for change in &reload.needs_restart {
-            log::warn!("needs a restart {change}");
+        for Change { key, before, after } in &reload.needs_restart {
+            log::warn!(key, before, after; "setting needs a restart");
         }
         running = reload.settings;
         if let Some(warning) = banner::shared_origins(&running) {
@@ -164,7 +164,7 @@ fn report_to_watchdog(health: &Health) {
     match health {
         Health::Alive(status) => systemd::watchdog(status),
         Health::Hangs(why) => {
-            log::error!("no answer for the watchdog: {why}");
+            log::error!(reason = why; "no answer for the watchdog");
             systemd::status(why);
         }
     }

@@ -11,6 +11,7 @@ use sealpost::protocol::envelope::{AccessKey, Envelope, NoticeKind, Origin, Subj
 use sealpost::protocol::frame::Accept;
 use sealpost::protocol::id::{DeviceId, Letters, MessageId};
 use sealpost::store::boots::{BootRecord, BootTime};
+use sealpost::store::history::History;
 use sealpost::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 
 #[path = "../fuzz/targets/conversation.rs"]
@@ -101,6 +102,14 @@ fn write_the_seeds_of_records() {
         MessageRecord { seq: KEY, to: id, expires_at: time, envelope }.encode(&mut out);
         write(name, 0, &out);
     }
+    let history = |is_full: bool| {
+        let mut history = History::default();
+        if is_full {
+            history.count_expired(Now { mono: Moment(1), wall_ms: 1_700_000_000_123 });
+            history.delivered = 7;
+        }
+        history
+    };
     for (name, token) in [("record-device", Some([9; 32])), ("record-plain-device", None)] {
         let (forget_at, origin, used) = (Some(time), Origin(6), true);
         let accept = Accept::Correspondents;
@@ -119,6 +128,7 @@ fn write_the_seeds_of_records() {
             registered_at,
             blocked,
             access,
+            history: history(token.is_some()),
         };
         device.encode(&mut out);
         write(name, 1, &out);

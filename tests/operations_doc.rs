@@ -151,3 +151,79 @@ fn the_settings_of_the_page_are_valid() {
         assert!(loaded.is_ok(), "{block}{}", loaded.expect_err("it is wrong"));
     }
 }
+
+/// Files that log whole sentences about one setting or the machine: the page has one row for all of them.
+const SENTENCES: &[&str] =
+    &["src/app/queue.rs", "src/logging.rs", "src/main.rs", "src/web/ingress.rs", "src/web/tls.rs"];
+
+/// The messages of `source` from level info on: of each call the last literal, behind the fields.
+fn log_messages(source: &str) -> Vec<String> {
+    let calls = ["log::log!(", "log::info!(", "log::warn!(", "log::error!("]
+        .into_iter()
+        .flat_map(|call| source.split(call).skip(1));
+    calls
+        .map(|call| {
+            let (mut depth, mut in_text, mut last, mut literal) =
+                (1, false, String::new(), String::new());
+            for c in call.chars() {
+                match c {
+                    '"' if in_text => (in_text, last) = (false, std::mem::take(&mut literal)),
+                    '"' => in_text = true,
+                    _ if in_text => literal.push(c),
+                    '(' => depth += 1,
+                    ')' if depth == 1 => break,
+                    ')' => depth -= 1,
+                    _ => {}
+                }
+            }
+            last
+        })
+        .collect()
+}
+
+fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with("tests") {
+            continue;
+        }
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            let short =
+                path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("a file of this project");
+            let all = fs::read_to_string(&path).expect("a source file");
+            let code = all.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            found.push((short.display().to_string(), code.to_owned()));
+        }
+    }
+}
+
+#[test]
+fn every_line_of_the_log_is_explained_and_is_text_that_does_not_vary() {
+    let page = text("docs/operations.md");
+    let table = page.split("What the relay itself has to say:").nth(1).expect("a table");
+    let rows = table.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let mut rows: Vec<&str> = rows
+        .take_while(|line| line.starts_with("| "))
+        .flat_map(|row| row.split(" | ").next().unwrap_or_default().split('`').skip(1).step_by(2))
+        .collect();
+    let (mut files, mut logged) = (Vec::new(), Vec::new());
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    for (file, source) in files {
+        for message in log_messages(&source) {
+            if message.contains('{') {
+                assert!(
+                    SENTENCES.contains(&&*file) && message.ends_with('}') && !message.contains(' '),
+                    "{file}: what varies belongs into fields: {message}"
+                );
+                continue;
+            }
+            assert!(rows.contains(&&*message), "docs/operations.md does not explain: {message}");
+            logged.push(message);
+        }
+    }
+    rows.retain(|row| !logged.iter().any(|message| message == row));
+    assert!(rows.is_empty(), "nothing logs what docs/operations.md explains: {rows:?}");
+}

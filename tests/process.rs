@@ -375,9 +375,11 @@ async fn a_hangup_reloads_the_settings() {
     fs::write(&file, "[rate_limit]\nburst = 1\nmessages_per_minute = 5\n[delivery]\nwindow = 7\n")
         .expect("a file");
     running.signal("HUP");
-    running.expect_log("reloaded rate_limit.messages_per_minute: 60 -> 5").await;
-    running.expect_log("reloaded rate_limit.burst: 50 -> 1").await;
-    running.expect_log("needs a restart delivery.window: 64 -> 7").await;
+    running
+        .expect_log("setting changed key=rate_limit.messages_per_minute before=60 after=5")
+        .await;
+    running.expect_log("setting changed key=rate_limit.burst before=50 after=1").await;
+    running.expect_log("setting needs a restart key=delivery.window before=64 after=7").await;
     running.expect_log("settings reloaded").await;
     // A device that registers now is handled after the reload.
     device(&running, json!({})).await.expect_nothing_and_close().await;

@@ -24,8 +24,7 @@ pub fn create<A: Actor<Context = Context<A>>>(
     let address = context.address();
     let mut life = Box::pin(context.into_future(actor(&address)));
     actix_rt::spawn(poll_fn(move |cx| {
-        let _guard =
-            AbortOnPanic(format_args!("core actor panicked, the process ends actor={name}"));
+        let _guard = AbortOnPanic(name);
         life.as_mut().poll(cx)
     }));
     address

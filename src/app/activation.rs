@@ -90,6 +90,6 @@ impl InheritedSockets {
 
 fn log_unused(listener: &TcpListener, key: &str, address: &impl Display) -> io::Result<()> {
     let inherited = listener.local_addr()?;
-    log::info!("socket activation: listening on {inherited}, {key} = {address} is not used");
+    log::info!(listening_on:% = inherited, not_used = key, address:%; "socket activation");
     Ok(())
 }

@@ -181,7 +181,9 @@ impl ReloadHandle {
         self.0.reload(settings.clone());
         match AdminToken::read(&settings.server.admin_token_file) {
             Ok(token) => self.0.set_admin_token(token),
-            Err(failed) => log::error!("the admin token was not read, the old one stays: {failed}"),
+            Err(failed) => {
+                log::error!(error:% = failed; "admin token not reloaded, the old one stays")
+            }
         }
         let Some(core) = self.0.core.get() else {
             return log::warn!(
@@ -191,7 +193,7 @@ impl ReloadHandle {
         let limits = core.limiter.try_send(rate_limiter::Reload(settings.clone()));
         let rules = core.registry.try_send(registry::Reload(settings));
         if limits.is_err() || rules.is_err() {
-            log::error!("the core is too busy to take over new settings; send the signal again");
+            log::error!("the core is too busy to take over new settings");
         }
         // What is wrong is in the log.
         let _ = self.0.reload_access();

@@ -161,10 +161,10 @@ fn show(device: &Value) -> String {
         ),
     );
     line("allowance", format!("{} messages now", number(device, "allowance_left")));
-    let history = &device["since_start"];
+    let history = &device["since_registration"];
     let refused = &history["refused"];
     line(
-        "since start",
+        "so far",
         format!(
             "{} accepted, {} delivered, {} expired, {} taken over",
             number(history, "accepted"),
@@ -173,16 +173,11 @@ fn show(device: &Value) -> String {
             number(history, "replaced"),
         ),
     );
-    line(
-        "refused",
-        format!(
-            "{} queue full (507), {} relay full (503), {} unknown senders (404), {} not there (410), {} other",
-            number(refused, "queue_full"),
-            number(refused, "relay_full"),
-            number(refused, "unknown_sender"),
-            number(refused, "not_there"),
-            number(refused, "other"),
-        ),
-    );
+    let refused = refused.as_object().into_iter().flatten();
+    let refused: Vec<String> = refused
+        .filter(|(_, count)| count.as_u64() > Some(0))
+        .map(|(code, count)| format!("{count} with {code}"))
+        .collect();
+    line("refused", if refused.is_empty() { "none".to_owned() } else { refused.join(", ") });
     out
 }

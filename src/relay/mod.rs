@@ -12,7 +12,6 @@ pub mod correspondents;
 pub mod dedup;
 pub mod delivery;
 mod fair_share;
-pub mod history;
 pub mod item;
 pub mod mailbox;
 pub mod mailbox_quota;

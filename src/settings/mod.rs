@@ -18,7 +18,7 @@ pub use admin_address::AdminAddress;
 pub use check::MESSAGE_OVERHEAD;
 pub use load::{load, load_from, print, unread_variables};
 pub use problem::{Problem, Problems};
-pub use reload::Reload;
+pub use reload::{Change, Reload};
 pub use value::is_log_filter;
 
 use std::net::SocketAddr;

@@ -3,15 +3,26 @@
 use super::problem::{Problems, printable};
 use super::{KEYS, Log, Queue, Server, Settings, check};
 
+/// A setting that has another value than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// As in `limits.strikes`.
+    pub key: String,
+    /// The value that was in force.
+    pub before: String,
+    /// The value in the file.
+    pub after: String,
+}
+
 /// The result of a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reload {
     /// The settings to go on with.
     pub settings: Settings,
-    /// The changes that apply now, one line each: `limits.strikes: 10 -> 20`.
-    pub changed: Vec<String>,
-    /// The changes that need a restart, in the same form; `settings` still has the running value.
-    pub needs_restart: Vec<String>,
+    /// The changes that apply now.
+    pub changed: Vec<Change>,
+    /// The changes that need a restart; `settings` still has the running value.
+    pub needs_restart: Vec<Change>,
 }
 
 impl Settings {
@@ -59,14 +70,14 @@ impl Settings {
 }
 
 /// The keys whose values differ, in the order of the file.
-fn differences(before: &Settings, after: &Settings) -> Vec<String> {
+fn differences(before: &Settings, after: &Settings) -> Vec<Change> {
     let values = before.values().into_iter().zip(after.values());
     KEYS.iter()
         .zip(values)
         .filter(|(_, (before, after))| before != after)
         .map(|((section, key), (before, after))| {
             let [before, after] = [before, after].map(|value| printable(&value.to_string()));
-            format!("{section}.{key}: {before} -> {after}")
+            Change { key: format!("{section}.{key}"), before, after }
         })
         .collect()
 }

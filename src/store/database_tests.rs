@@ -8,6 +8,7 @@ use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{AccessKey, Envelope, Origin, Subject};
 use crate::protocol::frame::Accept;
 use crate::protocol::id::{Letters, MessageId};
+use crate::store::history::History;
 
 /// Pseudo-random numbers: the same seed gives the same numbers.
 pub struct Dice(pub u64);
@@ -279,6 +280,7 @@ fn changes(dice: &mut Dice, model: &Model, next_seq: &mut Seq) -> Changes {
             registered_at: dice.below(1 << 40) as i64,
             blocked: dice.below(2) > 0,
             access: (dice.below(2) > 0).then(|| "team".into()),
+            history: History { accepted: dice.below(2) as u32, ..History::default() },
         });
         changes.devices.insert(id, device);
     }

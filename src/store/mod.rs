@@ -10,6 +10,7 @@ pub mod copy;
 pub mod database;
 pub mod examine;
 mod handover;
+pub mod history;
 pub mod holder;
 pub mod inspect;
 pub mod memory;

@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::boots::{BootTime, Boots};
+use super::history::History;
 use crate::access;
 use crate::clock::{Moment, Now};
 use crate::protocol::envelope::{AccessKey, Envelope, NoticeKind, Origin, Seq, Subject};
@@ -62,6 +63,8 @@ pub struct DeviceRecord {
     pub blocked: bool,
     /// The name of the access token by which the device registered, see [`access::is_name`].
     pub access: Option<Box<str>>,
+    /// As of the last time that the record was written.
+    pub history: History,
 }
 
 /// A device to which another device has written, by a keyed hash.
@@ -210,6 +213,7 @@ impl DeviceRecord {
         out.extend_from_slice(&self.registered_at.to_le_bytes());
         out.push(access.len() as u8);
         out.extend_from_slice(access.as_bytes());
+        self.history.encode(out);
         seal(salt(self.id), out);
     }
 
@@ -247,6 +251,7 @@ impl DeviceRecord {
             registered_at,
             blocked,
             access: (!access.is_empty()).then(|| access.into()),
+            history: History::decode(&mut from)?,
         })
     }
 }
@@ -346,6 +351,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(text).ok()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
@@ -362,6 +371,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::refusal::Refusal;
 
     fn record(subject: Subject) -> MessageRecord {
         MessageRecord {
@@ -381,6 +391,17 @@ mod tests {
                 recipient_letters: Letters::Small,
             },
         }
+    }
+
+    fn history(refused: usize) -> History {
+        let now = Now { mono: Moment(1), wall_ms: 1_700_000_000_000 };
+        let mut history = History { accepted: refused as u32, ..History::default() };
+        for _ in 0..refused {
+            history.count_refusal(now, Refusal::QueueFull);
+            history.count_refusal(now, Refusal::UnknownRecipient);
+            history.count_expired(now);
+        }
+        history
     }
 
     fn encoded(record: &MessageRecord) -> Vec<u8> {
@@ -438,6 +459,7 @@ mod tests {
                         registered_at: 1_700_000_000_123,
                         blocked: access.is_some(),
                         access: access.map(Into::into),
+                        history: history(access.map_or(0, str::len)),
                     },
                     Vec::new(),
                 );

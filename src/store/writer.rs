@@ -118,7 +118,7 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
     /// Commits until the store is closed.
     pub fn run(mut self) {
         // Dropped before `self`: after a panic the database must not be closed, because closing writes.
-        let _guard = AbortOnPanic(format_args!("the queue's writer panicked, the process ends"));
+        let _guard = AbortOnPanic("queue_writer");
         while let Some((changes, last_put)) = self.next_batch() {
             let began = Instant::now();
             match self.write(&changes) {
@@ -326,7 +326,8 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
     /// After a failed sync the kernel's view of the file cannot be trusted; a restart reads what is on disk.
     fn end_if_sync_failed(&self, error: &redb::Error) {
         if self.sync_failed.get() {
-            end(format_args!("the disk failed to sync the queue, the process ends error={error}"));
+            log::error!(error:%; "the disk failed to sync the queue, the process ends");
+            end()
         }
     }
 }
@@ -335,14 +336,14 @@ impl<F: DatabaseFile, R: Fn(Outcome)> Writer<F, R> {
 fn end_if_lost<T>(result: Result<T, OpenError>) -> Result<T, OpenError> {
     match result {
         Err(error) if error.is_lost() => {
-            end(format_args!("the queue's file is lost, the process ends error={error}"))
+            log::error!(error:%; "the queue's file is lost, the process ends");
+            end()
         }
         result => result,
     }
 }
 
-fn end(why: std::fmt::Arguments<'_>) -> ! {
-    log::error!("{why}");
+fn end() -> ! {
     log::logger().flush();
     std::process::exit(EXIT_CODE)
 }

@@ -131,13 +131,13 @@ impl Ingress {
     pub fn reload_access(&self) -> io::Result<Arc<Policy>> {
         let Some(core) = self.core.get() else { return Err(io::Error::other("still starting")) };
         let access = read_access(&self.in_force().settings).map(Arc::new).inspect_err(|error| {
-            log::error!("access tokens not reloaded, the old ones stay: {error}");
+            log::error!(error:%; "access tokens not reloaded, the old ones stay");
         })?;
         let limits = core.limiter.try_send(rate_limiter::ReloadAccess(access.clone()));
         let rules = core.registry.try_send(registry::ReloadAccess(access.clone()));
         if limits.is_err() || rules.is_err() {
             let error = "the core is too busy to take over new access tokens; try again";
-            log::error!("{error}");
+            log::error!("the core is too busy to take over new access tokens");
             return Err(io::Error::other(error));
         }
         Ok(access)

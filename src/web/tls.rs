@@ -76,7 +76,7 @@ impl Tls {
         match load(certificate, key, clock) {
             Ok(certificate) => self.certificate.replace(certificate),
             Err(reason) => {
-                log::error!("certificate not reloaded, the old one stays: {reason}");
+                log::error!(error:% = reason; "certificate not reloaded, the old one stays");
             }
         }
     }

@@ -162,7 +162,7 @@ async fn revoking_with_devices_puts_them_out_and_nobody_else() {
     let mut again = Device::connect(&binary).await;
     again.expect_refusal(here.resume_frame(), 401).await;
     again.expect_refusal(register(&secret), 401).await;
-    binary.expect_log("operator ended the devices of an access token access=acme devices=2").await;
+    binary.expect_log("operator action=EndDevices access=acme devices=2").await;
     // Once more is no mistake: there may have been no relay at the first time.
     let printed = running.prints(&["token", "revoke", "acme", "--devices"]).await;
     assert_eq!(printed, "0 devices of acme have ended\n");

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::support::binary::{FREE_PORTS, sealpost};
 use crate::support::operator::Operator;
-use crate::support::{Device, Relay};
+use crate::support::{Binary, Device, Relay};
 
 /// Messages that fit into the window of these tests.
 const WINDOW: u64 = 4;
@@ -244,4 +245,60 @@ async fn the_list_is_bounded_and_filtered() {
     assert_eq!((some.len(), more), (2, true));
     let printed = operator.prints(&["device", "list", "--queued"]).await;
     assert!(printed.contains(&bob.id) && printed.lines().count() == 2, "{printed}");
+}
+
+#[actix_rt::test]
+async fn a_device_that_takes_correspondents_only_says_that_others_were_refused() {
+    let relay = Relay::start();
+    let accept = json!({"resumable": true, "accept": "correspondents"});
+    let hidden = Device::register(&relay, json!({"type": "Register", "payload": accept})).await;
+    let mut stranger = Device::plain_from(&relay, 9).await;
+    let frame = stranger.message_to(&hidden.id, 1, json!({}));
+    stranger.expect_refusal(frame, 404).await;
+    let line = first_line(&relay, &hidden.id).await;
+    assert_eq!(
+        line,
+        "unknown_sender: it takes messages of its correspondents only: 1 of others were refused with 404"
+    );
+    let shown = shown(&relay, &hidden.id).await;
+    assert_eq!(shown["since_registration"]["refused"]["404"], 1);
+}
+
+#[actix_rt::test]
+async fn a_full_relay_is_the_cause_of_what_a_device_misses() {
+    let relay = Relay::generous(|settings| settings.queue.total_bytes = 1000);
+    let bob = Device::resumable(&relay).await.disconnect(&relay).await;
+    let mut alice = Device::plain(&relay).await;
+    let frame = alice.message_to(&bob.id, 1, json!({"encrypted_data": "e".repeat(2000)}));
+    alice.expect_refusal(frame, 503).await;
+    let line = first_line(&relay, &bob.id).await;
+    assert_eq!(line, "relay_full: the relay's memory or disk was full: 1 were refused with 503");
+}
+
+/// The counts began anew with each start of the relay.
+#[actix_rt::test]
+async fn what_happened_to_a_devices_messages_is_counted_since_its_registration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = || {
+        let mut command = sealpost(directory.path());
+        command.args(FREE_PORTS);
+        Binary::start(command)
+    };
+    let mut relay = start().await;
+    let (mut alice, mut bob) = (Device::plain(&relay).await, Device::resumable(&relay).await);
+    alice.send_and_expect_ack(&bob.id, 1).await;
+    bob.receive_and_ack(1).await;
+    let bob = bob.disconnect(&relay).await;
+    alice.send_message(&bob.id, 2, json!({"ttl": 1})).await;
+    alice.expect_ack(2).await;
+    alice.expect_error(410).await;
+    let expired = Operator::of(relay.admin).json(&["device", "show", &bob.id, "--json"]).await;
+    relay.stop().await;
+    let relay = start().await;
+    let operator = Operator::of(relay.admin);
+    let shown = operator.json(&["device", "show", &bob.id, "--json"]).await;
+    assert_eq!(shown["since_registration"], expired["since_registration"]);
+    assert_eq!(shown["since_registration"]["accepted"], 2);
+    assert_eq!(shown["since_registration"]["expired"], 1);
+    assert_eq!(shown["cause"], "expired");
 }

@@ -1,5 +1,6 @@
 //! Why a device does not get its messages: all that the relay knows of one device. (operations: Looking inside)
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -7,11 +8,11 @@ use serde::Serialize;
 
 use super::directory::{Connection, Device};
 use super::{Router, STEP_ENTRIES, Slot};
-use crate::clock::{Moment, Now};
+use crate::clock::Now;
 use crate::protocol::id::DeviceId;
 use crate::relay::command::ConnectionId;
-use crate::relay::history::Refused;
 use crate::relay::mailbox_quota::Usage;
+use crate::store::history::{CODES, History};
 
 /// How long ago something may be to still be the cause of what a device misses now.
 const RECENT: Duration = Duration::from_secs(60 * 60);
@@ -32,6 +33,10 @@ pub enum Cause {
     ResumedElsewhere,
     /// Messages were not delivered in time.
     Expired,
+    /// The device takes messages of its correspondents only: others get 404.
+    UnknownSender,
+    /// The relay's memory or disk was full: senders got 503.
+    RelayFull,
     /// The device is not connected.
     Away,
     /// Nothing that the relay knows of.
@@ -56,7 +61,7 @@ pub struct DeviceReport {
     pub queue: QueueReport,
     /// Messages that the device may send now.
     pub allowance_left: u64,
-    pub since_start: HistoryReport,
+    pub since_registration: HistoryReport,
 }
 
 /// The connection that a device has.
@@ -95,13 +100,14 @@ pub struct QueueReport {
     pub next_expiry_in: Option<u64>,
 }
 
-/// What happened to the messages for a device since the relay started.
+/// What happened to the messages for a device since its registration, see [`History`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HistoryReport {
     pub accepted: u32,
     pub delivered: u32,
     pub expired: u32,
-    pub refused: Refused,
+    /// By the code that the senders got.
+    pub refused: BTreeMap<u16, u32>,
     pub replaced: u32,
 }
 
@@ -201,11 +207,11 @@ impl Router {
                 next_expiry_in: device.mailbox.next_deadline().map(|at| (at - now.mono).as_secs()),
             },
             allowance_left: device.allowance.messages_left(),
-            since_start: HistoryReport {
+            since_registration: HistoryReport {
                 accepted: history.accepted,
                 delivered: history.delivered,
                 expired: history.expired,
-                refused: history.refused,
+                refused: CODES.map(|code| (code, history.refused(code))).into(),
                 replaced: history.replaced,
             },
         }
@@ -217,7 +223,7 @@ impl Router {
         let waiting = device.mailbox.waiting();
         let history = &*device.history;
         let quota = self.quota();
-        let is_recent = |at: Option<Moment>| at.is_some_and(|at| now.mono - at <= RECENT);
+        let is_recent = |at: u64| at > 0 && ago(now, at) <= RECENT;
         if device.blocked {
             let text = format!("blocked by an operator; {messages} messages wait for it");
             return (Cause::Blocked, text);
@@ -228,8 +234,8 @@ impl Router {
             return cause;
         }
         let is_full = messages >= quota.messages || bytes >= quota.bytes;
-        if is_full || is_recent(history.last_full) {
-            let refused = history.refused.queue_full;
+        if is_full || is_recent(history.last_refused(507)) {
+            let refused = history.refused(507);
             let what = if is_full {
                 "its queue is full"
             } else {
@@ -251,13 +257,15 @@ impl Router {
             return (Cause::ResumedElsewhere, text);
         }
         if history.expired > 0 && (device.connection.is_none() || is_recent(history.last_expired)) {
-            let ago = history.last_expired.map_or(Duration::ZERO, |at| now.mono - at);
-            let expired = history.expired;
+            let (expired, ago) = (history.expired, ago(now, history.last_expired));
             let text = format!(
                 "{expired} messages expired before they were delivered, the last one {} ago",
                 time(ago)
             );
             return (Cause::Expired, text);
+        }
+        if let Some(cause) = refusal_cause(history, is_recent) {
+            return cause;
         }
         if device.connection.is_some() {
             return (Cause::None, "connected, and nothing keeps its messages".to_owned());
@@ -285,6 +293,25 @@ fn connection_cause(connection: &Connection, now: Now, waiting: usize) -> Option
         "connected, but its window is full: it has confirmed nothing for {ago}; {waiting} wait"
     );
     Some((Cause::WindowFull, text))
+}
+
+/// What the relay itself does not take for a device.
+fn refusal_cause(history: &History, is_recent: impl Fn(u64) -> bool) -> Option<(Cause, String)> {
+    let refused = |code| is_recent(history.last_refused(code)).then(|| history.refused(code));
+    if let Some(refused) = refused(503) {
+        let text = format!("the relay's memory or disk was full: {refused} were refused with 503");
+        return Some((Cause::RelayFull, text));
+    }
+    let text = format!(
+        "it takes messages of its correspondents only: {} of others were refused with 404",
+        refused(404)?
+    );
+    Some((Cause::UnknownSender, text))
+}
+
+/// How long ago these Unix seconds were, by the wall clock.
+fn ago(now: Now, at: u64) -> Duration {
+    Duration::from_secs(now.unix().saturating_sub(at))
 }
 
 fn time(time: Duration) -> String {

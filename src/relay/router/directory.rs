@@ -18,12 +18,12 @@ use crate::relay::command::{ConnectionId, TokenHash};
 use crate::relay::correspondents::Correspondents;
 use crate::relay::dedup::DedupWindow;
 use crate::relay::delivery::{Delivery, Step};
-use crate::relay::history::History;
 use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
 use crate::relay::notice_queue::NoticeQueue;
 use crate::relay::on_demand::{Empty as _, OnDemand};
 use crate::relay::rate_limit::{Allowance, ResumeRate};
+use crate::store::history::History;
 
 pub(super) type Slot = u32;
 
@@ -164,6 +164,11 @@ impl Connection {
 impl Device {
     pub fn is_resumable(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// Whether a restart must know the device. A plain one is worth a write only once it has left something behind.
+    pub fn has_record(&self) -> bool {
+        self.is_resumable() || self.connection.is_none()
     }
 
     /// Whether an item of `bytes` could be in flight at once, overtaking nothing.

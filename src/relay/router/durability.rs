@@ -18,6 +18,7 @@ use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
 use crate::relay::rate_limit::{Allowance, whole_ms};
 use crate::store::boots::{BootTime, Boots};
+use crate::store::history::History;
 use crate::store::records::{CorrespondentRecord, DeviceRecord, Fingerprint, MessageRecord};
 use crate::store::{Loaded, PutOutcome, PutSeq};
 
@@ -73,6 +74,7 @@ impl Router {
                     registered_at: 0,
                     blocked: false,
                     access: None,
+                    history: History::default(),
                 };
                 self.restore_device(now, &loaded.boots, device, &mut allowance);
             }
@@ -255,6 +257,7 @@ impl Router {
             registered_at: device.registered_at,
             blocked: device.blocked,
             access: self.access.name(device.access).map(|name| (&**name).into()),
+            history: *device.history,
         });
     }
 
@@ -307,6 +310,9 @@ impl Router {
         device.registered_at = record.registered_at;
         device.blocked = record.blocked;
         device.access = access;
+        if record.history != History::default() {
+            *device.history = record.history;
+        }
         if is_alive(device) {
             self.access.added(access);
         }

@@ -172,8 +172,7 @@ impl Router {
             token,
         };
         step.deliver(id, Delivery::Registered(Box::new(accepted)));
-        // A plain device is worth a write only once it has left something behind.
-        if device.is_resumable() {
+        if device.has_record() {
             self.store_device(slot);
         }
         self.dispatch_notices(step, slot);

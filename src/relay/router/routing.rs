@@ -57,7 +57,7 @@ impl Router {
             let (subject, recipient) = (command.subject(), command.recipient());
             if let Err(refusal) = self.handle_one(step, from, command) {
                 if let Some(slot) = recipient.and_then(|to| self.directory.find(to.id)) {
-                    self.directory[slot].history.count_refusal(step.now.mono, refusal);
+                    self.directory[slot].history.count_refusal(step.now, refusal);
                 }
                 let context = ErrorContext::about(subject.as_ref(), recipient);
                 step.refuse(connection, refusal, context);

@@ -77,7 +77,11 @@ impl Router {
             }
             // An item that expired in flight has given back its credit.
             if let Some(slot) = self.directory.find(expired.recipient) {
-                self.directory[slot].history.count_expired(step.now.mono);
+                let device = &mut self.directory[slot];
+                device.history.count_expired(step.now);
+                if device.has_record() {
+                    self.store_device(slot);
+                }
                 self.dispatch(step, slot);
             }
         }

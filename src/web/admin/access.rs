@@ -45,6 +45,6 @@ pub async fn end_devices(
     // the next message.
     ask(core.limiter.send(rate_limiter::Observe)).await?;
     let devices = ask(core.registry.send(EndDevicesOf(name.clone()))).await?;
-    log::info!(access:% = name, devices; "operator ended the devices of an access token");
+    log::info!(action = "EndDevices", access:% = name, devices; "operator");
     Ok(HttpResponse::Ok().json(json!({ "name": &*name, "devices": devices })))
 }

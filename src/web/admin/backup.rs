@@ -74,7 +74,7 @@ pub async fn post(ingress: web::Data<Arc<Ingress>>) -> HttpResponse {
                 }))
         }
         Err(refused) => {
-            log::warn!("backup refused: {}", refused.error);
+            log::warn!(error = refused.error; "backup refused");
             refused.response()
         }
     }
@@ -107,7 +107,7 @@ async fn begin(ingress: &Ingress) -> Result<mpsc::Receiver<io::Result<Bytes>>, R
 /// Sends everything, or an error in the end: then the response is cut and the client knows.
 fn run(snapshot: &Snapshot, chunks: &mpsc::Sender<io::Result<Bytes>>, clock: &Clock) {
     let began = clock.moment();
-    log::info!("backup began");
+    log::info!(action = "Backup"; "operator");
     let mut bytes = 0_u64;
     let sent = snapshot.send(|chunk| {
         bytes = bytes.saturating_add(chunk.len() as u64);

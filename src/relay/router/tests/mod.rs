@@ -30,6 +30,7 @@ use crate::relay::notice_queue::NoticeNumber;
 use crate::relay::rate_limit::{Allowance, RatePlan};
 use crate::settings::RateLimit;
 use crate::store::Loaded;
+use crate::store::history::History;
 use crate::store::records::{CorrespondentRecord, DeviceRecord, MessageRecord};
 
 const UNIX: u64 = 1_000;

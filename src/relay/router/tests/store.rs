@@ -52,6 +52,7 @@ fn the_end_of_a_device_that_was_connected_is_written_at_the_start() {
         registered_at: 5,
         blocked: true,
         access: Some("team".into()),
+        history: History::default(),
     };
     let loaded = Loaded { devices: vec![record.clone()], ..Loaded::default() };
     let (now, allowance) = (relay.step.now, relay.allowance.clone());
