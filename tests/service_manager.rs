@@ -102,7 +102,9 @@ async fn an_inherited_socket_takes_the_place_of_server_listen() {
     let address = socket.local_addr().expect("an address");
     let mut relay = Binary::start(activated(place.path(), &socket)).await;
     assert_eq!(relay.public, address);
-    let said = format!("listening on {address}, server.listen = 127.0.0.1:0 is not used");
+    let said = format!(
+        "socket activation listening_on={address} not_used=server.listen address=127.0.0.1:0"
+    );
     assert!(relay.log.contains(&said), "{}", relay.log);
     Device::plain(&relay).await.expect_nothing().await;
     relay.stop().await;
@@ -145,7 +147,8 @@ async fn two_sockets_are_told_apart_by_their_names() {
     let place = tempfile::tempdir().expect("a directory");
     let mut relay = Binary::start(with_sockets(place.path(), "tcp,tcp", "admin:public")).await;
     for (key, address) in [("server.listen", relay.public), ("server.admin_listen", relay.admin)] {
-        let said = format!("listening on {address}, {key} = 127.0.0.1:0 is not used");
+        let said =
+            format!("socket activation listening_on={address} not_used={key} address=127.0.0.1:0");
         assert!(relay.log.contains(&said), "{}", relay.log);
     }
     Device::plain(&relay).await.expect_nothing().await;

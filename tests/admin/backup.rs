@@ -6,13 +6,14 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::http::ask;
+use crate::support::http::{ask, connect_tcp};
 use crate::support::operator::Operator;
 use crate::support::{Device, Relay, eventually};
 
 /// Starts a backup and reads no more than that it began.
 async fn begins(admin: SocketAddr) -> TcpStream {
-    let mut client = TcpStream::connect(admin).await.expect("the relay listens");
+    // A large receive buffer would take the whole backup.
+    let mut client = connect_tcp(admin, None, Some(4096)).await;
     let request = format!("POST /admin/backup HTTP/1.1\r\nHost: {admin}\r\n\r\n");
     client.write_all(request.as_bytes()).await.expect("the relay reads");
     let mut head = [0; 15];

@@ -232,13 +232,13 @@ async fn a_hangup_reads_the_certificate_again_and_refuses_bad_files_with_a_line(
 
     set_mode(&files.1, 0o644);
     relay.signal("HUP");
-    let line = relay.expect_log("certificate not reloaded, the old one stays: tls.key = ").await;
+    let line = relay.expect_log("certificate not reloaded, the old one stays error=").await;
     assert!(line.contains("its mode is 644") && line.contains("ERROR"), "{line}");
     RawClient::plain(relay.public).await.send_to_itself(1).await;
 
     write(Path::new(""), Path::new(""));
     relay.signal("HUP");
-    relay.expect_log("needs a restart tls.certificate").await;
+    relay.expect_log("setting needs a restart key=tls.certificate").await;
     relay.expect_log("settings reloaded").await;
     RawClient::plain(relay.public).await.send_to_itself(1).await;
     old.send_to_itself(1).await;
