@@ -11,6 +11,7 @@ use sealpost::protocol::frame::{AuthStep, ClientFrame};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use support::vectors::{Vector, vectors};
 use support::{Device, Relay};
 
 const DOCUMENT: &str = include_str!("../docs/protocol.md");
@@ -22,51 +23,6 @@ const SENDER: &str = "d8f8a9b0-f6e1-4a2b-8d7c-1e9f0a1b2c3d";
 const BY_TYPE_ONLY: [&str; 5] =
     ["expires_at", "retry_after_ms", "remaining", "session_ttl", "limits"];
 
-/// One vector: the text of its comment, the JSON block below it, if there is one, and its line.
-struct Vector {
-    comment: String,
-    json: Option<String>,
-    line: usize,
-}
-
-impl Vector {
-    /// The text behind the name of its kind; `None` if it is of another kind.
-    fn of_kind(&self, kind: &str) -> Option<&str> {
-        self.comment.strip_prefix(kind)?.strip_prefix(' ')
-    }
-
-    fn json(&self) -> &str {
-        self.json.as_deref().unwrap_or_else(|| panic!("line {}: no block follows", self.line))
-    }
-}
-
-/// All vectors of the page. Panics at a JSON block without a vector.
-fn vectors() -> Vec<Vector> {
-    let mut found: Vec<Vector> = Vec::new();
-    let mut lines = DOCUMENT.lines().zip(1..).peekable();
-    while let Some((text, line)) = lines.next() {
-        let marked = text.strip_prefix("<!-- vector: ").and_then(|rest| rest.strip_suffix(" -->"));
-        let block = match (marked, lines.peek()) {
-            (Some(_), Some((next, _))) if *next == "```json" => lines.next().is_some(),
-            (Some(_), _) => false,
-            (None, _) => {
-                assert_ne!(
-                    text.trim(),
-                    "```json",
-                    "line {line}: no vector stands above this block"
-                );
-                continue;
-            }
-        };
-        let json = block.then(|| {
-            let inside = lines.by_ref().map(|(text, _)| text).take_while(|text| *text != "```");
-            inside.collect::<Vec<_>>().join("\n")
-        });
-        found.push(Vector { comment: marked.unwrap_or_default().to_owned(), json, line });
-    }
-    found
-}
-
 /// The number of vectors of a kind, counted without the parser above.
 fn written(kind: &str) -> usize {
     DOCUMENT.matches(&format!("\n<!-- vector: {kind} ")).count()
@@ -75,7 +31,7 @@ fn written(kind: &str) -> usize {
 #[test]
 fn every_vector_is_of_a_kind_that_is_run() {
     let kinds = ["client", "server", "refused", "conversation"];
-    let all = vectors();
+    let all = vectors(DOCUMENT);
     for vector in &all {
         let known = kinds.iter().any(|kind| vector.of_kind(kind).is_some());
         assert!(known, "line {}: {}", vector.line, vector.comment);
@@ -89,7 +45,7 @@ fn every_vector_is_of_a_kind_that_is_run() {
 #[test]
 fn every_client_vector_decodes_as_its_type() {
     let mut run = 0;
-    for vector in vectors() {
+    for vector in vectors(DOCUMENT) {
         let Some(kind) = vector.of_kind("client") else { continue };
         let frame = decode(vector.json());
         let frame = frame.unwrap_or_else(|refusal| panic!("line {}: {refusal:?}", vector.line));
@@ -122,7 +78,7 @@ fn name(frame: &ClientFrame<'_>) -> &'static str {
 #[test]
 fn every_server_vector_has_its_shape() {
     let mut run = 0;
-    for vector in vectors() {
+    for vector in vectors(DOCUMENT) {
         let Some(kind) = vector.of_kind("server") else { continue };
         let frame: Value = serde_json::from_str(vector.json()).expect("JSON");
         assert_eq!(frame["type"], kind, "line {}", vector.line);
@@ -187,7 +143,7 @@ fn has_shape(kind: &str, frame: &Value) -> bool {
 #[tokio::test]
 async fn every_refused_vector_is_refused_with_its_exact_text() {
     let mut run = 0;
-    for vector in vectors() {
+    for vector in vectors(DOCUMENT) {
         let Some(rest) = vector.of_kind("refused") else { continue };
         let (code, sentence) = rest.split_once(' ').expect("a code and a sentence");
         let relay = Relay::start();
@@ -211,7 +167,7 @@ async fn every_refused_vector_is_refused_with_its_exact_text() {
 
 #[tokio::test]
 async fn the_conversations_go_as_they_are_written() {
-    let vectors = vectors();
+    let vectors = vectors(DOCUMENT);
     let mut scripts: BTreeMap<&str, Vec<(&Vector, &str)>> = BTreeMap::new();
     for vector in &vectors {
         let Some(rest) = vector.of_kind("conversation") else { continue };

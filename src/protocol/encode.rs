@@ -60,19 +60,21 @@ pub const PROTOCOL: u32 = 1;
 
 /// The fields of `RegisterResponse` for a client whose `Register` had a field. (protocol: RegisterResponse)
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Extension {
-    /// [`PROTOCOL`].
+    /// The version of the protocol: 1.
     pub protocol: u32,
     /// Whether the device outlives its connection: a client that misspelt `resumable` finds out.
     pub resumable: bool,
-    /// The token with which a resumable device resumes; `None` for a plain device.
+    /// The token with which the device resumes; a plain device has none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Token"))]
     pub resume_token: Option<Token>,
     /// Whether the client got its earlier device again.
     pub resumed: bool,
-    /// Messages that wait for the device.
+    /// Messages that wait for the device and follow now, those included that it has got before and has not confirmed.
     pub queued: usize,
-    /// Seconds for which the device and its queue outlive a disconnect.
+    /// Seconds for which the device and its queue outlive a disconnect; of a plain device, for which it stays known.
     pub session_ttl: u64,
     /// Every limit that applies to this client.
     pub limits: ClientLimits,
@@ -81,6 +83,15 @@ pub struct Extension {
 /// A resume token in clear text. It is a secret; `Debug` shows its length only.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(
+        rename = "ResumeToken",
+        description = "A resume token, a secret.",
+        extend("pattern" = "^[0-9a-f]{64}$", "maxLength" = 64),
+    )
+)]
 pub struct Token(pub String);
 
 impl std::fmt::Debug for Token {
@@ -89,8 +100,9 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// The limits that a client must know; each is the setting of that name. (protocol: RegisterResponse)
+/// The limits that a client must know; each is a setting of the relay. (protocol: RegisterResponse)
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClientLimits {
     /// `limits.message_bytes`, in bytes.
     pub message_bytes: usize,
@@ -112,15 +124,24 @@ pub struct ClientLimits {
     pub window: usize,
 }
 
+/// The `device_id` alone for a client whose `Register` had no field, else all. (protocol: RegisterResponse)
+#[derive(Debug, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "RegisterResponsePayload", transform = super::schema::all_or_none)
+)]
+pub struct RegisterResponsePayload<'a> {
+    /// The id of this connection's device.
+    pub device_id: DeviceId,
+    /// All other fields.
+    #[serde(flatten)]
+    pub extension: Option<&'a Extension>,
+}
+
 /// Encodes a `RegisterResponse`. (protocol: RegisterResponse)
 pub fn register_response(device_id: DeviceId, extension: Option<&Extension>) -> String {
-    #[derive(Serialize)]
-    struct Payload<'a> {
-        device_id: DeviceId,
-        #[serde(flatten)]
-        extension: Option<&'a Extension>,
-    }
-    encode("RegisterResponse", &Payload { device_id, extension })
+    encode("RegisterResponse", &RegisterResponsePayload { device_id, extension })
 }
 
 /// The receipt in an `Ack`: the state of a message whose sender asked for receipts. (protocol: Ack)
@@ -160,32 +181,54 @@ pub fn write_ack(out: &mut String, id: MessageId, status: Option<Status>) {
 /// The `retry_after_ms` of a refusal by a full relay; the HTTP 503 of a full relay asks for the same 30 seconds.
 const FULL_RETRY_AFTER_MS: u64 = 30_000;
 
+/// What was refused or has expired, and why. (protocol: Error)
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "ErrorPayload"))]
+pub struct ErrorPayload<'a> {
+    /// What is wrong, for people. The sentences are fixed.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    message: std::fmt::Arguments<'a>,
+    /// What is wrong, for programs: 400, 401, 403, 404, 409, 410, 413, 429, 503 or 507. More may come.
+    code: u16,
+    /// Id of the refused or expired message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "MessageId"))]
+    message_id: Option<MessageId>,
+    /// `key_id` of the refused or expired key rotation, as its sender wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::KeyId"))]
+    key_id: Option<&'a RawValue>,
+    /// To whom the refused or expired message was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Recipient"))]
+    recipient_id: Option<Recipient>,
+    /// Milliseconds after which a new attempt can succeed; in 429 and 503.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
+    retry_after_ms: Option<u64>,
+    /// What the limit is; in 413, 429 and some 403.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Limit"))]
+    limit: Option<Limit>,
+    /// What is left of the allowance; in 429.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "u32"))]
+    remaining: Option<u32>,
+}
+
+/// What a limit is, or which one. (protocol: Error, Access tokens)
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "ErrorLimit"))]
+enum Limit {
+    /// Bytes in a 413, messages a minute in a 429.
+    Number(u64),
+    /// In a 403, the bound of the access token: `devices` or `queued_bytes`. More may come.
+    Name(&'static str),
+}
+
 /// Encodes an `Error`. (protocol: Error)
 pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
-    /// What the limit is, or which one.
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Limit {
-        Number(u64),
-        Name(&'static str),
-    }
-    #[derive(Serialize)]
-    struct Payload<'a> {
-        message: std::fmt::Arguments<'a>,
-        code: u16,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        message_id: Option<MessageId>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        key_id: Option<&'a RawValue>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        recipient_id: Option<Recipient>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry_after_ms: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        limit: Option<Limit>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        remaining: Option<u32>,
-    }
     let (limit, remaining, retry_after_ms) = match refusal {
         Refusal::RateLimited(limit) => (Some(Limit::Number(u64::from(limit))), Some(0), None),
         Refusal::TooLarge(max) => (u64::try_from(max).ok().map(Limit::Number), None, None),
@@ -195,7 +238,7 @@ pub fn error(refusal: Refusal, context: &ErrorContext) -> String {
     };
     encode(
         "Error",
-        &Payload {
+        &ErrorPayload {
             message: format_args!("{refusal}"),
             code: refusal.code(),
             message_id: context.message_id,

@@ -65,6 +65,7 @@ impl std::fmt::Debug for Secret<'_> {
 
 /// Whose messages a device takes. (protocol: Register)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename_all = "lowercase"))]
 pub enum Accept {
     /// Everybody's.
     #[default]
@@ -171,6 +172,7 @@ pub struct StatusUpdate {
 
 /// Whether a connected device accepts messages now. (protocol: Status)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Presence {
     /// The relay delivers.
     Online,

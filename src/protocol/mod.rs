@@ -11,3 +11,5 @@ mod json_object;
 pub mod json_string;
 pub mod kind;
 pub mod refusal;
+#[cfg(feature = "schema")]
+pub mod schema;

@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::schema::assert_server_frame;
 use super::tls::Stream;
 use super::{Endpoints, PATIENCE, message_id};
 
@@ -387,14 +388,19 @@ impl Device {
         self.try_next().await.expect("the connection is open")
     }
 
-    /// The next message that is neither a ping nor a pong.
+    /// The next message that is neither a ping nor a pong. A text is a frame that docs/schemas allow.
     async fn try_next(&mut self) -> Result<Message, Gone> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let next = tokio::time::timeout_at(deadline, self.socket.next()).await;
             match next.expect("a message in time") {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => return Ok(message),
+                Some(Ok(message)) => {
+                    if let Message::Text(text) = &message {
+                        assert_server_frame(text);
+                    }
+                    return Ok(message);
+                }
                 Some(Err(_)) | None => return Err(Gone),
             }
         }

@@ -10,8 +10,10 @@ pub mod operator;
 pub mod peer;
 mod raw_client;
 mod relay;
+pub mod schema;
 pub mod service_manager;
 pub mod tls;
+pub mod vectors;
 
 pub use binary::Binary;
 pub use device::{Away, Device, Gone, confirmation};
