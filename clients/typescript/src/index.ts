@@ -1,0 +1,14 @@
+export type { Client, ClientEvents, ConnectOptions, Peer, SendHandle, SendOptions, State } from "./api.js";
+export type { AuthenticationHandler, AuthenticationRequest, Credentials, Signer } from "./authentication.js";
+export type { BackoffSettings } from "./backoff.js";
+export { fromBase64, toBase64 } from "./bytes.js";
+export { connect } from "./client.js";
+export type { Clock } from "./clock.js";
+export { ExpiredError, GaveUpError, RefusedError, SealpostError } from "./errors.js";
+export type { KeyRotation, KeyRotationHandler, MessageHandler } from "./inbox.js";
+export type { WebSocketConstructor, WebSocketLike } from "./link.js";
+export type { Message } from "./message.js";
+export { localStorageStorage } from "./storage/local.js";
+export { memoryStorage } from "./storage/memory.js";
+export type { HandledId, Identity, IdentityStore, OutboxEntry, OutboxStore, Storage } from "./storage/types.js";
+export type { WatchdogSettings } from "./watchdog.js";
