@@ -1,0 +1,5 @@
+"""``python -m sealpost``."""
+
+from .cli import script
+
+script()
