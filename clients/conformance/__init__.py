@@ -1,0 +1,1 @@
+"""The conformance kit for clients of Sealpost: see README.md."""

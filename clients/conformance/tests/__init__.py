@@ -1,0 +1,1 @@
+"""Tests of the kit itself, without a client of Sealpost."""
