@@ -7,8 +7,8 @@ use crate::settings::{AdminAddress, Settings};
 /// The path at which devices connect.
 const WEBSOCKET_PATH: &str = "/ws";
 
-/// Four lines for a new operator: where the relay listens, what to try, where its queue and its health are. No line feed at
-/// the end.
+/// The lines for a new operator: where the relay listens, the page to try it if there is one, what to try without a browser,
+/// where its queue and its health are. No line feed at the end.
 ///
 /// `settings` must have the ports that the system chose where port 0 was configured.
 pub fn first_lines(settings: &Settings) -> String {
@@ -25,8 +25,14 @@ pub fn first_lines(settings: &Settings) -> String {
         Some(name) if scheme == "wss" => format!("{name}:{}", listen.port()),
         _ => listen.to_string(),
     };
+    let page = match scheme {
+        _ if !settings.server.shows_demo(settings.server.listen.ip()) => String::new(),
+        "wss" => format!("a page to try it: https://{relay}/\n"),
+        _ => format!("a page to try it: http://{relay}/\n"),
+    };
     format!(
         "sealpost {} is listening on {}\n\
+         {page}\
          try it: echo '{{\"type\":\"Register\"}}' | websocat --no-close {scheme}://{relay}{WEBSOCKET_PATH}\n\
          queue: {}\n\
          health: {health}",
@@ -92,6 +98,7 @@ pub fn shared_origins(settings: &Settings) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Demo;
 
     fn settings(listen: &str, proxies: &[&str]) -> Settings {
         let mut settings = Settings::default();
@@ -109,6 +116,27 @@ mod tests {
         assert!(lines.contains("websocat") && lines.contains("ws://127.0.0.1:8081/ws"));
         assert!(lines.contains("http://127.0.0.1:9090/healthz"));
         assert!(first_lines(&settings("[::]:8081", &[])).contains("ws://[::1]:8081/ws"));
+    }
+
+    #[test]
+    fn the_page_to_try_the_relay_has_its_line_while_it_is_shown() {
+        let page = |settings: &Settings| {
+            let lines = first_lines(settings);
+            lines
+                .lines()
+                .find_map(|line| line.strip_prefix("a page to try it: ").map(str::to_owned))
+        };
+        let mut here = settings("127.0.0.1:8081", &[]);
+        assert_eq!(page(&here).as_deref(), Some("http://127.0.0.1:8081/"));
+        here.server.demo = Demo::Off;
+        assert_eq!(page(&here), None);
+        let mut public = settings("[::]:8443", &[]);
+        assert_eq!(page(&public), None);
+        public.server.demo = Demo::On;
+        assert_eq!(page(&public).as_deref(), Some("http://[::1]:8443/"));
+        public.tls.certificate = "relay.pem".into();
+        public.server.hosts = vec!["relay.example".to_owned()];
+        assert_eq!(page(&public).as_deref(), Some("https://relay.example:8443/"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sealpost::cli::Cli;
 use sealpost::protocol::envelope::ENVELOPE_OVERHEAD;
-use sealpost::settings::{Settings, load_from, print};
+use sealpost::settings::{Demo, Settings, load_from, print};
 
 fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("settings.toml")
@@ -50,6 +50,7 @@ fn the_defaults_are_as_documented() {
     assert_eq!(settings.heartbeat.timeout.as_secs(), 75);
     assert_eq!(settings.auth.exchange_ttl.as_secs(), 60);
     assert!(settings.queue.durable);
+    assert_eq!(settings.server.demo, Demo::Auto);
 }
 
 #[test]
@@ -95,6 +96,7 @@ fn the_file_marks_the_keys_that_a_reload_applies() {
                             | "proxy_protocol"
                             | "allowed_origins"
                             | "hosts"
+                            | "demo"
                             | "admin_token_file"
                     ) | ("log", "level")
                 );

@@ -79,6 +79,7 @@ impl App {
         let listener = inherited.public_or(settings.server.listen)?;
         let admin_listener = inherited.admin_or(&settings.server.admin_listen)?;
         let (public, admin) = (listener.local_addr()?, admin_listener.address()?);
+        ingress.bound.get_or_init(|| public.ip());
         if let Some(queue) = &queue {
             queue.file.publish(&[Some(public), admin.tcp()]);
         }

@@ -22,7 +22,7 @@ use crate::client_log::{Details, Incident};
 use crate::web::http::{Deadlines, HEAD_TIMEOUT};
 use crate::web::ingress::Ingress;
 use crate::web::ws::Client;
-use crate::web::{admin, health, hosts, http, metrics, proxy_protocol, ws};
+use crate::web::{admin, demo, health, hosts, http, metrics, proxy_protocol, ws};
 
 pub(super) fn public_service(
     ingress: &Arc<Ingress>,
@@ -33,6 +33,7 @@ pub(super) fn public_service(
         .service(web::resource("/livez").get(health::livez))
         .service(web::resource("/readyz").get(health::readyz))
         .route(ws::PATH, web::route().to(ws::not_upgrading))
+        .configure(demo::configure)
         .wrap(from_fn(hosts::well_formed));
     let site = map_config(site, |()| AppConfig::default());
     let (ingress, config) = (ingress.clone(), ServiceConfig::default());

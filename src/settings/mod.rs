@@ -6,6 +6,7 @@
 
 mod admin_address;
 mod check;
+mod demo;
 mod load;
 mod memory;
 mod problem;
@@ -16,6 +17,7 @@ mod value;
 
 pub use admin_address::AdminAddress;
 pub use check::MESSAGE_OVERHEAD;
+pub use demo::Demo;
 pub use load::{load, load_from, print, unread_variables};
 pub use problem::{Problem, Problems};
 pub use reload::{Change, Reload};
@@ -30,7 +32,7 @@ use bytesize::{GIB, KIB, MIB, TIB};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use value::{ACCESS_MODE, ADDRESS, ADMIN_ADDRESS, DIRECTORY, FILE, FILTER};
+use value::{ACCESS_MODE, ADDRESS, ADMIN_ADDRESS, DEMO, DIRECTORY, FILE, FILTER};
 use value::{Count, Kind as _, MemorySize, Networks, Origins, Share, Size, Span, read};
 use value::{FLAG, FORMAT, HOSTS, OPTIONAL_FILE};
 
@@ -148,6 +150,8 @@ settings! {
         /// of them, and the admin listener is served by them. Empty: any name, but on a connection from this machine
         /// that is not a trusted proxy's only IP addresses and `localhost`, because of DNS rebinding.
         hosts: Vec<String> = HOSTS,
+        /// Whether the public listener shows a page with two devices, to try the relay.
+        demo: Demo = DEMO,
         /// How long the peer's TCP may leave sent bytes unconfirmed before it counts as dead (RFC 5482).
         tcp_user_timeout: Duration = Span(S..=HOUR),
     }

@@ -27,8 +27,8 @@ pub struct Reload {
 
 impl Settings {
     /// Takes from `fresh` what can change while connections are open: `limits`, `rate_limit`, the quotas and times of
-    /// `queue`, `access`, `server.admin_token_file`, `server.allowed_origins`, `server.hosts`, `server.trusted_proxies`,
-    /// `server.proxy_protocol`, the files of `tls` and `log.level`. Everything else is bound to sockets, threads and timers that already
+    /// `queue`, `access`, `server.admin_token_file`, `server.allowed_origins`, `server.hosts`, `server.demo`,
+    /// `server.trusted_proxies`, `server.proxy_protocol`, the files of `tls` and `log.level`. Everything else is bound to sockets, threads and timers that already
     /// run, and keeps its value. TLS is neither turned on nor off: a mistake would let devices speak in the clear.
     ///
     /// If a new value would contradict a kept one (`limits.message_bytes` above the running `delivery.bytes`), no value is
@@ -42,6 +42,7 @@ impl Settings {
                 allowed_origins: fresh.server.allowed_origins.clone(),
                 admin_token_file: fresh.server.admin_token_file.clone(),
                 hosts: fresh.server.hosts.clone(),
+                demo: fresh.server.demo,
                 ..self.server.clone()
             },
             access: fresh.access.clone(),

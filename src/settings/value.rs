@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use super::admin_address::AdminAddress;
 use super::memory::automatic_total;
 use super::problem::{Problem, Problems, printable};
-use super::{AccessMode, LogFormat};
+use super::{AccessMode, Demo, LogFormat};
 use crate::web_origin::{WebOrigin, parse_name};
 
 /// How a value of type `U` is written in the file.
@@ -297,6 +297,17 @@ pub(super) const ACCESS_MODE: Plain<AccessMode> = Plain(
         _ => None,
     },
     "must be \"open\" or \"tokens\"",
+);
+
+/// `"auto"`, `true` or `false`; the environment can only write them as text.
+pub(super) const DEMO: Plain<Demo> = Plain(
+    |written| match (written.as_bool(), text(written).unwrap_or_default()) {
+        (Some(true), _) | (None, "true") => Some(Demo::On),
+        (Some(false), _) | (None, "false") => Some(Demo::Off),
+        (None, "auto") => Some(Demo::Auto),
+        _ => None,
+    },
+    "must be \"auto\", true or false",
 );
 
 /// The path of a file, relative to the working directory unless it begins with a slash; empty for none.

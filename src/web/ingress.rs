@@ -71,6 +71,8 @@ pub struct Ingress {
     pub draining: AtomicBool,
     /// The listening socket outlives this process, and connections wait in its backlog meanwhile.
     pub socket_is_inherited: AtomicBool,
+    /// Where the public listener is bound.
+    pub bound: OnceLock<IpAddr>,
     pub(super) clock: Clock,
     pub(super) started_at: Moment,
     pub log: Arc<ClientLog>,
@@ -101,6 +103,7 @@ impl Ingress {
             log: Arc::new(ClientLog::new(clock.clone())),
             started_at: clock.moment(),
             socket_is_inherited: AtomicBool::new(false),
+            bound: OnceLock::new(),
             clock,
             last_connection: AtomicU64::new(0),
         }
@@ -231,6 +234,12 @@ impl Ingress {
         let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
         let server = &in_force.settings.server;
         server.proxy_protocol && is_trusted(peer, &server.trusted_proxies)
+    }
+
+    /// Whether the public listener shows the page to try the relay.
+    pub(super) fn shows_demo(&self) -> bool {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        self.bound.get().is_some_and(|bound| in_force.settings.server.shows_demo(*bound))
     }
 
     /// Counts a connection of the admin listener, unless there are too many: each is a descriptor that devices need, too.

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod connection_counter;
+pub mod demo;
 pub mod handshake;
 pub mod health;
 pub mod hosts;

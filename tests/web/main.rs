@@ -6,6 +6,7 @@
 mod support;
 
 mod connection_caps;
+mod demo;
 mod handshake;
 mod health;
 mod heartbeat;
