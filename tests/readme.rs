@@ -1,5 +1,5 @@
-//! README.md is true. Its conversation is held with a relay that is started as the README starts it; every other block is
-//! checked as its kind allows. A block of unknown kind fails.
+//! README.md and the pages it leads a newcomer to are true. Their conversation is held with a relay that is started as they start
+//! it; every other block is checked as its kind allows. A block of unknown kind fails.
 //!
 //! A comment above a block names its kind: `alice connects`, `alice types`, `alice reads`, `the relay prints`.
 //! `alice leaves` stands without a block.
@@ -21,6 +21,8 @@ use support::binary::sealpost;
 use support::operator::Operator;
 use support::{Binary, Device, http};
 
+/// The pages that are checked here.
+const PAGES: &[&str] = &["README.md", "docs/start.md", "docs/settings.md", "docs/testing.md"];
 /// Placeholders for values that the relay chooses.
 const PLACEHOLDERS: &[&str] = &["ALICE", "BOB", "TOKEN"];
 /// Where the README's relay listens.
@@ -36,7 +38,7 @@ async fn the_conversation_goes_as_written() {
     let mut devices: HashMap<String, Device> = HashMap::new();
     let mut steps = 0;
     for piece in pieces() {
-        let at = format!("README.md:{}: {}", piece.line, piece.comment);
+        let at = format!("{}: {}", piece.at(), piece.comment);
         // Shown when the step fails.
         eprintln!("{at}");
         let Some((who, does)) = piece.comment.split_once(' ') else { continue };
@@ -87,7 +89,7 @@ async fn the_relay_prints_what_the_readme_shows() {
     let relay = Binary::with(&[]).await;
     let shown: Vec<Piece> =
         pieces().into_iter().filter(|piece| piece.comment == "the relay prints").collect();
-    let [shown] = shown.as_slice() else { panic!("the README shows it once") };
+    let [shown] = shown.as_slice() else { panic!("it is shown once") };
     // Each line begins with its time.
     let without_time =
         |line: &str| line.split_once(' ').map_or(String::new(), |(_, rest)| rest.to_owned());
@@ -119,12 +121,12 @@ fn settings_that_are_shown_are_valid() {
         fs::write(&file, &piece.text).expect("a file");
         let cli = Cli { config: Some(file.clone()), ..Cli::default() };
         let loaded = settings::load_from(&cli, Path::new("unused"), Vec::new());
-        assert!(loaded.is_ok(), "README.md:{}: {loaded:?}", piece.line);
+        assert!(loaded.is_ok(), "{}: {loaded:?}", piece.at());
         let lines: Vec<&str> = piece.text.lines().filter(|line| line.contains(" = ")).collect();
         for line in lines.iter().filter(|line| !line.starts_with("message_bytes")) {
             fs::write(&file, piece.text.replace(line, "")).expect("a file");
             let loaded = settings::load_from(&cli, Path::new("unused"), Vec::new());
-            assert!(loaded.is_err(), "README.md:{}: {line} is not needed", piece.line);
+            assert!(loaded.is_err(), "{}: {line} is not needed", piece.at());
         }
     }
     assert!(seen > 0, "no settings are shown");
@@ -137,7 +139,7 @@ async fn every_command_works() {
     let tokens = tempfile::tempdir().expect("a folder");
     for piece in pieces().iter().filter(|piece| piece.kind == "sh") {
         for line in piece.text.replace("\\\n", " ").lines().filter(|line| !line.is_empty()) {
-            let at = format!("README.md:{}: {line}", piece.line);
+            let at = format!("{}: {line}", piece.at());
             let words: Vec<&str> = line.split_whitespace().collect();
             let split = words.iter().take_while(|word| is_assignment(word)).count();
             let (environment, command) = words.split_at(split);
@@ -202,13 +204,16 @@ async fn every_command_works() {
             }
         }
     }
-    assert_eq!(main_commands, ["cargo run --release", "scripts/check"], "the two main commands");
+    for command in ["cargo run --release", "scripts/check"] {
+        assert!(text_of("README.md").contains(&format!("```sh\n{command}\n```")), "{command}");
+        assert!(main_commands.iter().any(|found| found == command), "{command}");
+    }
 }
 
 #[test]
 fn every_block_is_of_a_kind_that_is_checked() {
     for piece in pieces() {
-        let Piece { line, comment, kind, .. } = &piece;
+        let Piece { comment, kind, text, .. } = &piece;
         let action = comment.split_once(' ').map_or("", |(_, does)| does);
         let checked = match kind.as_str() {
             // The two tests above, and the conversation.
@@ -217,18 +222,35 @@ fn every_block_is_of_a_kind_that_is_checked() {
             "json" => matches!(action, "types" | "reads"),
             "text" => comment == "the relay prints",
             "" => action == "leaves",
+            // scripts/check runs the file.
+            "js" | "python" => {
+                comment.strip_prefix("as in ").is_some_and(|file| text_of(file) == *text)
+            }
             _ => false,
         };
-        assert!(checked, "README.md:{line}: nothing checks this `{kind}` block ({comment})");
+        assert!(checked, "{}: nothing checks this `{kind}` block ({comment})", piece.at());
     }
 }
 
 #[test]
-fn every_name_in_the_readme_exists() {
-    let readme = text_of("README.md");
+fn every_name_exists() {
+    for page in PAGES {
+        names_exist(page);
+    }
+    let default = Settings::default();
+    assert_eq!(default.server.listen.to_string(), PUBLIC);
+    assert_eq!(default.server.admin_listen.to_string(), ADMIN);
+    assert!(
+        text_of("README.md")
+            .contains(&format!("Rust](https://rustup.rs) {}", env!("CARGO_PKG_RUST_VERSION")))
+    );
+}
+
+fn names_exist(page: &str) {
+    let text = text_of(page);
     let defaults: toml::Table = settings::print(&Settings::default()).parse().expect("TOML");
     let command = Cli::command();
-    for quoted in outside_blocks(&readme).split('`').skip(1).step_by(2) {
+    for quoted in outside_blocks(&text).split('`').skip(1).step_by(2) {
         if let Some((section, key)) = quoted.split([' ', '=']).next().unwrap_or("").split_once('.')
             && let Some(section) = defaults.get(section).and_then(toml::Value::as_table)
         {
@@ -247,32 +269,39 @@ fn every_name_in_the_readme_exists() {
             assert!(known, "no option {quoted}");
         }
     }
-    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+    for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
         let file = link.split('#').next().unwrap_or_default();
-        assert!(link.starts_with("https://") || root().join(file).exists(), "no {link}");
+        let folder = root().join(page).with_file_name("");
+        let exists = file.is_empty() || folder.join(file).exists();
+        assert!(link.starts_with("https://") || exists, "{page}: no {link}");
     }
-    let default = Settings::default();
-    assert_eq!(default.server.listen.to_string(), PUBLIC);
-    assert_eq!(default.server.admin_listen.to_string(), ADMIN);
-    assert!(
-        readme.contains(&format!("Rust](https://rustup.rs) {}", env!("CARGO_PKG_RUST_VERSION")))
-    );
 }
 
-/// Something of the README that is to be checked: a fenced block with the comment above it, or a comment alone.
+/// Something that is to be checked: a fenced block with the comment above it, or a comment alone.
 struct Piece {
+    page: &'static str,
     line: usize,
     comment: String,
     kind: String,
     text: String,
 }
 
+impl Piece {
+    fn at(&self) -> String {
+        format!("{}:{}", self.page, self.line)
+    }
+}
+
 fn pieces() -> Vec<Piece> {
-    let readme = text_of("README.md");
+    PAGES.iter().flat_map(|page| pieces_of(page)).collect()
+}
+
+fn pieces_of(page: &'static str) -> Vec<Piece> {
+    let content = text_of(page);
     let mut found = Vec::new();
     let mut comment: Option<(usize, String)> = None;
     let mut open: Option<Piece> = None;
-    for (number, line) in (1..).zip(readme.lines()) {
+    for (number, line) in (1..).zip(content.lines()) {
         if let Some(piece) = &mut open {
             if line == "```" {
                 found.extend(open.take());
@@ -282,18 +311,19 @@ fn pieces() -> Vec<Piece> {
             }
         } else if let Some(kind) = line.strip_prefix("```") {
             let comment = comment.take().map_or(String::new(), |(_, comment)| comment);
-            open = Some(Piece { line: number, comment, kind: kind.into(), text: String::new() });
+            open =
+                Some(Piece { page, line: number, comment, kind: kind.into(), text: String::new() });
         } else {
-            assert!(!line.contains("```"), "README.md:{number}: begin blocks on their own line");
+            assert!(!line.contains("```"), "{page}:{number}: begin blocks on their own line");
             if let Some((line, comment)) = comment.take() {
                 let (kind, text) = (String::new(), String::new());
-                found.push(Piece { line, comment, kind, text });
+                found.push(Piece { page, line, comment, kind, text });
             }
             let text = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
             comment = text.map(|text| (number, text.to_owned()));
         }
     }
-    assert!(open.is_none(), "README.md: a block without an end");
+    assert!(open.is_none(), "{page}: a block without an end");
     found
 }
 
