@@ -9,8 +9,6 @@ import { WebSocket } from "ws";
 
 /** @type {import("@sealpost/client").Client | undefined} */
 let client;
-/** Messages that are being written to the outbox. */
-let storing = 0;
 /** How handlers end, and what lets those go on that are held. */
 let mode = "ok";
 let release = withResolvers();
@@ -61,16 +59,35 @@ async function handle(message) {
     say("handled", { from: message.from, id: message.id });
 }
 
-/** What is still being written to the outbox does not count: the kit kills this process when it has seen the number. */
-function sayUnsent() {
-    say("unsent", { count: client.unsent - storing });
+/** The kit kills this process when it has seen the number: `unsent` counts what the store has. */
+function told(outbox) {
+    const stored = new Set();
+    const tell = () => say("unsent", { count: stored.size });
+    return {
+        async load() {
+            const entries = await outbox.load();
+            for (const { id } of entries) stored.add(id);
+            tell();
+            return entries;
+        },
+        async put(entry) {
+            await outbox.put(entry);
+            stored.add(entry.id);
+            tell();
+        },
+        async remove(id) {
+            await outbox.remove(id);
+            stored.delete(id);
+            tell();
+        },
+    };
 }
 
 function start({ url, storage, access_token: accessToken, backoff, watchdog }) {
-    client = connect(url, { ...fileStorage(storage), WebSocket, accessToken, backoff, watchdog });
+    const { identity, outbox } = fileStorage(storage);
+    client = connect(url, { identity, outbox: told(outbox), WebSocket, accessToken, backoff, watchdog });
     client.on("state", ({ name, reason }) => say("state", { state: name, reason }));
     client.on("registered", ({ deviceId, resumed }) => say("registered", { device_id: deviceId, resumed }));
-    client.on("unsent", sayUnsent);
     client.on("identityLost", ({ deviceId }) => say("identity_lost", { device_id: deviceId }));
     client.on("handlerError", ({ message, error }) =>
         say("handler_error", { from: message.from, id: message.id, reason: String(error) }),
@@ -91,13 +108,7 @@ function start({ url, storage, access_token: accessToken, backoff, watchdog }) {
 const commands = {
     connect: start,
     send({ ref, to, data, ttl }) {
-        storing++;
         const handle = client.send(to, data, { ttl });
-        const isStored = () => {
-            storing--;
-            sayUnsent();
-        };
-        handle.stored.then(isStored, isStored);
         tell(handle.accepted, ref, "accepted", "accepted", () => ({ id: handle.id }));
         tell(handle.delivered, ref, "delivered", "delivered");
         tell(handle.processed, ref, "processed", "processed", (status) => ({ status }));
