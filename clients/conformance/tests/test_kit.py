@@ -26,7 +26,7 @@ FINDS = {
     "new-ids": ("cuts-sender", "doubled"),
     "reorder": ("relay-away", "reordered"),
     "alter": ("talk", "altered"),
-    "untold": ("talk", "untold"),
+    "untold": ("talk", ""),
     "tell-twice": ("talk", "told twice"),
     "come-back": ("replaced", ""),
 }
