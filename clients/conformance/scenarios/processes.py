@@ -20,6 +20,8 @@ async def sender_killed(world: World) -> None:
         alice.send(bob)
         await alice.online()
         await world.settled()
+        # All has arrived; the last Acks may still be on their way.
+        await world.bell.until(lambda: alice.unsent == 0, "alice has nothing unsent")
     world.expect(len(alice.ids) == 1, "alice is the same device")
     await world.fenced()
 
