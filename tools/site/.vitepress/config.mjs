@@ -33,7 +33,7 @@ export default {
   cleanUrls: false,
   markdown: { config: plainTextForFilesOfTheRepository },
   // What is no page is copied at the end; links.mjs has checked that it exists.
-  ignoreDeadLinks: [/\/schemas\//, /asyncapi\.yaml$/, /examples\//],
+  ignoreDeadLinks: [/\/schemas(\/|$)/, /asyncapi\.yaml$/, /examples\//],
   async buildEnd({ outDir }) {
     await cp(join(docs, 'schemas'), join(outDir, 'schemas'), { recursive: true })
     await cp(join(docs, 'asyncapi.yaml'), join(outDir, 'asyncapi.yaml'))
