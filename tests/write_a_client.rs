@@ -181,7 +181,7 @@ impl Chat {
         }
     }
 
-    /// Waits until so many messages were confirmed; nothing but receipts may come.
+    /// Waits until this number of messages was confirmed; nothing but receipts may come.
     async fn has_processed(&mut self, count: usize) {
         while self.processed.len() < count {
             let line = self.line().await;

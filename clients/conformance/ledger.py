@@ -125,7 +125,7 @@ class Ledger:
         booking.told.setdefault(stage, outcome)
 
     def stored(self, sender: str, count: int) -> None:
-        """The client of the sender has stored so many more of the messages that its present process has sent.
+        """The client of the sender has stored this number more of the messages that its present process has sent.
 
         It stores them in the order of the sends; so if some never were stored, too few count as stored, and never too many.
         """

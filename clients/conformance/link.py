@@ -30,7 +30,7 @@ class Direction(enum.Enum):
 class Plan:
     """What happens to one connection.
 
-    `cut_after`: the connection is cut when exactly so many bytes have passed in `direction`; 0 is at once.
+    `cut_after`: the connection is cut when exactly this number of bytes has passed in `direction`; 0 is at once.
     `hold_register`: the upgrade passes, what the client sends after it is held until the link is let go, even if
     the client has closed its side by then.
     `answer`: the proxy answers the upgrade itself, with these bytes.

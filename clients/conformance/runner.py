@@ -41,7 +41,7 @@ class Result:
 
 
 async def run_all(jobs: list[Job], setup: Setup, at_once: int, logs: Path | None, report: Callable[[Result], None]) -> list[Result]:
-    """Runs the jobs, at most so many at a time, and reports each when it ends."""
+    """Runs the jobs, at most this number at a time, and reports each when it ends."""
     places = asyncio.Semaphore(at_once)
 
     async def one(job: Job) -> Result:

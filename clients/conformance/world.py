@@ -99,7 +99,7 @@ class World:
             raise Failure(f"{device.name} was told {got!r} of {ref} ({stage}) instead of {outcome!r}")
 
     async def handed_over(self, device: Device, count: int) -> None:
-        """Waits until handlers of the device have begun so many times in all."""
+        """Waits until handlers of the device have begun this number of times in all."""
         await self.bell.until(
             lambda: len(device.handed_over) >= count,
             f"{device.name} is handed {count} messages in all",

@@ -3,9 +3,6 @@
 //! A million idle devices are mostly empty mailboxes and dedup windows; each costs a pointer here.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::LazyLock;
-
-use crate::store::history::History;
 
 /// A value that can be empty, and one such value for all to read.
 pub trait Empty: Default + 'static {
@@ -49,19 +46,10 @@ impl<T: Empty> DerefMut for OnDemand<T> {
     }
 }
 
-impl Empty for History {
-    fn empty() -> &'static Self {
-        static EMPTY: LazyLock<History> = LazyLock::new(History::default);
-        &EMPTY
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     impl Empty for Vec<u8> {

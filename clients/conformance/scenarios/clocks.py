@@ -45,7 +45,7 @@ class Clock:
         self.set(0)
 
     def set(self, seconds: int) -> None:
-        """Sets it to the true time plus so many seconds; at once, for a half-written file would be another time."""
+        """Sets it to the true time plus this number of seconds; at once, for a half-written file would be another time."""
         self._world.journal.note(self._device.name, f"clock {seconds:+} s")
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{seconds:+}\n", encoding="ascii")

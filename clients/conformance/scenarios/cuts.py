@@ -1,7 +1,7 @@
 """Cuts at every byte of an exchange.
 
 A position is a number of bytes in one direction of one connection, after which this connection is cut. With `--stride 1` all
-positions are tried; a larger stride tries every so manieth, and the seed says which. RST and FIN alternate.
+positions are tried; a larger stride tries every Nth, and the seed says which. RST and FIN alternate.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 //! module: it needs the feature `schema`.
 //!
 //! What the relay serializes with serde describes itself. What it decodes or writes by hand is described by the types in
-//! [`client`] and [`server`]; `tests/protocol_schema.rs` checks that the decoder and the schemas agree.
+//! [`client`] and [`server`]; `tests/protocol_schema` checks that the decoder and the schemas agree.
 
 pub mod client;
 mod ids;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -21,7 +21,7 @@ use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
 use crate::relay::mailbox::{Credit, Mailbox};
 use crate::relay::notice_queue::NoticeQueue;
-use crate::relay::on_demand::{Empty as _, OnDemand};
+use crate::relay::on_demand::{Empty, OnDemand};
 use crate::relay::rate_limit::{Allowance, ResumeRate};
 use crate::store::history::History;
 
@@ -114,6 +114,17 @@ pub(super) struct Directory {
     by_connection: HashMap<ConnectionId, Slot, RandomState>,
     /// The device whose dedup window is pruned next.
     dedup_cursor: usize,
+}
+
+impl Empty for History {
+    fn empty() -> &'static Self {
+        static EMPTY: LazyLock<History> = LazyLock::new(History::default);
+        &EMPTY
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Peers {

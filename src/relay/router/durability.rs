@@ -16,6 +16,7 @@ use crate::protocol::refusal::{CloseReason, ErrorContext, Refusal};
 use crate::relay::command::TokenHash;
 use crate::relay::delivery::{Delivery, Step};
 use crate::relay::item::Item;
+use crate::relay::on_demand::Empty as _;
 use crate::relay::rate_limit::{Allowance, whole_ms};
 use crate::store::boots::{BootTime, Boots};
 use crate::store::history::History;
@@ -310,7 +311,7 @@ impl Router {
         device.registered_at = record.registered_at;
         device.blocked = record.blocked;
         device.access = access;
-        if record.history != History::default() {
+        if !record.history.is_empty() {
             *device.history = record.history;
         }
         if is_alive(device) {

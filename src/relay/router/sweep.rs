@@ -62,6 +62,7 @@ impl Router {
         notices: impl IntoIterator<Item = (Ticket, String)>,
     ) {
         let mut notices = notices.into_iter().peekable();
+        let mut recipients = Vec::new();
         while let Some((ticket, expired)) = self.expiry.pop_before(end) {
             while notices.next_if(|(of, _)| *of < ticket).is_some() {}
             if let Some((_, text)) = notices.next_if(|(of, _)| *of == ticket) {
@@ -77,12 +78,17 @@ impl Router {
             }
             // An item that expired in flight has given back its credit.
             if let Some(slot) = self.directory.find(expired.recipient) {
-                let device = &mut self.directory[slot];
-                device.history.count_expired(step.now);
-                if device.has_record() {
-                    self.store_device(slot);
-                }
+                self.directory[slot].history.count_expired(step.now);
+                recipients.push(slot);
                 self.dispatch(step, slot);
+            }
+        }
+        // Each record is written once, whatever has expired for its device.
+        recipients.sort_unstable();
+        recipients.dedup();
+        for slot in recipients {
+            if self.directory[slot].has_record() {
+                self.store_device(slot);
             }
         }
     }

@@ -10,7 +10,7 @@ from .frames import RegistrationRefused
 from .settings import Backoff
 from .transport import DialFailed, SocketClosed
 
-#: A connection that was registered for so many seconds ends a series of failed attempts.
+#: A connection that was registered for this number of seconds ends a series of failed attempts.
 SETTLED_AFTER = 60.0
 #: The first wait after a restart of the relay is a random time up to this one.
 RESTART_SPREAD = 10.0

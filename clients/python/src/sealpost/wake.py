@@ -6,7 +6,7 @@ import asyncio
 from typing import Callable
 
 INTERVAL = 5.0
-#: A timer that comes so many seconds late came out of a sleep.
+#: A timer that comes this number of seconds late came out of a sleep.
 LATE = 10.0
 
 

@@ -22,7 +22,7 @@ def waits(relay: FakeRelay) -> list[float]:
 
 
 async def attempts(relay: FakeRelay, count: int) -> None:
-    """Wait until so many attempts were made."""
+    """Wait until this number of attempts was made."""
     while len(relay.attempts) < count:
         await asyncio.sleep(0.1)
 

@@ -36,6 +36,23 @@ fn a_message_that_was_put_late_is_acked_late() {
     assert_eq!(relay.received(alice), ["ack older queued until 60"]);
 }
 
+#[test]
+fn the_counts_of_a_device_are_written_once_for_all_that_expires_together() {
+    let mut relay = relay();
+    let (alice, bob, carol) = (relay.plain(1), relay.resumable(2), relay.resumable(3));
+    relay.leaves(bob);
+    relay.leaves(carol);
+    for (name, recipient) in [("a", bob), ("b", carol), ("c", bob), ("d", bob)] {
+        relay.sends_for(alice, name, recipient, Some(10));
+    }
+    relay.pass(10);
+    relay.disk().devices.clear();
+    relay.sweeps();
+    let written =
+        relay.disk().devices.iter().map(|it| (it.id, it.history.expired)).collect::<Vec<_>>();
+    assert_eq!(written, [(bob.id(), 3), (carol.id(), 1)]);
+}
+
 /// A device that was connected at a crash got a whole absence anew at each start.
 #[test]
 fn the_end_of_a_device_that_was_connected_is_written_at_the_start() {
