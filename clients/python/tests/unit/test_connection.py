@@ -11,6 +11,7 @@ from sealpost.client import Client
 from sealpost.storage import Identity
 from sealpost.transport import DialFailed
 from tests.support.fake_relay import ALICE, BOB, TOKEN, FakeRelay, answer_register
+from tests.support.slow_storage import SlowStorage
 from tests.support.virtual_time import now
 
 from .conftest import MakeClient
@@ -180,12 +181,7 @@ async def test_nothing_leaves_before_the_answer_to_register(relay: FakeRelay, cl
 
 
 async def test_the_identity_is_stored_before_anything_else_leaves(relay: FakeRelay, make_client: MakeClient) -> None:
-    class SlowStorage(MemoryStorage):
-        async def save_identity(self, identity: Identity) -> None:
-            await asyncio.sleep(3)
-            await super().save_identity(identity)
-
-    storage = SlowStorage()
+    storage = SlowStorage(save_identity=3)
     client = await make_client(storage=storage)
     await client.send(BOB, "early")
     socket = await relay.registered()

@@ -11,6 +11,7 @@ from sealpost import Client, MemoryStorage, Message, StorageError
 from sealpost.storage import HandedOver
 from sealpost.storage.base import REMEMBERED_IDS
 from tests.support.fake_relay import ALICE, BOB, CAROL, FakeRelay, FakeSocket
+from tests.support.slow_storage import SlowStorage
 from tests.support.virtual_time import now
 
 from .conftest import MakeClient
@@ -87,12 +88,7 @@ async def test_it_is_acked_when_the_handler_has_ended(relay: FakeRelay, client: 
 
 
 async def test_the_id_is_stored_before_the_ack(relay: FakeRelay, make_client: MakeClient) -> None:
-    class SlowStorage(MemoryStorage):
-        async def remember(self, handed_over: HandedOver) -> None:
-            await asyncio.sleep(2)
-            await super().remember(handed_over)
-
-    storage = SlowStorage()
+    storage = SlowStorage(remember=2)
     Application(await make_client(storage=storage))
     socket = await relay.registered()
     socket.deliver(message_id(1))
@@ -282,12 +278,7 @@ async def test_close_stops_handlers_and_their_messages_come_again(relay: FakeRel
 
 
 async def test_what_was_handled_is_confirmed_before_the_end(relay: FakeRelay, make_client: MakeClient) -> None:
-    class SlowStorage(MemoryStorage):
-        async def remember(self, handed_over: HandedOver) -> None:
-            await asyncio.sleep(1)
-            await super().remember(handed_over)
-
-    storage = SlowStorage()
+    storage = SlowStorage(remember=1)
     client = await make_client(storage=storage)
     Application(client)
     socket = await relay.registered()

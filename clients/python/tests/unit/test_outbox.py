@@ -12,6 +12,7 @@ from sealpost.client import Client
 from sealpost.storage import OutboxRecord
 from sealpost.transport import DialFailed
 from tests.support.fake_relay import ALICE, BOB, CAROL, EPOCH, FakeRelay, FakeSocket, answer_register
+from tests.support.slow_storage import SlowStorage
 from tests.support.virtual_time import now
 
 from .conftest import MakeClient
@@ -415,12 +416,7 @@ async def test_a_lost_identity(relay: FakeRelay, make_client: MakeClient) -> Non
 
 
 async def test_a_message_is_stored_before_it_is_written(relay: FakeRelay, make_client: MakeClient) -> None:
-    class SlowStorage(MemoryStorage):
-        async def mark_written(self, message_ids: Any) -> None:
-            await asyncio.sleep(2)
-            await super().mark_written(message_ids)
-
-    storage = SlowStorage()
+    storage = SlowStorage(mark_written=2)
     client = await make_client(storage=storage)
     socket = await relay.registered()
     handle = await client.send(BOB, "data")
@@ -431,12 +427,7 @@ async def test_a_message_is_stored_before_it_is_written(relay: FakeRelay, make_c
 
 
 async def test_a_connection_that_ends_while_the_store_is_busy(relay: FakeRelay, make_client: MakeClient) -> None:
-    class SlowStorage(MemoryStorage):
-        async def mark_written(self, message_ids: Any) -> None:
-            await asyncio.sleep(2)
-            await super().mark_written(message_ids)
-
-    client = await make_client(storage=SlowStorage())
+    client = await make_client(storage=SlowStorage(mark_written=2))
     socket = await relay.registered()
     await client.send(BOB, "data")
     await asyncio.sleep(1)
